@@ -1,0 +1,32 @@
+import { readFileSync } from 'node:fs';
+import { Command, CommanderError } from 'commander';
+import { OperatorError } from '../errors.js';
+
+/** The command table: each entry adds one command, and lives in the file of its name. */
+const COMMANDS: ReadonlyArray<(program: Command) => void> = [];
+
+/** Exit codes: 0 done, 1 failed for a reason that one line explains, 2 the command line was wrong. */
+export async function main(args: readonly string[]): Promise<void> {
+  const { version } = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')) as {
+    version: string;
+  };
+  const program = new Command('registry-secure')
+    .description('A private OCI and Docker registry with its own certificate authority, users and client trust.')
+    .version(version)
+    .enablePositionalOptions()
+    .showHelpAfterError('(add --help for the options)')
+    .exitOverride();
+  for (const add of COMMANDS) add(program);
+  try {
+    await program.parseAsync(args, { from: 'user' });
+  } catch (error) {
+    process.exitCode = report(error);
+  }
+}
+
+function report(error: unknown): number {
+  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+  if (!(error instanceof OperatorError)) throw error;
+  process.stderr.write(`registry-secure: ${error.message}${error.fix ? `; ${error.fix}` : ''}\n`);
+  return error.exitCode;
+}

@@ -1,0 +1,91 @@
+import type { Readable } from 'node:stream';
+import type { ByteRange } from '../reference.js';
+
+/**
+ * Where bytes live. Keys are relative paths of `/`-joined components, all of them made by `store/layout.ts` from
+ * validated names, so none is empty, `.`, `..` or holds a NUL. Whatever resolves has happened durably: it survives
+ * SIGKILL and, where said, a power cut. Absence is an answer (undefined, false), never an exception.
+ */
+export interface StorageDriver {
+  readonly name: string;
+
+  /** Checks that the place can be read and written, and makes what is missing. @throws OperatorError with the fix. */
+  open(): Promise<void>;
+  close(): Promise<void>;
+
+  /** Size in bytes and time of last change of one object; undefined when there is none. */
+  stat(key: string): Promise<ObjectInfo | undefined>;
+
+  /** A whole small object. @throws StorageError 'unavailable' when it is larger than `limit` bytes (default 16 MiB). */
+  get(key: string, limit?: number): Promise<Buffer | undefined>;
+
+  /** An object, or the given range of it, as a stream; destroying the stream frees everything. Opened before it resolves. */
+  read(key: string, range?: ByteRange): Promise<Readable | undefined>;
+
+  /** Replaces a small object atomically: a reader sees the old bytes or the new ones. Survives a power cut. */
+  write(key: string, data: Uint8Array): Promise<void>;
+
+  /**
+   * Creates a small object unless there is one: of any number of callers in any process exactly one has true. Its
+   * content is complete from the first moment. The one primitive of concurrency. Survives a power cut unless
+   * `durable` is false (then SIGKILL only).
+   */
+  create(key: string, data: Uint8Array, options?: { durable?: boolean }): Promise<boolean>;
+
+  /** Removes one object; false when there was none. Survives a power cut. */
+  remove(key: string): Promise<boolean>;
+
+  /** Removes every object below the folder `prefix`, and where the place has folders, those. Survives a power cut. */
+  removeAll(prefix: string): Promise<void>;
+
+  /** The children of a folder in the byte order of their names, from after `after`, at most `limit` (default: all). */
+  list(prefix: string, options?: { after?: string; limit?: number }): Promise<Entry[]>;
+
+  /** Starts an object of unknown size that nobody refers to yet. Not durable until `assemble`. */
+  createSegment(key: string): Promise<SegmentWriter>;
+
+  /**
+   * Makes one object of the segments, in order, replacing what is there, and consumes them. No reader sees a part.
+   * Survives a power cut. No segment at all makes an empty object.
+   */
+  assemble(segments: readonly string[], key: string): Promise<void>;
+
+  /** Sets an object's time of last change to now, which renews a lease; false when there is none. */
+  touch(key: string): Promise<boolean>;
+}
+
+export interface ObjectInfo {
+  readonly size: number;
+  readonly modified: Date;
+}
+
+export interface Entry {
+  readonly name: string;
+  /** Whether it has children of its own. On an object store a name can be both: then it is listed twice, object first. */
+  readonly folder: boolean;
+}
+
+/** Takes the bytes of one segment in order. Not for concurrent calls. */
+export interface SegmentWriter {
+  /** Accepts a chunk and keeps a reference to it. Await the result before the next: it is the backpressure. */
+  write(chunk: Uint8Array): Promise<void> | undefined;
+  /** All accepted bytes are in the object and survive SIGKILL. Resolves to their number. */
+  close(): Promise<number>;
+  /** Forgets the segment and frees its place. Never throws. Harmless after close. */
+  abort(): Promise<void>;
+}
+
+/**
+ * The storage cannot do what it should. `full`: no space or inodes or quota (507). `unavailable`: anything else (503).
+ * The message is for the log, never for the client.
+ */
+export class StorageError extends Error {
+  override readonly name = 'StorageError';
+  constructor(
+    readonly kind: 'full' | 'unavailable',
+    message: string,
+    cause?: unknown,
+  ) {
+    super(message, { cause });
+  }
+}
