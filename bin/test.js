@@ -21,5 +21,8 @@ if (files.length === 0) {
   process.stderr.write(`test: no *.test.ts below test/${named.join(', test/')}\n`);
   process.exit(1);
 }
-const result = spawnSync(process.execPath, ['--test', '--test-reporter=spec', ...flags, ...files], { cwd: root, stdio: 'inherit' });
+const result = spawnSync(process.execPath, ['--test', '--test-reporter=spec', ...flags, ...files], {
+  cwd: root,
+  stdio: 'inherit',
+});
 process.exit(result.status ?? 1);

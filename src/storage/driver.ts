@@ -9,6 +9,12 @@ import type { ByteRange } from '../reference.js';
 export interface StorageDriver {
   readonly name: string;
 
+  /**
+   * Names the stretch of time in which bytes that were written but not flushed are still there: a machine's boot on a
+   * file system, always the same on a store that acknowledges only what is durable.
+   */
+  readonly epoch: string;
+
   /** Checks that the place can be read and written, and makes what is missing. @throws OperatorError with the fix. */
   open(): Promise<void>;
   close(): Promise<void>;
