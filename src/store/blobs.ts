@@ -1,0 +1,61 @@
+import type { Readable } from 'node:stream';
+import { RegistryError } from '../errors.js';
+import type { ByteRange, Digest } from '../reference.js';
+import type { StorageDriver } from '../storage/driver.js';
+import { layout } from './layout.js';
+import { readLink, writeLink } from './links.js';
+
+/** A blob as one repository sees it. */
+export interface Blob {
+  /** The SHA-256 under which the bytes are stored. */
+  readonly canonical: Digest;
+  /** In bytes. */
+  readonly size: number;
+}
+
+/**
+ * Blobs belong to repositories by links. The link decides, never the bytes alone: who may read one repository must not
+ * learn of another's blobs by their digests. It is looked at on each request, since any process may have removed it.
+ */
+export class Blobs {
+  constructor(private readonly driver: StorageDriver) {}
+
+  /** @returns undefined where the repository has no such blob, or its bytes are gone. */
+  async find(repository: string, digest: Digest): Promise<Blob | undefined> {
+    const canonical = await readLink(this.driver, layout.layerLink(repository, digest));
+    if (!canonical) return undefined;
+    const info = await this.driver.stat(layout.blob(canonical));
+    return info && { canonical, size: info.size };
+  }
+
+  /** @throws RegistryError BLOB_UNKNOWN */
+  async get(repository: string, digest: Digest): Promise<Blob> {
+    const blob = await this.find(repository, digest);
+    if (!blob) throw new RegistryError('BLOB_UNKNOWN', { detail: { digest } });
+    return blob;
+  }
+
+  /** The bytes, or the given range of them. @throws RegistryError BLOB_UNKNOWN when they have just been removed. */
+  async read(blob: Blob, range?: ByteRange): Promise<Readable> {
+    const stream = await this.driver.read(layout.blob(blob.canonical), range);
+    if (!stream) throw new RegistryError('BLOB_UNKNOWN');
+    return stream;
+  }
+
+  /** Makes stored bytes a blob of the repository, under their canonical digest and the one that the client used. */
+  async link(repository: string, canonical: Digest, digest: Digest): Promise<void> {
+    const names = digest === canonical ? [canonical] : [canonical, digest];
+    await Promise.all(names.map(name => writeLink(this.driver, layout.layerLink(repository, name), canonical)));
+  }
+
+  /**
+   * Cross-repository mount (distribution-spec, "Mounting a blob from another repository").
+   * @returns false where `from` has no such blob. Whether the caller may read `from` is the caller's question.
+   */
+  async mount(repository: string, digest: Digest, from: string): Promise<boolean> {
+    const blob = await this.find(from, digest);
+    if (!blob) return false;
+    await this.link(repository, blob.canonical, digest);
+    return true;
+  }
+}

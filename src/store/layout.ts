@@ -1,0 +1,50 @@
+import { algorithmOf, type Digest, hexOf } from '../reference.js';
+
+/**
+ * Every key of the store, and so the whole tree. It is the layout of `registry:2`, byte for byte; what is marked * is
+ * ours, and is ignored by it because it begins with `_` or lies inside of an upload.
+ *
+ *     docker/registry/v2/
+ *       blobs/sha256/<first two hex>/<hex>/data                  bytes of layers, configs and manifests
+ *       repositories/<name>/
+ *         _layers/<algorithm>/<hex>/link                         `sha256:<hex>`, no newline: the repository has the blob
+ *         _manifests/revisions/<algorithm>/<hex>/link            `sha256:<hex>`: the repository has the manifest
+ *         _manifests/tags/<tag>/current/link                     `sha256:<hex>`: what the tag points at
+ *         _manifests/tags/<tag>/index/<algorithm>/<hex>/link     what it ever pointed at
+ *         _uploads/<uuid>/startedat                              RFC 3339 time; `registry:2` purges by it
+ *         _uploads/<uuid>/steps/<number>                       * how far the upload has come (store/uploads.ts)
+ *         _uploads/<uuid>/segments/<name>                      * the bytes of one step
+ *         _records/<algorithm>/<hex>                           * what we know of one manifest (store/records.ts)
+ *         _referrers/<algorithm>/<hex>/<algorithm>/<hex>       * descriptor of a manifest whose subject is the first digest
+ *
+ * For a digest of another algorithm a link is kept under that algorithm and holds the canonical SHA-256.
+ */
+const ROOT = 'docker/registry/v2';
+
+const path = (digest: Digest): string => `${algorithmOf(digest)}/${hexOf(digest)}`;
+
+const repository = (name: string): string => `${ROOT}/repositories/${name}`;
+
+const upload = (name: string, uuid: string): string => `${repository(name)}/_uploads/${uuid}`;
+
+export const layout = {
+  repositories: `${ROOT}/repositories`,
+  repository,
+  blob: (canonical: Digest): string => `${ROOT}/blobs/sha256/${hexOf(canonical).slice(0, 2)}/${hexOf(canonical)}/data`,
+  layerLink: (name: string, digest: Digest): string => `${repository(name)}/_layers/${path(digest)}/link`,
+  revisionLink: (name: string, digest: Digest): string =>
+    `${repository(name)}/_manifests/revisions/${path(digest)}/link`,
+  tags: (name: string): string => `${repository(name)}/_manifests/tags`,
+  tagLink: (name: string, tag: string): string => `${repository(name)}/_manifests/tags/${tag}/current/link`,
+  tagIndexLink: (name: string, tag: string, digest: Digest): string =>
+    `${repository(name)}/_manifests/tags/${tag}/index/${path(digest)}/link`,
+  record: (name: string, digest: Digest): string => `${repository(name)}/_records/${path(digest)}`,
+  referrer: (name: string, subject: Digest, digest: Digest): string =>
+    `${repository(name)}/_referrers/${path(subject)}/${path(digest)}`,
+  upload,
+  uploadStartedAt: (name: string, uuid: string): string => `${upload(name, uuid)}/startedat`,
+  uploadSteps: (name: string, uuid: string): string => `${upload(name, uuid)}/steps`,
+  uploadStep: (name: string, uuid: string, step: number): string =>
+    `${upload(name, uuid)}/steps/${String(step).padStart(8, '0')}`,
+  uploadSegment: (name: string, uuid: string, segment: string): string => `${upload(name, uuid)}/segments/${segment}`,
+};
