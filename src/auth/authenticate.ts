@@ -1,0 +1,48 @@
+import type { IncomingMessage } from 'node:http';
+import { OperatorError, RegistryError } from '../errors.js';
+import { authorizationOf } from './basic.js';
+import type { CredentialSource } from './credentials.js';
+import { ANONYMOUS, type Identity } from './identity.js';
+
+/** `open`: nobody is asked, everybody is anonymous. There is no default: who opens a registry says so. */
+export type AuthenticatorOptions = 'open' | { readonly realm: string; readonly source: CredentialSource };
+
+/** Says who sends a request. Stands before every handler, before any of the body is read. */
+export class Authenticator {
+  readonly #source: CredentialSource | undefined;
+  readonly #challenge: Readonly<Record<string, string>>;
+
+  /** @throws OperatorError for a realm that no header can carry. */
+  constructor(options: AuthenticatorOptions) {
+    this.#source = options === 'open' ? undefined : options.source;
+    this.#challenge = options === 'open' ? {} : { 'WWW-Authenticate': basicChallenge(options.realm) };
+  }
+
+  /**
+   * @throws RegistryError UNAUTHORIZED with the one challenge: the same for no, malformed and wrong credentials and for an
+   *   unknown user; with status 400 for several Authorization headers. TOOMANYREQUESTS and UNAVAILABLE as the source.
+   */
+  async authenticate(request: IncomingMessage): Promise<Identity> {
+    if (!this.#source) return ANONYMOUS;
+    const credentials = authorizationOf(request);
+    if (typeof credentials === 'string') throw this.#unauthorized();
+    const verdict = this.#source.verify(credentials.user, credentials.password);
+    if (!(typeof verdict === 'boolean' ? verdict : await verdict)) throw this.#unauthorized();
+    return { kind: 'user', name: credentials.user };
+  }
+
+  #unauthorized(): RegistryError {
+    return new RegistryError('UNAUTHORIZED', { headers: this.#challenge });
+  }
+}
+
+/** RFC 7617 §2.1. The realm is a quoted string (RFC 9110 §5.6.4), beyond ASCII in UTF-8. */
+function basicChallenge(realm: string): string {
+  if (/[\x00-\x1f\x7f]/.test(realm))
+    throw new OperatorError('the realm of auth.htpasswd.realm holds control characters', {
+      fix: 'use one line of plain text',
+    });
+  // Node writes one byte for each character of a header.
+  const quoted = Buffer.from(realm.replaceAll(/["\\]/g, '\\$&')).toString('latin1');
+  return `Basic realm="${quoted}", charset="UTF-8"`;
+}

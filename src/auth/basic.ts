@@ -1,0 +1,53 @@
+import type { IncomingMessage } from 'node:http';
+import { RegistryError } from '../errors.js';
+
+/** RFC 7617 sets no limit; no user and password of ours come near it. In bytes, decoded. */
+const LONGEST_CREDENTIALS = 1024;
+
+export interface BasicCredentials {
+  /** Not empty, no control characters, in Unicode NFC. */
+  readonly user: string;
+  /** No control characters, as the client sent it. */
+  readonly password: string;
+}
+
+/** What an Authorization header says. `unusable`: malformed, or of a scheme that is not Basic. */
+export type Authorization = BasicCredentials | 'none' | 'unusable';
+
+const UTF8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+
+/**
+ * The one Authorization header of a request.
+ * @throws RegistryError UNAUTHORIZED with status 400 when there are several: which of them counts would be a guess, and
+ *   Node silently takes the first.
+ */
+export function authorizationOf({ headers, rawHeaders }: IncomingMessage): Authorization {
+  const header = headers.authorization;
+  if (header === undefined) return 'none';
+  let count = 0;
+  for (let i = 0; i < rawHeaders.length; i += 2)
+    if (rawHeaders[i]!.length === 13 && rawHeaders[i]!.toLowerCase() === 'authorization') count++;
+  if (count > 1)
+    throw new RegistryError('UNAUTHORIZED', { status: 400, message: 'more than one Authorization header' });
+  return parseAuthorization(header);
+}
+
+/** RFC 7617 §2 in UTF-8. Empty credentials, which `docker search` sends when it has none, are none. */
+export function parseAuthorization(header: string): Authorization {
+  const scheme = /^basic +/i.exec(header);
+  if (!scheme || header.length > scheme[0].length + (LONGEST_CREDENTIALS * 4) / 3 + 4) return 'unusable';
+  const encoded = header.slice(scheme[0].length);
+  const bytes = Buffer.from(encoded, 'base64');
+  // Node's decoder skips what it does not know: strict is what comes back the same.
+  if (bytes.length > LONGEST_CREDENTIALS || bytes.toString('base64') !== encoded) return 'unusable';
+  let text: string;
+  try {
+    text = UTF8.decode(bytes);
+  } catch {
+    return 'unusable';
+  }
+  if (text === ':') return 'none';
+  const colon = text.indexOf(':');
+  if (colon < 1 || /[\x00-\x1f\x7f-\x9f]/.test(text)) return 'unusable';
+  return { user: text.slice(0, colon).normalize('NFC'), password: text.slice(colon + 1) };
+}

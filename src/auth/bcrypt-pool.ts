@@ -1,0 +1,79 @@
+import { Worker } from 'node:worker_threads';
+import { RegistryError } from '../errors.js';
+import type { BcryptCheck } from './bcrypt-worker.js';
+
+/** Checks that may wait behind the one that runs: about two seconds' worth at cost 10. */
+const LONGEST_QUEUE = 32;
+
+interface Job extends BcryptCheck {
+  readonly resolve: (right: boolean) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+/**
+ * Password checks in a worker thread of their own: bcrypt on the event loop would stop every request, and on libuv's
+ * threads every file access. One check runs at a time, so that a flood of logins takes one core and no more. The thread
+ * starts with the first check, is replaced when it dies, and keeps no process alive once it is idle.
+ */
+export class BcryptPool {
+  #worker: Worker | undefined;
+  #running: Job | undefined;
+  #waiting: Job[] = [];
+  #started = 0;
+  /** Of the last check, in milliseconds: what the next ones will take. */
+  #duration = 100;
+
+  /**
+   * Whether any of the passwords has the hash.
+   * @throws RegistryError TOOMANYREQUESTS with Retry-After when 32 checks wait already; UNAVAILABLE when the thread died.
+   */
+  check(check: BcryptCheck): Promise<boolean> {
+    if (this.#waiting.length >= LONGEST_QUEUE) return Promise.reject(this.#full());
+    return new Promise((resolve, reject) => {
+      this.#waiting.push({ ...check, resolve, reject });
+      if (!this.#running) this.#next();
+    });
+  }
+
+  #next(): void {
+    this.#running = this.#waiting.shift();
+    if (!this.#running) {
+      this.#worker?.unref();
+      return;
+    }
+    this.#worker ??= this.#start();
+    this.#worker.ref();
+    this.#started = performance.now();
+    const { passwords, hash, cost } = this.#running;
+    this.#worker.postMessage({ passwords, hash, cost } satisfies BcryptCheck);
+  }
+
+  #start(): Worker {
+    const worker = new Worker(new URL('./bcrypt-worker.js', import.meta.url), {
+      name: 'bcrypt',
+      resourceLimits: { maxOldGenerationSizeMb: 32, maxYoungGenerationSizeMb: 4 },
+    });
+    const lost = (cause?: unknown): void => {
+      if (this.#worker !== worker) return;
+      this.#worker = undefined;
+      this.#running?.reject(new RegistryError('UNAVAILABLE', { cause }));
+      this.#next();
+    };
+    worker.on('message', (right: boolean) => {
+      this.#duration = performance.now() - this.#started;
+      this.#running?.resolve(right);
+      this.#next();
+    });
+    worker.on('error', lost);
+    worker.on('exit', () => lost());
+    return worker;
+  }
+
+  #full(): RegistryError {
+    const seconds = Math.max(1, Math.ceil((this.#waiting.length * this.#duration) / 1000));
+    return new RegistryError('TOOMANYREQUESTS', {
+      message: 'too many logins at once',
+      headers: { 'Retry-After': String(seconds) },
+    });
+  }
+}

@@ -1,0 +1,23 @@
+import { parentPort } from 'node:worker_threads';
+import { compareSync, genSaltSync, hashSync } from 'bcryptjs';
+import { bcryptCost } from './htpasswd.js';
+
+/** One check; the answer is a boolean. */
+export interface BcryptCheck {
+  /** The spellings of the password, any of which may match. None is over 72 bytes. */
+  readonly passwords: readonly string[];
+  readonly hash: string;
+  /** A check that fails does as much work as one at this cost. */
+  readonly cost: number;
+}
+
+parentPort!.on('message', ({ passwords, hash, cost }: BcryptCheck) => {
+  const right = passwords.some(password => compareSync(password, hash));
+  if (!right) for (const password of passwords) pad(password, bcryptCost(hash)!, cost);
+  parentPort!.postMessage(right);
+});
+
+/** Work doubles with each step of the cost, so 2^done + (2^done + … + 2^(wanted-1)) = 2^wanted. */
+function pad(password: string, done: number, wanted: number): void {
+  for (let cost = done; cost < wanted; cost++) hashSync(password, genSaltSync(cost));
+}

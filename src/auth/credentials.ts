@@ -1,0 +1,110 @@
+import { createHmac, randomBytes } from 'node:crypto';
+import { LRUCache } from 'lru-cache';
+import { BcryptPool } from './bcrypt-pool.js';
+import { type Htpasswd, parseHtpasswd } from './htpasswd.js';
+import { readHtpasswdFile } from './htpasswd-file.js';
+
+/** Where users come from. Checking what was checked before is synchronous: it is the path of nearly every request. */
+export interface CredentialSource {
+  /**
+   * Whether the password is this user's. An unknown user costs as much as a wrong password.
+   * @param user in Unicode NFC.
+   * @throws RegistryError TOOMANYREQUESTS, UNAVAILABLE.
+   */
+  verify(user: string, password: string): boolean | Promise<boolean>;
+}
+
+/** Bcrypt looks at no more. In bytes of UTF-8. */
+export const LONGEST_PASSWORD = 72;
+/** For an htpasswd file without users, where nobody's cost says what a check takes. */
+const USUAL_COST = 10;
+const CACHED_MS = 5 * 60 * 1000;
+const CACHED_USERS = 10_000;
+
+/**
+ * The users of one htpasswd file. Passwords that were right are remembered for five minutes as a hash keyed with a
+ * secret of this process. The user's stored hash is part of what is hashed and is looked up anew on each request, so what
+ * was remembered of a user who is removed or has a new password is out of reach at once, and others need no second check.
+ */
+export class HtpasswdCredentials implements CredentialSource {
+  #htpasswd: Htpasswd;
+  #nobody: string;
+  readonly #key = randomBytes(32);
+  readonly #right = new LRUCache<string, true>({ max: CACHED_USERS, ttl: CACHED_MS });
+  /** One check at a time for the same credentials: what waits for it shares its result. */
+  readonly #inFlight = new Map<string, Promise<boolean>>();
+
+  private constructor(
+    readonly file: string,
+    private readonly bcrypt: Pick<BcryptPool, 'check'>,
+    htpasswd: Htpasswd,
+  ) {
+    this.#htpasswd = htpasswd;
+    this.#nobody = dummyHash(htpasswd.cost);
+  }
+
+  /** @throws OperatorError when the file cannot be read or is no htpasswd file. */
+  static async open(file: string, bcrypt: Pick<BcryptPool, 'check'> = new BcryptPool()): Promise<HtpasswdCredentials> {
+    return new HtpasswdCredentials(file, bcrypt, await load(file));
+  }
+
+  /** What is odd in the file that counts now: one readable line each. */
+  get warnings(): readonly string[] {
+    return this.#htpasswd.warnings;
+  }
+
+  /**
+   * Reads the file again, wholly, and only then lets it count: whoever is not in it is refused from this moment. To be
+   * called when the file's size, inode, mtime or ctime differ from those seen before the last call. Waits up to 0.3 s for
+   * a file that is being written.
+   * @throws OperatorError when the file is bad: then the users from before stay.
+   */
+  async reload(): Promise<void> {
+    const htpasswd = await load(this.file);
+    if (htpasswd.cost !== this.#htpasswd.cost) this.#nobody = dummyHash(htpasswd.cost);
+    this.#htpasswd = htpasswd;
+  }
+
+  verify(user: string, password: string): boolean | Promise<boolean> {
+    const hash = this.#htpasswd.users.get(user);
+    const key = this.#digest(user, password, hash ?? this.#nobody);
+    if (this.#right.has(key)) return true;
+    let check = this.#inFlight.get(key);
+    if (!check) {
+      check = this.#check(user, password, hash, key).finally(() => this.#inFlight.delete(key));
+      this.#inFlight.set(key, check);
+    }
+    return check;
+  }
+
+  async #check(user: string, password: string, hash: string | undefined, key: string): Promise<boolean> {
+    const spellings = [...new Set([password, password.normalize('NFC')])];
+    const passwords = spellings.filter(spelling => Buffer.byteLength(spelling) <= LONGEST_PASSWORD);
+    const possible = hash !== undefined && passwords.length > 0;
+    const right = await this.bcrypt.check({
+      passwords: passwords.length > 0 ? passwords : [''],
+      hash: possible ? hash : this.#nobody,
+      cost: this.#htpasswd.cost ?? USUAL_COST,
+    });
+    // The file may have changed while the check waited.
+    if (!possible || !right || this.#htpasswd.users.get(user) !== hash) return false;
+    this.#right.set(key, true);
+    return true;
+  }
+
+  #digest(...parts: readonly string[]): string {
+    const hmac = createHmac('sha256', this.#key);
+    return hmac.update(parts.map(part => `${part.length}:${part}`).join('')).digest('base64');
+  }
+}
+
+async function load(file: string): Promise<Htpasswd> {
+  return parseHtpasswd(await readHtpasswdFile(file), file);
+}
+
+/** A well-formed hash that nothing is known to have. */
+function dummyHash(cost = USUAL_COST): string {
+  const alphabet = './ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789';
+  const digits = Array.from(randomBytes(53), byte => alphabet[byte & 63]).join('');
+  return `$2b$${String(cost).padStart(2, '0')}$${digits}`;
+}

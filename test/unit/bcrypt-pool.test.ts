@@ -1,0 +1,55 @@
+import assert from 'node:assert/strict';
+import { monitorEventLoopDelay } from 'node:perf_hooks';
+import { describe, test } from 'node:test';
+import { hashSync } from 'bcryptjs';
+import { BcryptPool } from '../../src/auth/bcrypt-pool.js';
+import type { RegistryError } from '../../src/errors.js';
+
+const hash = hashSync('secret', 4);
+const check = (password: string) => ({ passwords: [password], hash, cost: 4 });
+
+describe('the bcrypt thread', () => {
+  test('right, wrong, one of two, each spelling of the hash', async () => {
+    const pool = new BcryptPool();
+    assert.equal(await pool.check(check('secret')), true);
+    assert.equal(await pool.check(check('Secret')), false);
+    assert.equal(await pool.check({ ...check('wrong'), passwords: ['wrong', 'secret'] }), true);
+    for (const spelling of ['$2a$', '$2b$', '$2y$'])
+      assert.equal(await pool.check({ ...check('secret'), hash: hash.replace('$2b$', spelling) }), true);
+  });
+
+  test('32 checks wait behind the one that runs; the next is told when to come back', async () => {
+    const pool = new BcryptPool();
+    const taken = Array.from({ length: 33 }, () => pool.check(check('secret')));
+    await assert.rejects(pool.check(check('secret')), (error: RegistryError) => {
+      assert.equal(error.status, 429);
+      assert.match(error.headers['Retry-After']!, /^[1-9]\d*$/);
+      return true;
+    });
+    assert.ok((await Promise.all(taken)).every(Boolean));
+    assert.equal(await pool.check(check('secret')), true);
+  });
+
+  test('a thread that dies fails its own check only, and another takes over', async () => {
+    const pool = new BcryptPool();
+    assert.equal(await pool.check(check('secret')), true);
+    const poison = pool.check({ passwords: [undefined as unknown as string], hash, cost: 4 });
+    const behind = pool.check(check('secret'));
+    await assert.rejects(poison, { code: 'UNAVAILABLE', status: 503 });
+    assert.equal(await behind, true);
+  });
+
+  test('the event loop goes on meanwhile', async () => {
+    const pool = new BcryptPool();
+    const slow = { passwords: ['wrong'], hash: hashSync('x', 4), cost: 11 };
+    await pool.check(check('secret'));
+    const delay = monitorEventLoopDelay({ resolution: 5 });
+    delay.enable();
+    const started = performance.now();
+    await Promise.all([pool.check(slow), pool.check(slow)]);
+    const took = performance.now() - started;
+    delay.disable();
+    assert.ok(took > 50, `the checks were work: ${took} ms`);
+    assert.ok(delay.percentile(90) / 1e6 < took / 4, `p90 ${delay.percentile(90) / 1e6} ms of ${took} ms`);
+  });
+});
