@@ -41,8 +41,11 @@ export interface StorageDriver {
   /** Removes one object; false when there was none. Survives a power cut. */
   remove(key: string): Promise<boolean>;
 
-  /** Removes every object below the folder `prefix`, and where the place has folders, those. Survives a power cut. */
-  removeAll(prefix: string): Promise<void>;
+  /**
+   * Removes every object below the folder `prefix`, and where the place has folders, those. Survives a power cut unless
+   * `durable` is false. Symbolic links go, what they point at stays.
+   */
+  removeAll(prefix: string, options?: { durable?: boolean }): Promise<void>;
 
   /** The children of a folder in the byte order of their names, from after `after`, at most `limit` (default: all). */
   list(prefix: string, options?: { after?: string; limit?: number }): Promise<Entry[]>;
@@ -77,7 +80,7 @@ export interface SegmentWriter {
   write(chunk: Uint8Array): Promise<void> | undefined;
   /** All accepted bytes are in the object and survive SIGKILL. Resolves to their number. */
   close(): Promise<number>;
-  /** Forgets the segment and frees its place. Never throws. Harmless after close. */
+  /** Forgets the segment, also a closed one, and frees its place. Never throws. Harmless after `assemble` took it. */
   abort(): Promise<void>;
 }
 

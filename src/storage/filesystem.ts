@@ -1,0 +1,399 @@
+import { randomUUID } from 'node:crypto';
+import { constants } from 'node:fs';
+import {
+  access,
+  copyFile,
+  type FileHandle,
+  link,
+  mkdir,
+  open,
+  readdir,
+  rename,
+  rmdir,
+  stat,
+  unlink,
+  utimes,
+} from 'node:fs/promises';
+import { dirname, join, resolve } from 'node:path';
+import type { Readable } from 'node:stream';
+import { systemCode } from '../errors.js';
+import type { ByteRange } from '../reference.js';
+import { type Entry, type ObjectInfo, type SegmentWriter, type StorageDriver, StorageError } from './driver.js';
+import { BufferBudget } from './filesystem/budget.js';
+import { isAbsent, storageFailure } from './filesystem/failure.js';
+import { Flusher, type Sync, sync } from './filesystem/flusher.js';
+import { FileReader } from './filesystem/reader.js';
+import { FileSegment } from './filesystem/segment.js';
+import { FORMAT_FILE, PRIVATE, prepareVolume, volumeEpoch } from './filesystem/volume.js';
+
+export interface FilesystemOptions {
+  /** The folder that holds `docker/registry/v2`, as in `registry:2`. Made when missing. */
+  readonly root: string;
+  /** Told once, with a line for the log, when a failed flush has turned the store read-only. */
+  readonly onFault?: (message: string) => void;
+  /** Stands for fdatasync and fsync where a test needs a disk that fails. */
+  readonly sync?: Sync;
+}
+
+/** Of all open uploads and downloads together, so that a hundred of each stay far below the promised 256 MiB. */
+const TRANSFER_BUFFERS = 32 * 1024 * 1024;
+
+const SMALL_OBJECT = 16 * 1024 * 1024;
+
+/** How often a folder is made again that another process, deleting, removes between our two calls. */
+const MKDIR_TRIES = 20;
+
+/**
+ * Objects as files: the key is the path below the root. A file is written under a temporary name, flushed, and then
+ * renamed or linked to its place; last its folders are flushed (see `Flusher`). So a reader never sees a part, and what
+ * was answered survives a power cut.
+ */
+export class FilesystemDriver implements StorageDriver {
+  readonly name = 'filesystem';
+  readonly #root: string;
+  readonly #flusher: Flusher;
+  readonly #budget = new BufferBudget(TRANSFER_BUFFERS);
+
+  #epoch = '';
+
+  constructor(options: FilesystemOptions) {
+    this.#root = resolve(options.root);
+    this.#flusher = new Flusher(this.#root, options.sync ?? sync, options.onFault ?? (() => {}));
+  }
+
+  get epoch(): string {
+    return this.#epoch;
+  }
+
+  async open(): Promise<void> {
+    await prepareVolume(this.#root, this.#flusher);
+    this.#epoch = await volumeEpoch(this.#root);
+    await this.create(FORMAT_FILE.key, FORMAT_FILE.content);
+  }
+
+  async close(): Promise<void> {}
+
+  async stat(key: string): Promise<ObjectInfo | undefined> {
+    const path = this.#path(key);
+    return ifPresent(`stat ${key}`, async () => {
+      const info = await stat(path);
+      return info.isDirectory() ? undefined : { size: info.size, modified: info.mtime };
+    });
+  }
+
+  async get(key: string, limit = SMALL_OBJECT): Promise<Buffer | undefined> {
+    const path = this.#path(key);
+    return ifPresent(`get ${key}`, async () => {
+      const handle = await open(path, 'r');
+      try {
+        const info = await handle.stat();
+        if (info.isDirectory()) return undefined;
+        if (info.size > limit)
+          throw new StorageError('unavailable', `get ${key}: ${info.size} bytes are more than the limit of ${limit}`);
+        return await readExactly(handle, info.size);
+      } finally {
+        await handle.close();
+      }
+    });
+  }
+
+  async read(key: string, range?: ByteRange): Promise<Readable | undefined> {
+    const path = this.#path(key);
+    return ifPresent(`read ${key}`, async () => {
+      const handle = await open(path, 'r');
+      try {
+        const info = await handle.stat();
+        if (info.isDirectory()) {
+          await handle.close();
+          return undefined;
+        }
+        const end = range === undefined ? info.size : Math.min(range.end + 1, info.size);
+        return new FileReader(handle, range?.start ?? 0, end, this.#budget);
+      } catch (error) {
+        await handle.close();
+        throw error;
+      }
+    });
+  }
+
+  async write(key: string, data: Uint8Array): Promise<void> {
+    const path = this.#path(key);
+    await this.#change(`write ${key}`, async () => {
+      await this.#withTemporary(key, data, true, temporary => this.#inFolder(path, () => rename(temporary, path)));
+      await this.#flusher.folder(dirname(path));
+    });
+  }
+
+  async create(key: string, data: Uint8Array, { durable = true } = {}): Promise<boolean> {
+    const path = this.#path(key);
+    return this.#change(`create ${key}`, async () => {
+      const created = !(await exists(path)) && (await this.#link(key, path, data, durable));
+      // Also when another was first: who hears that the object is there relies on it as much as its maker.
+      if (durable) await this.#flusher.folder(dirname(path));
+      return created;
+    });
+  }
+
+  async remove(key: string): Promise<boolean> {
+    const path = this.#path(key);
+    return this.#change(`remove ${key}`, async () => {
+      try {
+        await unlink(path);
+      } catch (error) {
+        if (isAbsent(error) || (await isFolder(path))) return false;
+        throw error;
+      }
+      await this.#flusher.folder(dirname(path));
+      return true;
+    });
+  }
+
+  async removeAll(prefix: string, { durable = true } = {}): Promise<void> {
+    const path = this.#path(prefix);
+    await this.#change(`remove all of ${prefix}`, async () => {
+      await this.#removeFolder(path);
+      if (durable) await this.#flusher.folder(dirname(path));
+    });
+  }
+
+  async list(
+    prefix: string,
+    { after, limit = Number.POSITIVE_INFINITY }: { after?: string; limit?: number } = {},
+  ): Promise<Entry[]> {
+    const path = this.#path(prefix);
+    const children = await ifPresent(`list ${prefix}`, () => readdir(path, { withFileTypes: true }));
+    if (children === undefined) return [];
+    const rest = after === undefined ? children : children.filter(child => child.name > after);
+    // Names made by this program are ASCII, for which the order of code units is the order of bytes.
+    rest.sort((one, other) => (one.name < other.name ? -1 : 1));
+    const entries: Entry[] = [];
+    for (const child of rest) {
+      if (entries.length >= limit) break;
+      const folder = child.isSymbolicLink() ? await isFolder(join(path, child.name)) : child.isDirectory();
+      // A symbolic link to nowhere is neither.
+      if (folder !== undefined) entries.push({ name: child.name, folder });
+    }
+    return entries;
+  }
+
+  async createSegment(key: string): Promise<SegmentWriter> {
+    const path = this.#path(key);
+    return this.#change(`create segment ${key}`, async () => {
+      const handle = await this.#inFolder(path, () => open(path, 'wx', fileMode(key)));
+      return new FileSegment(handle, path, this.#budget);
+    });
+  }
+
+  async assemble(segments: readonly string[], key: string): Promise<void> {
+    if (segments.length === 0) return this.write(key, new Uint8Array());
+    const paths = segments.map(segment => this.#path(segment));
+    const path = this.#path(key);
+    await this.#change(`assemble ${key}`, async () => {
+      if (paths.length === 1) await this.#promote(paths[0]!, path);
+      else await this.#join(paths, key, path);
+      await this.#flusher.folder(dirname(path));
+      if (paths.length > 1) for (const part of paths) await unlink(part).catch(ignoreAbsence);
+    });
+  }
+
+  async touch(key: string): Promise<boolean> {
+    const path = this.#path(key);
+    return this.#change(`touch ${key}`, async () => {
+      const now = new Date();
+      const done = await ifPresent(`touch ${key}`, () => utimes(path, now, now).then(() => true));
+      return done ?? false;
+    });
+  }
+
+  /** Flushes one segment and gives it its final name. */
+  async #promote(segment: string, path: string): Promise<void> {
+    const handle = await open(segment, 'r');
+    try {
+      await this.#flusher.file(handle, segment);
+    } finally {
+      await handle.close();
+    }
+    await this.#inFolder(path, () => rename(segment, path));
+  }
+
+  /**
+   * Several segments become one new file. They stay as they are until it has its name: after a crash on the way the
+   * upload goes on from where it was. The first is shared, not copied, where the file system can (xfs, btrfs).
+   */
+  async #join(segments: readonly string[], key: string, path: string): Promise<void> {
+    const temporary = this.#temporary();
+    const [first, ...others] = segments as [string, ...string[]];
+    try {
+      const shared = await share(first, temporary);
+      const handle = await open(temporary, shared ? 'a' : 'wx', fileMode(key));
+      try {
+        for (const segment of shared ? others : segments) await append(handle, segment);
+        await this.#flusher.file(handle, temporary);
+      } finally {
+        await handle.close();
+      }
+      await this.#inFolder(path, () => rename(temporary, path));
+    } catch (error) {
+      await unlink(temporary).catch(() => {});
+      throw error;
+    }
+  }
+
+  /** False when another was first. */
+  async #link(key: string, path: string, data: Uint8Array, durable: boolean): Promise<boolean> {
+    return this.#withTemporary(key, data, durable, async temporary => {
+      try {
+        await this.#inFolder(path, () => link(temporary, path));
+        return true;
+      } catch (error) {
+        if (systemCode(error) === 'EEXIST') return false;
+        throw error;
+      }
+    });
+  }
+
+  /** Writes a file under a temporary name, hands the name to `place`, and sees that it is gone afterwards. */
+  async #withTemporary<T>(
+    key: string,
+    data: Uint8Array,
+    durable: boolean,
+    place: (temporary: string) => Promise<T>,
+  ): Promise<T> {
+    const temporary = this.#temporary();
+    const handle = await this.#inFolder(temporary, () => open(temporary, 'wx', fileMode(key)));
+    try {
+      try {
+        await handle.writeFile(data);
+        if (durable) await this.#flusher.file(handle, temporary);
+      } finally {
+        await handle.close();
+      }
+      return await place(temporary);
+    } finally {
+      await unlink(temporary).catch(() => {});
+    }
+  }
+
+  /** Does something in the folder of `path`, which is made when missing, again if a deletion takes it away meanwhile. */
+  async #inFolder<T>(path: string, action: () => Promise<T>): Promise<T> {
+    for (let tries = 0; ; tries++) {
+      try {
+        return await action();
+      } catch (error) {
+        if (systemCode(error) !== 'ENOENT' || tries === MKDIR_TRIES) throw error;
+        await mkdir(dirname(path), { recursive: true }).catch(ignoreAbsence);
+      }
+    }
+  }
+
+  async #removeFolder(path: string): Promise<void> {
+    for (let tries = 0; ; tries++) {
+      const children = await readdir(path, { withFileTypes: true }).catch(ignoreAbsence);
+      if (children === undefined) return;
+      for (const child of children) {
+        const inside = join(path, child.name);
+        if (child.isDirectory()) await this.#removeFolder(inside);
+        else await unlink(inside).catch(ignoreAbsence);
+      }
+      this.#flusher.forget(path);
+      try {
+        return await rmdir(path).catch(ignoreAbsence);
+      } catch (error) {
+        // Somebody has made a new object below.
+        if (systemCode(error) !== 'ENOTEMPTY' || tries === MKDIR_TRIES) throw error;
+      }
+    }
+  }
+
+  #temporary(): string {
+    return join(this.#root, PRIVATE, 'tmp', randomUUID());
+  }
+
+  /** Runs what changes the volume, unless a failed flush forbids it. */
+  async #change<T>(action: string, body: () => Promise<T>): Promise<T> {
+    this.#flusher.check();
+    try {
+      return await body();
+    } catch (error) {
+      throw storageFailure(action, error);
+    }
+  }
+
+  /** Defence in depth: `store/layout.ts` makes no such key. @throws TypeError */
+  #path(key: string): string {
+    if (/[\0\\]/.test(key) || key.split('/').some(part => part === '' || part === '.' || part === '..'))
+      throw new TypeError(`not a storage key: ${JSON.stringify(key)}`);
+    return `${this.#root}/${key}`;
+  }
+}
+
+/** What is for this program only is for its user only; images are readable as `registry:2` leaves them. */
+function fileMode(key: string): number {
+  return key.startsWith(`${PRIVATE}/`) ? 0o600 : 0o644;
+}
+
+async function ifPresent<T>(action: string, body: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await body();
+  } catch (error) {
+    if (isAbsent(error)) return undefined;
+    throw storageFailure(action, error);
+  }
+}
+
+function ignoreAbsence(error: unknown): undefined {
+  if (!isAbsent(error)) throw error;
+}
+
+async function exists(path: string): Promise<boolean> {
+  try {
+    await access(path);
+    return true;
+  } catch (error) {
+    if (isAbsent(error)) return false;
+    throw error;
+  }
+}
+
+/** Undefined when there is nothing at all. */
+async function isFolder(path: string): Promise<boolean | undefined> {
+  return ifPresent(`stat ${path}`, async () => (await stat(path)).isDirectory());
+}
+
+async function readExactly(handle: FileHandle, size: number): Promise<Buffer> {
+  const buffer = Buffer.allocUnsafeSlow(size);
+  for (let at = 0; at < size; ) {
+    const { bytesRead } = await handle.read(buffer, at, size - at, at);
+    if (bytesRead === 0) throw new StorageError('unavailable', `the file ends at ${at} instead of ${size}`);
+    at += bytesRead;
+  }
+  return buffer;
+}
+
+/** A copy that shares the blocks of `from`; false where the file system cannot. */
+async function share(from: string, to: string): Promise<boolean> {
+  try {
+    await copyFile(from, to, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE_FORCE);
+    return true;
+  } catch (error) {
+    if (['ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EXDEV', 'EINVAL', 'ENOTTY'].includes(systemCode(error) ?? ''))
+      return false;
+    throw error;
+  }
+}
+
+const COPY_BUFFER = 1024 * 1024;
+
+async function append(to: FileHandle, path: string): Promise<void> {
+  const from = await open(path, 'r');
+  try {
+    const buffer = Buffer.allocUnsafe(COPY_BUFFER);
+    for (;;) {
+      const { bytesRead } = await from.read(buffer, 0, buffer.length, null);
+      if (bytesRead === 0) return;
+      for (let at = 0; at < bytesRead; ) at += (await to.write(buffer, at, bytesRead - at, null)).bytesWritten;
+    }
+  } finally {
+    await from.close();
+  }
+}

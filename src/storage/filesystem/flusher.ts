@@ -1,0 +1,127 @@
+import { type FileHandle, open } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { LRUCache } from 'lru-cache';
+import { systemCode } from '../../errors.js';
+import { StorageError } from '../driver.js';
+import { isAbsent, isFull } from './failure.js';
+
+/** How a file or folder is flushed; tests put a failing disk here. */
+export type Sync = (handle: FileHandle, path: string, kind: 'file' | 'folder') => Promise<void>;
+
+export const sync: Sync = (handle, _path, kind) => (kind === 'file' ? handle.datasync() : handle.sync());
+
+const REMEMBERED_FOLDERS = 10_000;
+
+/**
+ * Brings files and folders to the disk. A new file survives a power cut only when its folder is flushed after the
+ * entry was made, and every folder above that was made for it, or by another request a moment ago, as well.
+ *
+ * The first flush that fails ends all writing: the kernel reports a lost page once and then calls it clean
+ * (fsync(2), "Errors"), so a second try proves nothing. From then on `check` throws, in this process.
+ */
+export class Flusher {
+  /**
+   * Folders whose whole chain of entries up to the root is on the disk, by path, with the identity of the folder
+   * that was there: another process may have removed it and made it anew.
+   */
+  readonly #settled = new LRUCache<string, string>({ max: REMEMBERED_FOLDERS });
+  /** Of each folder the flush that has begun, and the one that waits for it and serves all who came later. */
+  readonly #running = new Map<string, Promise<string | undefined>>();
+  readonly #waiting = new Map<string, Promise<string | undefined>>();
+  #fault: string | undefined;
+
+  constructor(
+    readonly root: string,
+    readonly sync: Sync,
+    readonly onFault: (message: string) => void,
+  ) {}
+
+  /** @throws StorageError 'unavailable' once a flush has failed. */
+  check(): void {
+    if (this.#fault !== undefined) throw new StorageError('unavailable', this.#fault);
+  }
+
+  /** Flushes the content of a file. */
+  async file(handle: FileHandle, path: string): Promise<void> {
+    await this.#sync(handle, path, 'file');
+    this.check();
+  }
+
+  /**
+   * Flushes a folder whose entries the caller has just changed, and the folders above until one whose own chain is
+   * known to be on the disk. A folder that is gone meanwhile took the change with it: then the one above counts.
+   */
+  async folder(path: string): Promise<void> {
+    const flushed: [string, string][] = [];
+    for (let at = path; ; at = dirname(at)) {
+      const identity = await this.#shared(at);
+      if (identity !== undefined) {
+        if (this.#settled.get(at) === identity) break;
+        flushed.push([at, identity]);
+      }
+      if (at === this.root || at === dirname(at)) break;
+    }
+    // Another's flush of the same folder may have failed after ours was asked for, and have taken our entry along.
+    this.check();
+    for (const [at, identity] of flushed) this.#settled.set(at, identity);
+  }
+
+  /** The caller has removed this folder. */
+  forget(path: string): void {
+    this.#settled.delete(path);
+  }
+
+  /** One flush serves all who asked before it began; who asks later waits for the next. */
+  #shared(path: string): Promise<string | undefined> {
+    const waiting = this.#waiting.get(path);
+    if (waiting !== undefined) return waiting;
+    const running = this.#running.get(path);
+    if (running === undefined) return this.#begin(path);
+    const next = running.then(
+      () => this.#begin(path),
+      () => this.#begin(path),
+    );
+    this.#waiting.set(path, next);
+    return next;
+  }
+
+  #begin(path: string): Promise<string | undefined> {
+    this.#waiting.delete(path);
+    const done = this.#flushFolder(path).finally(() => {
+      if (this.#running.get(path) === done) this.#running.delete(path);
+    });
+    this.#running.set(path, done);
+    return done;
+  }
+
+  /** The identity of the flushed folder, '' where the file system tells none; undefined when there is no such folder. */
+  async #flushFolder(path: string): Promise<string | undefined> {
+    let handle: FileHandle;
+    try {
+      handle = await open(path, 'r');
+    } catch (error) {
+      if (isAbsent(error)) return undefined;
+      throw error;
+    }
+    try {
+      const { ino, birthtimeNs } = await handle.stat({ bigint: true });
+      await this.#sync(handle, path, 'folder');
+      // Numbers of removed folders are used again, so without a time of birth no folder can be recognised.
+      return birthtimeNs === 0n ? '' : `${ino}:${birthtimeNs}`;
+    } finally {
+      await handle.close();
+    }
+  }
+
+  async #sync(handle: FileHandle, path: string, kind: 'file' | 'folder'): Promise<void> {
+    try {
+      await this.sync(handle, path, kind);
+    } catch (error) {
+      if (isFull(error)) throw error;
+      const first = this.#fault === undefined;
+      this.#fault ??= `the store is read-only because flushing ${path} to the disk failed (${systemCode(error) ?? error}): check the disk, then restart`;
+      if (first) this.onFault(this.#fault);
+      throw new StorageError('unavailable', this.#fault, error);
+    }
+  }
+}

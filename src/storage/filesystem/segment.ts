@@ -1,0 +1,100 @@
+import { type FileHandle, unlink } from 'node:fs/promises';
+import { type SegmentWriter, StorageError } from '../driver.js';
+import type { BufferBudget } from './budget.js';
+import { storageFailure } from './failure.js';
+
+/** The most buffers that one writev takes (IOV_MAX): it also bounds what a client of one-byte records can pile up. */
+const MOST_CHUNKS = 1024;
+
+/** Writes a file in large batches: while the disk takes one, the next is collected. Chunks are never copied. */
+export class FileSegment implements SegmentWriter {
+  #collected: Uint8Array[] = [];
+  #collectedBytes = 0;
+  #total = 0;
+  #inFlight: Promise<void> | undefined;
+  #failure: unknown;
+  #open = true;
+
+  constructor(
+    readonly handle: FileHandle,
+    readonly path: string,
+    readonly budget: BufferBudget,
+  ) {
+    budget.enter();
+  }
+
+  write(chunk: Uint8Array): Promise<void> | undefined {
+    if (this.#failure !== undefined) return Promise.reject(this.#failure);
+    if (chunk.length === 0) return undefined;
+    this.#collected.push(chunk);
+    this.#collectedBytes += chunk.length;
+    this.#total += chunk.length;
+    if (this.#collectedBytes < this.budget.share() && this.#collected.length < MOST_CHUNKS) return undefined;
+    if (this.#inFlight !== undefined) return this.#landed().then(() => this.#launch());
+    this.#launch();
+    return undefined;
+  }
+
+  async close(): Promise<number> {
+    try {
+      await this.#landed();
+      this.#launch();
+      await this.#landed();
+    } catch (error) {
+      await this.abort();
+      throw error;
+    }
+    this.#release();
+    await this.handle.close();
+    return this.#total;
+  }
+
+  async abort(): Promise<void> {
+    if (this.#open) {
+      this.#release();
+      await this.#inFlight;
+      await this.handle.close().catch(() => {});
+    }
+    await unlink(this.path).catch(() => {});
+  }
+
+  #release(): void {
+    this.#open = false;
+    this.#collected = [];
+    this.budget.leave();
+  }
+
+  /** The batch in flight, if any, is with the kernel. */
+  async #landed(): Promise<void> {
+    await this.#inFlight;
+    if (this.#failure !== undefined) throw this.#failure;
+  }
+
+  #launch(): void {
+    const batch = this.#collected;
+    if (batch.length === 0) return;
+    this.#collected = [];
+    this.#collectedBytes = 0;
+    this.#inFlight = writeAll(this.handle, batch)
+      .catch(error => {
+        this.#failure = storageFailure(`write ${this.path}`, error);
+      })
+      .finally(() => {
+        this.#inFlight = undefined;
+      });
+  }
+}
+
+/** writev may take a part only, above all when the disk runs full: then it is called again with the rest. */
+async function writeAll(handle: FileHandle, chunks: Uint8Array[]): Promise<void> {
+  let rest = chunks;
+  while (rest.length > 0) {
+    const { bytesWritten } = await handle.writev(rest);
+    if (bytesWritten === 0) throw new StorageError('unavailable', 'the file takes no more bytes');
+    let index = 0;
+    let into = bytesWritten;
+    while (index < rest.length && into >= rest[index]!.length) into -= rest[index++]!.length;
+    rest = rest.slice(index);
+    if (into > 0) rest[0] = rest[0]!.subarray(into);
+  }
+}

@@ -1,0 +1,141 @@
+import { randomUUID } from 'node:crypto';
+import { link, lstat, mkdir, readdir, readFile, stat, unlink, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { OperatorError, systemCode } from '../../errors.js';
+import type { Flusher } from './flusher.js';
+
+/**
+ * What this program keeps for itself in a volume, beside the tree of `registry:2`:
+ *
+ *     registry-secure/          0700: what lies here is for this program only
+ *     registry-secure/format    "1\n", the version of what is in this folder
+ *     registry-secure/tmp/      small files and joined segments before they get their name
+ */
+export const PRIVATE = 'registry-secure';
+
+const FORMAT = 1;
+
+/**
+ * Temporaries of processes that were killed are told by age, not by the process number in a name: processes of several
+ * containers and machines share a volume, and their numbers mean nothing to each other. A living one is renamed within
+ * seconds, and a long join keeps changing its file.
+ */
+const LEFTOVER_MS = 24 * 60 * 60 * 1000;
+
+/** Makes the root and the private area where missing, and proves that files can be made, linked and removed there. */
+export async function prepareVolume(root: string, flusher: Flusher): Promise<void> {
+  try {
+    await makeRoot(root, flusher);
+    await checkFormat(root);
+    const temporaries = join(root, PRIVATE, 'tmp');
+    await mkdir(temporaries, { recursive: true, mode: 0o700 });
+    await checkLinks(root, temporaries);
+    await removeLeftovers(temporaries);
+  } catch (error) {
+    throw await refusal(root, error);
+  }
+}
+
+/**
+ * The boot of this machine and the mount below the root: a power cut ends the one, a copy of the disk has another. Where
+ * the system does not tell its boot, each process is on its own.
+ */
+export async function volumeEpoch(root: string): Promise<string> {
+  const boot = await readFile('/proc/sys/kernel/random/boot_id', 'utf8').catch(() => randomUUID());
+  return `${boot.trim()}:${(await stat(root)).dev}`;
+}
+
+/** The content of the format file of a fresh volume. */
+export const FORMAT_FILE = { key: `${PRIVATE}/format`, content: Buffer.from(`${FORMAT}\n`) };
+
+async function makeRoot(root: string, flusher: Flusher): Promise<void> {
+  const first = await mkdir(root, { recursive: true });
+  if (!(await stat(root)).isDirectory()) throw Object.assign(new Error(), { code: 'ENOTDIR' });
+  if (first === undefined) return;
+  for (let at = root; at !== dirname(first); at = dirname(at)) await flusher.folder(dirname(at));
+}
+
+async function checkFormat(root: string): Promise<void> {
+  const path = join(root, FORMAT_FILE.key);
+  let content: string;
+  try {
+    content = await readFile(path, 'utf8');
+  } catch (error) {
+    if (systemCode(error) === 'ENOENT') return;
+    throw error;
+  }
+  const version = /^(\d{1,6})\n?$/.exec(content)?.[1];
+  if (version === undefined)
+    throw new OperatorError(`${path} is damaged: it should hold a format version such as ${FORMAT}`, {
+      fix: 'restore it from a backup of the volume, or write the version that last ran here into it',
+    });
+  if (Number(version) > FORMAT)
+    throw new OperatorError(`${path} says format ${version}, and this version knows ${FORMAT} only`, {
+      fix: 'start the newer version of registry-secure that wrote this volume, or a later one',
+    });
+}
+
+/** Create-if-absent is a hard link, which some network and FAT file systems lack. */
+async function checkLinks(root: string, temporaries: string): Promise<void> {
+  const [one, other] = [join(temporaries, randomUUID()), join(temporaries, randomUUID())];
+  try {
+    await writeFile(one, 'check', { flag: 'wx' });
+    await link(one, other).catch(error => {
+      if (!['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EMLINK'].includes(systemCode(error) ?? '')) throw error;
+      throw new OperatorError(`the file system of the data folder ${root} has no hard links`, {
+        fix: 'keep the data on a Linux file system such as ext4, xfs or btrfs, or on NFS',
+        cause: error,
+      });
+    });
+  } finally {
+    for (const path of [one, other]) await unlink(path).catch(() => {});
+  }
+}
+
+async function removeLeftovers(temporaries: string): Promise<void> {
+  const limit = Date.now() - LEFTOVER_MS;
+  for (const name of await readdir(temporaries)) {
+    const path = join(temporaries, name);
+    // Another process starting at the same time removes the same files.
+    const info = await lstat(path).catch(() => undefined);
+    if (info?.isFile() && info.mtimeMs < limit) await unlink(path).catch(() => {});
+  }
+}
+
+/** One line that says why the volume cannot be used, and how to mend it. */
+async function refusal(root: string, error: unknown): Promise<unknown> {
+  const code = systemCode(error);
+  if (code === undefined || error instanceof OperatorError) return error;
+  const refuse = (what: string, fix: string) => new OperatorError(what, { fix, cause: error });
+  const path = (error as NodeJS.ErrnoException).path ?? root;
+  switch (code) {
+    case 'EACCES':
+    case 'EPERM': {
+      const { place, uid } = await nearest(path);
+      const own = process.getuid?.();
+      return refuse(
+        `no permission to write to the data folder ${root}: ${place} belongs to uid ${uid}, this process is uid ${own}`,
+        `run as uid ${uid}, or give it away: chown -R ${own} ${place}`,
+      );
+    }
+    case 'ENOTDIR':
+    case 'EEXIST':
+      return refuse(`the data folder ${root} is not a folder`, 'name another one, or move the file away');
+    case 'EROFS':
+      return refuse(`the file system of the data folder ${root} is read-only`, `mount it writable: findmnt -T ${root}`);
+    case 'ENOSPC':
+    case 'EDQUOT':
+      return refuse(`no space left for the data folder ${root}`, `free some: df -h ${root}; df -i ${root}`);
+    default:
+      return refuse(`the data folder ${root} cannot be used: ${(error as Error).message}`, 'check the disk');
+  }
+}
+
+/** The path itself or the closest folder above it that exists, and who owns that. */
+async function nearest(path: string): Promise<{ place: string; uid: number }> {
+  for (let place = path; ; place = dirname(place)) {
+    const info = await stat(place).catch(() => undefined);
+    if (info !== undefined) return { place, uid: info.uid };
+    if (place === dirname(place)) return { place, uid: 0 };
+  }
+}
