@@ -1,0 +1,334 @@
+import { z } from 'zod';
+import { OperatorError } from '../errors.js';
+import { ALL_SUITES, parseSuite } from './ciphers.js';
+import {
+  address,
+  anyText,
+  count,
+  duration,
+  headerValues,
+  key,
+  list,
+  listOf,
+  map,
+  oneOf,
+  optionalKey,
+  optionalSection,
+  path,
+  positiveDuration,
+  section,
+  text,
+  unsupported,
+  yesNo,
+} from './keys.js';
+import { isBareDuration, quote } from './values.js';
+
+/**
+ * The configuration: one tree in the names of Distribution's. Types, defaults, error texts and docs/configuration.md come
+ * from here and from nowhere else. To support a key, change its status; to add one, write it here.
+ */
+
+const HOUR = 3_600_000;
+
+/** The original reads a bare integer as nanoseconds, which an operator hardly ever means. */
+const bare = {
+  caution: (value: string) =>
+    isBareDuration(value) ? `${value} means ${value} nanoseconds; write ${value}s for seconds` : undefined,
+};
+
+const level = oneOf('error', 'warn', 'info', 'debug');
+
+const log = section(
+  {
+    level: key(level, 'info', 'How much is logged.'),
+    formatter: key(
+      oneOf('text', 'json', 'logstash'),
+      'text',
+      'Format of the log lines; `logstash` is written as `json`.',
+    ),
+    accesslog: section({ disabled: key(yesNo, false, 'Leaves out the line for each request.') }, 'The access log.'),
+    fields: key(map('text', anyText, /^[^\0-\x1f\x7f]+$/), {}, 'Fields added to each log line.'),
+    hooks: unsupported('warned', 'Mail on errors.', 'have the log read by a monitoring system'),
+    reportcaller: unsupported('warned', "The place in the program's source.", 'leave it out'),
+  },
+  'What is logged, to standard output.',
+);
+
+const tls = section(
+  {
+    certificate: optionalKey(path, 'Certificate with its chain (PEM). Without one, `DIR/certs` is used or filled.'),
+    key: optionalKey(path, 'Private key of the certificate (PEM).'),
+    minimumtls: key(oneOf('tls1.2', 'tls1.3'), 'tls1.2', 'The oldest version of TLS that is accepted.'),
+    ciphersuites: key(
+      list('suites', parseSuite),
+      [...ALL_SUITES],
+      'Cipher suites that are offered, by IANA name: only those with forward secrecy and authenticated encryption.',
+    ),
+    clientcas: unsupported('refused', 'Client certificates.', 'remove it, and let users log in with passwords'),
+    clientauth: unsupported('refused', 'Client certificates.', 'remove it, and let users log in with passwords'),
+    letsencrypt: unsupported(
+      'refused',
+      "Certificates from Let's Encrypt.",
+      'remove it, and give http.tls.certificate and http.tls.key, or neither for a certificate of the own authority',
+    ),
+  },
+  'The certificate, and what TLS offers.',
+).superRefine(({ certificate, key }, context) => {
+  if ((certificate === undefined) === (key === undefined)) return;
+  const [given, missing] = key === undefined ? ['certificate', 'key'] : ['key', 'certificate'];
+  context.addIssue({
+    code: 'custom',
+    path: [given!],
+    message: `is set, but http.tls.${missing} is not`,
+    params: { fix: `set both (REGISTRY_HTTP_TLS_CERTIFICATE and REGISTRY_HTTP_TLS_KEY), or neither` },
+  });
+});
+
+/** `` or `/x/y/`: where the original wants both slashes, one that is forgotten is added. */
+const prefix = {
+  ...text,
+  type: 'path of a URL',
+  schema: text.schema.transform((value, context) => {
+    if (value === '' || value === '/') return '';
+    if (/^\/?[\w.~-]+(?:\/[\w.~-]+)*\/?$/.test(value)) return `/${value.replace(/^\/|\/$/g, '')}/`;
+    context.addIssue({
+      code: 'custom',
+      message: `${quote(value)} is no path of a URL`,
+      params: { fix: 'write /NAME/' },
+    });
+    return z.NEVER;
+  }),
+};
+
+/** The origin by which clients reach the registry, or nothing. */
+const origin = {
+  ...text,
+  type: 'URL',
+  schema: text.schema.transform((value, context) => {
+    const url = URL.canParse(value) ? new URL(value) : undefined;
+    if (value === '' || (/^https?:$/.test(url?.protocol ?? '') && !url?.username && !url?.password)) return value;
+    const fix = 'write such as https://registry.example.com:5000, without a user or password';
+    context.addIssue({ code: 'custom', message: 'is no URL of http or https', params: { fix } });
+    return z.NEVER;
+  }),
+};
+
+const http = section(
+  {
+    addr: key(address, '0.0.0.0:5000', 'Where to listen; `:5000` is every interface, IPv6 too.'),
+    net: key(oneOf('tcp'), 'tcp', 'The network; `unix` is not supported.'),
+    host: key(origin, '', 'The URL by which clients reach the registry, where it differs from its own address.'),
+    prefix: key(prefix, '', 'A path before `/v2/`, where a proxy hands on a part of its tree.'),
+    secret: optionalKey(
+      text,
+      'The key that signs the state of uploads in the original. Uploads keep theirs in the storage.',
+      {
+        status: 'warned',
+        instead: 'remove it: the state of uploads is kept in the storage, so nothing needs it',
+        secret: true,
+      },
+    ),
+    relativeurls: key(yesNo, false, '`Location` headers are always paths, whatever this says.', { status: 'accepted' }),
+    draintimeout: key(
+      duration,
+      8000,
+      "How long running transfers may take to finish after SIGTERM; the default is below docker's 10 seconds. The original does not wait.",
+      bare,
+    ),
+    headers: key(
+      map('values', headerValues, /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/),
+      {},
+      'Headers of every response, each with a list of values. In variables `_` in a name stands for `-`.',
+    ),
+    tls,
+    insecureplainhttp: key(yesNo, false, 'Serves HTTP without TLS: only behind a proxy or tunnel that encrypts.', {
+      ours: true,
+    }),
+    http2: section({ disabled: key(yesNo, false, 'HTTP/2 is not served.', { status: 'accepted' }) }, 'HTTP/2.'),
+    h2c: unsupported('warned', 'HTTP/2 without TLS.', 'remove it: clients use HTTP/1.1'),
+    debug: unsupported('warned', 'The debug server and Prometheus metrics.', 'remove it'),
+  },
+  'The listener.',
+);
+
+const auth = section(
+  {
+    htpasswd: optionalSection(
+      {
+        realm: key(text, 'Registry Realm', 'The realm that clients are shown.'),
+        path: key(path, '/auth/htpasswd', 'The password file.', {
+          fallback: '`DIR/auth/htpasswd`, or `/auth/htpasswd`',
+        }),
+      },
+      'Users and passwords from a file that `registry-secure user` or `htpasswd -B` writes. The default.',
+    ),
+    none: optionalSection({}, 'An open registry: everybody may pull and push. Must be asked for by name.', {
+      ours: true,
+    }),
+    token: unsupported('refused', 'An outside token server.', 'use auth.htpasswd'),
+    silly: unsupported('refused', 'Any credential passes.', 'use auth.htpasswd, or auth.none for an open registry'),
+  },
+  'Who may use the registry: exactly one kind. `REGISTRY_AUTH=htpasswd` picks it.',
+  { choice: 'kind of authentication' },
+).superRefine(({ htpasswd, none }, context) => {
+  if (!htpasswd || !none) return;
+  const fix = 'keep one of them; REGISTRY_AUTH=htpasswd picks that kind over a file';
+  context.addIssue({ code: 'custom', path: ['none'], message: 'is set beside auth.htpasswd', params: { fix } });
+});
+
+const objectStore = (name: string, about: string) =>
+  unsupported('refused', about, `use storage.filesystem; ${name} is not supported yet`);
+
+const storage = section(
+  {
+    filesystem: section(
+      {
+        rootdirectory: key(path, '/var/lib/registry', 'The folder that holds the data, as `registry:2` writes it.', {
+          fallback: '`DIR/data`, or `/var/lib/registry` with a configuration file',
+        }),
+        maxthreads: key(count(1, 100), 100, "The original's bound on parallel file operations.", {
+          status: 'warned',
+          instead: 'remove it: it has no effect here',
+        }),
+      },
+      'A folder of this machine. The default.',
+    ),
+    delete: section({ enabled: key(yesNo, false, 'Lets clients delete manifests and blobs.') }, 'Deletes.'),
+    redirect: section(
+      { disable: key(yesNo, false, 'The filesystem has no URLs to redirect to.', { status: 'accepted' }) },
+      'Redirects of pulls to an object store.',
+    ),
+    cache: section(
+      {
+        blobdescriptor: key(text, 'inmemory', 'Caches need no configuration.', { status: 'accepted' }),
+        blobdescriptorsize: key(count(0, 10_000), 10_000, 'Caches need no configuration.', { status: 'accepted' }),
+        layerinfo: optionalKey(text, 'The old name of storage.cache.blobdescriptor.', {
+          movedTo: 'storage.cache.blobdescriptor',
+        }),
+      },
+      "The original's cache of blob sizes.",
+    ),
+    tag: section(
+      { concurrencylimit: key(count(0, 0), 0, 'Tag look-ups need no bound.', { status: 'accepted' }) },
+      'Look-ups of tags.',
+    ),
+    maintenance: section(
+      {
+        uploadpurging: section(
+          {
+            enabled: key(yesNo, true, 'Removes uploads that were never finished.'),
+            age: key(positiveDuration(168 * HOUR), 168 * HOUR, 'How old such an upload must be.', bare),
+            interval: key(positiveDuration(24 * HOUR), 24 * HOUR, 'How often to look.', bare),
+            dryrun: key(yesNo, false, 'Only logs what would be removed.'),
+          },
+          'Abandoned uploads.',
+        ),
+        readonly: section({ enabled: key(yesNo, false, 'Refuses every push and delete.') }, 'Read-only mode.'),
+      },
+      'Maintenance.',
+    ),
+    s3: objectStore('S3', 'Amazon S3 and stores that speak its API.'),
+    azure: objectStore('Azure', 'Azure Blob Storage.'),
+    gcs: objectStore('GCS', 'Google Cloud Storage.'),
+    swift: objectStore('Swift', 'OpenStack Swift.'),
+    oss: objectStore('OSS', 'Aliyun OSS, which Distribution 3 no longer has.'),
+    inmemory: unsupported('refused', 'Memory, for tests.', 'use storage.filesystem on a tmpfs'),
+  },
+  'Where the data lives: one kind, and what goes for each. `REGISTRY_STORAGE=filesystem` replaces the section.',
+  { choice: 'kind of storage' },
+);
+
+const health = section(
+  {
+    storagedriver: section(
+      {
+        enabled: key(yesNo, true, 'Checks the storage in the background.'),
+        interval: key(positiveDuration(10_000), 10_000, 'How often.', bare),
+        threshold: key(count(1, 1), 3, 'How many failures in a row make the registry unhealthy.'),
+      },
+      'The check of the storage.',
+    ),
+    file: unsupported('warned', 'Unhealthy while a file exists.', 'remove it', { variable: 'filecheckers' }),
+    http: unsupported('warned', 'Unhealthy while a URL fails.', 'remove it', { variable: 'httpcheckers' }),
+    tcp: unsupported('warned', 'Unhealthy while a port is closed.', 'remove it', { variable: 'tcpcheckers' }),
+  },
+  'Whether `/healthz` says so.',
+);
+
+/** JavaScript's syntax in its strict form, which refuses what Go's has beyond it instead of misreading it. */
+const patterns = list('regular expressions', value => {
+  try {
+    return new RegExp(value, 'u').source;
+  } catch {
+    throw new OperatorError(`${quote(value)} is no regular expression of JavaScript`);
+  }
+});
+
+const validation = section(
+  {
+    disabled: key(yesNo, false, 'Turns the checks of this section off.'),
+    enabled: optionalKey(yesNo, 'The old opposite of validation.disabled.', { status: 'accepted' }),
+    manifests: section(
+      {
+        urls: section(
+          {
+            allow: key(patterns, [], 'URLs of foreign layers that manifests may name. None: no manifest with URLs.'),
+            deny: key(patterns, [], 'Exceptions to those.'),
+          },
+          'Foreign layers.',
+        ),
+        indexes: section(
+          {
+            platforms: key(
+              oneOf('all', 'none', 'list'),
+              'all',
+              'Which images that an index names must be there at its push.',
+            ),
+            platformlist: key(
+              listOf(
+                'platforms',
+                z.strictObject(
+                  { architecture: text.schema.default(''), os: text.schema.default('') },
+                  { error: 'expects the keys architecture and os' },
+                ),
+              ),
+              [],
+              'The platforms of `list`, each with `architecture` and `os`.',
+            ),
+          },
+          'Indexes.',
+        ),
+      },
+      'Manifests.',
+    ),
+  },
+  'What a pushed manifest must fulfil.',
+);
+
+const page = (what: string) => `The most ${what} in one answer; clients are led on to the next page.`;
+
+export const schema = section(
+  {
+    version: key(oneOf('0.1'), '0.1', 'The version of this format.'),
+    log,
+    loglevel: optionalKey(level, 'The old name of log.level.', { movedTo: 'log.level' }),
+    http,
+    auth,
+    storage,
+    health,
+    catalog: section({ maxentries: key(count(1, 1000), 1000, page('repositories')) }, 'The catalog.'),
+    tags: section({ maxtags: key(count(1, 1000), 1000, page('tags')) }, 'Lists of tags.'),
+    validation,
+    proxy: unsupported('refused', 'A cache of another registry.', 'remove it: pull-through is not supported yet'),
+    notifications: unsupported('warned', 'Events to other servers.', 'remove it', {}),
+    redis: unsupported('warned', 'A shared cache.', 'remove it: nothing needs it'),
+    middleware: unsupported('warned', 'Plug-ins of the original.', 'remove it'),
+    reporting: unsupported('warned', 'Bugsnag and New Relic.', 'remove it'),
+    compatibility: unsupported('warned', 'Docker schema 1 manifests.', 'remove it: they are not served'),
+    policy: unsupported('warned', 'Classes of repositories.', 'remove it'),
+  },
+  'The configuration.',
+);
+
+/** The whole configuration with its defaults. Durations are milliseconds, paths absolute. */
+export type Config = z.output<typeof schema>;
