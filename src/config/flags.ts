@@ -1,5 +1,5 @@
 /** One option of the command line that sets a key. */
-export interface Flag {
+interface Flag {
   readonly flag: `--${string}`;
   /** The placeholder of its value; none where naming the flag means true. */
   readonly value?: string;

@@ -14,7 +14,7 @@ import { formatDuration, parseAddress, parseBoolean, parseDuration, quote } from
  * - `warned`: without effect, and a warning says so where it is set.
  * - `refused`: where it is set nothing starts, for going on would store, trust or open something else than was meant.
  */
-export type Status = 'supported' | 'accepted' | 'warned' | 'refused';
+type Status = 'supported' | 'accepted' | 'warned' | 'refused';
 
 export interface KeyInfo {
   /** One or two sentences for the reference. */

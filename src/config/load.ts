@@ -36,7 +36,7 @@ export interface Loaded {
   readonly file?: string;
 }
 
-export interface Problem {
+interface Problem {
   readonly what: string;
   readonly fix?: string | undefined;
 }
