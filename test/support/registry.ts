@@ -1,0 +1,63 @@
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { Namespace } from './namespace.js';
+import type { Daemon, Output, RunOptions } from './process.js';
+
+const EXECUTABLE = fileURLToPath(new URL('../../../bin/registry-secure.js', import.meta.url));
+
+/** The command line of the program under test, for what a test starts in a way of its own. */
+export function program(...args: string[]): string[] {
+  return [process.execPath, EXECUTABLE, ...args];
+}
+
+interface StartOptions extends Pick<RunOptions, 'env' | 'input'> {
+  /** Names the process, its log and its folder; `registry` unless told. */
+  readonly name?: string;
+  /** Where it answers; HOST[:PORT] as it stands in image references, without the port where it is 443. */
+  readonly host?: string;
+  readonly scheme?: 'https' | 'http';
+}
+
+/** The program under test as a real process inside a namespace, its folder holding certs/, auth/ and data/. */
+export class Registry {
+  private constructor(
+    readonly namespace: Namespace,
+    readonly daemon: Daemon,
+    readonly dir: string,
+    readonly host: string,
+  ) {}
+
+  /** Starts it in its folder with the arguments as they are (`up …`, `serve …`), and waits until it answers. */
+  static async start(namespace: Namespace, args: string[], options: StartOptions = {}): Promise<Registry> {
+    const { name = 'registry', host = `${namespace.ip}:5000`, scheme = 'https', env = {}, input } = options;
+    const dir = join(namespace.dir, name);
+    mkdirSync(dir, { recursive: true });
+    const daemon = namespace.start(name, program(...args), { cwd: dir, env, ...(input && { input }) });
+    await daemon.ready(() => namespace.answers(`${scheme}://${host}/v2/`));
+    return new Registry(namespace, daemon, dir, host);
+  }
+
+  /** One command of the program, in the same folder, that must succeed; its standard output. */
+  command(args: string[], options: RunOptions = {}): Promise<string> {
+    return this.namespace.must(program(...args), { cwd: this.dir, ...options });
+  }
+
+  /** One command of the program, in the same folder, whatever its exit code. */
+  run(args: string[], options: RunOptions = {}): Promise<Output> {
+    return this.namespace.run(program(...args), { cwd: this.dir, ...options });
+  }
+
+  /**
+   * Has one kind of client trust this registry as its user would: every command that `trust` prints is executed as
+   * printed, in a shell, on the private /etc and home of the namespace.
+   */
+  async trust(client: string): Promise<void> {
+    const printed = await this.command(['trust', '--host', this.host, '--client', client]);
+    await this.namespace.must(['sh', '-euc', printed], { cwd: this.dir });
+  }
+
+  async stop(): Promise<number | null> {
+    return this.daemon.stop();
+  }
+}
