@@ -1,17 +1,18 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { appendFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Daemon, must, type Output, type RunOptions, requireTools, run, SEARCH_PATH } from './process.js';
 
 /** The address of the oldest recipes. It is private to each namespace, so every test file can have it. */
-export const ADDRESS = '192.168.0.12';
+const ADDRESS = '192.168.0.12';
 
 // Loopback counts as insecure for docker, so that only another address proves anything about trust. skopeo keeps a cache
-// of known blobs below /var/lib/containers. The holder waits on its standard input: it ends with the test process, and
+// of known blobs below /var/lib/containers, and iptables its lock below /run. The holder waits on its standard input: it ends with the test process, and
 // the namespace with its last process.
 const HOLD = `
 mount --bind "$1/etc" /etc
+mount -t tmpfs -o mode=755 run /run
 if [ -d /var/lib/containers ]; then mount --bind "$1/containers" /var/lib/containers; fi
 ip link set lo up
 ip address add "$2"/32 dev lo
@@ -23,24 +24,25 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(sign
 
 /**
  * A machine of the test's own: a network namespace with nothing but loopback and one private address, a private copy of
- * /etc, a home, a folder for everything else, and a `sudo` that simply runs its command.
+ * /etc, an empty /run, a home, a folder for everything else, and a `sudo` that simply runs its command.
  * Nothing in it can reach another machine, and nothing it writes below /etc, the home or the folder stays.
  */
 export class Namespace {
-  readonly ip = ADDRESS;
   readonly home: string;
   readonly #daemons = new Set<Daemon>();
   #open = true;
 
   private constructor(
+    /** The folder, and the working directory of every command that names no other. */
     readonly dir: string,
+    readonly ip: string,
     readonly holder: ChildProcess,
   ) {
     this.home = join(dir, 'home');
     process.on('exit', this.#abandon);
   }
 
-  static async create(): Promise<Namespace> {
+  static async create(ip = ADDRESS): Promise<Namespace> {
     requireTools('unshare', 'nsenter', 'setpriv', 'ip', 'mount', 'curl');
     if (process.getuid?.() !== 0) throw new Error('the end-to-end tests make network namespaces: run them as root');
     const dir = mkdtempSync(join(tmpdir(), 'registry-secure-e2e-'));
@@ -52,11 +54,11 @@ export class Namespace {
     for (const folder of ['etc/docker', 'containers', 'home', 'bin', 'tmp'])
       mkdirSync(join(dir, folder), { recursive: true });
     writeFileSync(join(dir, 'bin', 'sudo'), '#!/bin/sh\nexec "$@"\n', { mode: 0o755 });
-    const holder = spawn('unshare', ['--net', '--mount', 'sh', '-euc', HOLD, 'hold', dir, ADDRESS], {
+    const holder = spawn('unshare', ['--net', '--mount', 'sh', '-euc', HOLD, 'hold', dir, ip], {
       stdio: ['pipe', 'pipe', 'inherit'],
       env: { PATH: SEARCH_PATH },
     });
-    const namespace = new Namespace(dir, holder);
+    const namespace = new Namespace(dir, ip, holder);
     await new Promise((resolve, reject) => {
       holder.on('error', reject);
       holder.on('exit', status => reject(new Error(`the namespace could not be made: exit code ${status}`)));
@@ -64,6 +66,33 @@ export class Namespace {
     });
     for (const handle of [holder, holder.stdin, holder.stdout] as { unref?: () => void }[]) handle.unref?.();
     return namespace;
+  }
+
+  /** Joins two machines by a cable, each knowing the other's address and, in /etc/hosts, its name. */
+  async connect(name: string, other: Namespace, otherName: string): Promise<void> {
+    const ends = { a: this.holder.pid, b: other.holder.pid };
+    await must([
+      'ip',
+      'link',
+      'add',
+      'cable',
+      'netns',
+      `${ends.a}`,
+      'type',
+      'veth',
+      'peer',
+      'cable',
+      'netns',
+      `${ends.b}`,
+    ]);
+    for (const [from, to, toName] of [
+      [this, other, otherName],
+      [other, this, name],
+    ] as const) {
+      await from.must(['ip', 'link', 'set', 'cable', 'up']);
+      await from.must(['ip', 'route', 'add', to.ip, 'dev', 'cable', 'src', from.ip]);
+      appendFileSync(join(from.dir, 'etc', 'hosts'), `${to.ip} ${toName}\n`);
+    }
   }
 
   /** The environment of every command: nothing of the caller's, so that no proxy or variable of this machine leaks in. */

@@ -2,7 +2,7 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Namespace } from './namespace.js';
-import type { Daemon, Output, RunOptions } from './process.js';
+import type { Daemon, RunOptions } from './process.js';
 
 const EXECUTABLE = fileURLToPath(new URL('../../../bin/registry-secure.js', import.meta.url));
 
@@ -41,11 +41,6 @@ export class Registry {
   /** One command of the program, in the same folder, that must succeed; its standard output. */
   command(args: string[], options: RunOptions = {}): Promise<string> {
     return this.namespace.must(program(...args), { cwd: this.dir, ...options });
-  }
-
-  /** One command of the program, in the same folder, whatever its exit code. */
-  run(args: string[], options: RunOptions = {}): Promise<Output> {
-    return this.namespace.run(program(...args), { cwd: this.dir, ...options });
   }
 
   /**
