@@ -63,7 +63,7 @@ export async function must(argv: readonly string[], options: RunOptions = {}): P
 }
 
 /** Calls until the answer is true, or fails after the given time: for a server that is starting. */
-export async function until(
+async function until(
   what: string,
   ready: () => boolean | Promise<boolean>,
   milliseconds = 20_000,
