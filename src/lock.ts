@@ -11,10 +11,15 @@ const LONGEST_WAIT = 60_000;
 /**
  * Runs the task while holding the lock file, which no other process or caller holds meanwhile. A lock that a killed
  * process left is broken: at once when it ran here, else when nobody has touched the file for `abandonedAfter`
- * milliseconds. The folder must exist and be writable.
+ * milliseconds. The folder must exist and be writable. A task may ask whether the lock is still its own before a step
+ * that cannot be undone: a process that was stopped for longer than `abandonedAfter` has lost it.
  * @throws OperatorError when a living process keeps the lock for a minute; whatever the task throws.
  */
-export async function withLock<T>(path: string, task: () => Promise<T>, abandonedAfter = 10_000): Promise<T> {
+export async function withLock<T>(
+  path: string,
+  task: (held: () => Promise<boolean>) => Promise<T>,
+  abandonedAfter = 10_000,
+): Promise<T> {
   const token = randomUUID();
   await acquire(path, token, abandonedAfter);
   const heartbeat = setInterval(() => {
@@ -22,11 +27,12 @@ export async function withLock<T>(path: string, task: () => Promise<T>, abandone
     utimes(path, now, now).catch(() => undefined);
   }, HEARTBEAT);
   heartbeat.unref();
+  const held = async (): Promise<boolean> => (await read(path))?.token === token;
   try {
-    return await task();
+    return await task(held);
   } finally {
     clearInterval(heartbeat);
-    if ((await read(path))?.token === token) await remove(path);
+    if (await held()) await remove(path);
   }
 }
 

@@ -4,7 +4,7 @@ import { RegistryError } from '../errors.js';
 /** RFC 7617 sets no limit; no user and password of ours come near it. In bytes, decoded. */
 const LONGEST_CREDENTIALS = 1024;
 
-export interface BasicCredentials {
+interface BasicCredentials {
   /** Not empty, no control characters, in Unicode NFC. */
   readonly user: string;
   /** No control characters, as the client sent it. */

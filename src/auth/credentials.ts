@@ -1,8 +1,8 @@
 import { createHmac, randomBytes } from 'node:crypto';
 import { LRUCache } from 'lru-cache';
 import { BcryptPool } from './bcrypt-pool.js';
-import { type Htpasswd, parseHtpasswd } from './htpasswd.js';
-import { readHtpasswdFile } from './htpasswd-file.js';
+import type { Htpasswd } from './htpasswd.js';
+import { loadHtpasswd } from './htpasswd-file.js';
 
 /** Where users come from. Checking what was checked before is synchronous: it is the path of nearly every request. */
 export interface CredentialSource {
@@ -45,7 +45,7 @@ export class HtpasswdCredentials implements CredentialSource {
 
   /** @throws OperatorError when the file cannot be read or is no htpasswd file. */
   static async open(file: string, bcrypt: Pick<BcryptPool, 'check'> = new BcryptPool()): Promise<HtpasswdCredentials> {
-    return new HtpasswdCredentials(file, bcrypt, await load(file));
+    return new HtpasswdCredentials(file, bcrypt, await loadHtpasswd(file));
   }
 
   /** What is odd in the file that counts now: one readable line each. */
@@ -60,7 +60,7 @@ export class HtpasswdCredentials implements CredentialSource {
    * @throws OperatorError when the file is bad: then the users from before stay.
    */
   async reload(): Promise<void> {
-    const htpasswd = await load(this.file);
+    const htpasswd = await loadHtpasswd(this.file);
     if (htpasswd.cost !== this.#htpasswd.cost) this.#nobody = dummyHash(htpasswd.cost);
     this.#htpasswd = htpasswd;
   }
@@ -96,10 +96,6 @@ export class HtpasswdCredentials implements CredentialSource {
     const hmac = createHmac('sha256', this.#key);
     return hmac.update(parts.map(part => `${part.length}:${part}`).join('')).digest('base64');
   }
-}
-
-async function load(file: string): Promise<Htpasswd> {
-  return parseHtpasswd(await readHtpasswdFile(file), file);
 }
 
 /** A well-formed hash that nothing is known to have. */

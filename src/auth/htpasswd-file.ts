@@ -1,22 +1,27 @@
-import { type BigIntStats, constants } from 'node:fs';
+import type { BigIntStats } from 'node:fs';
 import { type FileHandle, open, stat } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { OperatorError, systemCode } from '../errors.js';
-import { userCommand } from './htpasswd.js';
+import { type Htpasswd, parseHtpasswd, userCommand } from './htpasswd.js';
 
 /** About a hundred thousand users. */
 const LARGEST = 8 * 1024 * 1024;
 /** A file that changed less than this ago may still be in the middle of being written in place, as Apache's htpasswd does. */
 const SETTLED_MS = 50;
 
+/** @throws OperatorError as `readHtpasswdFile` and `parseHtpasswd`. */
+export async function loadHtpasswd(file: string): Promise<Htpasswd> {
+  return parseHtpasswd(await readHtpasswdFile(file), file);
+}
+
 /**
- * The whole file as text, read when nobody is in the middle of writing it: waits up to 0.3 s for a file that has just
+ * The whole file as text, without a byte order mark, read when nobody is in the middle of writing it: waits up to 0.3 s for a file that has just
  * changed to be left alone.
  * @throws OperatorError when it is missing, a folder, unreadable, too large, or not UTF-8, with the fix.
  */
 export async function readHtpasswdFile(file: string): Promise<string> {
-  await statHtpasswdFile(file);
-  const handle = await open(file, constants.O_RDONLY).catch(error => {
+  await mustBeFile(file);
+  const handle = await open(file).catch(error => {
     throw unreadable(file, error);
   });
   try {
@@ -35,8 +40,8 @@ export async function readHtpasswdFile(file: string): Promise<string> {
 }
 
 /** @throws OperatorError unless it is a regular file: opening anything else could wait for ever. */
-export async function statHtpasswdFile(file: string): Promise<BigIntStats> {
-  const stats = await stat(file, { bigint: true }).catch(error => {
+async function mustBeFile(file: string): Promise<void> {
+  const stats = await stat(file).catch(error => {
     throw unreadable(file, error);
   });
   if (stats.isDirectory())
@@ -44,7 +49,6 @@ export async function statHtpasswdFile(file: string): Promise<BigIntStats> {
       fix: `remove it, then: ${userCommand('add', 'NAME', file)}`,
     });
   if (!stats.isFile()) throw new OperatorError(`${file} is not a regular file`, { fix: 'give the path of a file' });
-  return stats;
 }
 
 function fresh(stats: BigIntStats): boolean {

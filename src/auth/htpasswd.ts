@@ -8,10 +8,10 @@ import { OperatorError } from '../errors.js';
 /** A check at cost 14 already takes more than a second of one core: above it, each login would be an attack. */
 const HIGHEST_COST = 14;
 /** What no Authorization header of ours can carry, or stands where bytes were not UTF-8. */
-const UNUSABLE_NAME = /^$|[\x00-\x1f\x7f-\x9f\ufffd]/;
+export const UNUSABLE_NAME = /^$|[\x00-\x1f\x7f-\x9f\ufffd]/;
 
 /** One user of the file, in its order. */
-export interface HtpasswdEntry {
+interface HtpasswdEntry {
   /** In Unicode NFC. */
   readonly name: string;
   /** Counted from 1. */
@@ -53,7 +53,7 @@ export function readLine(line: string): HtpasswdLine {
   return { kind: 'bare', name };
 }
 
-/** Lines with their ends, so that joining them gives the same text. A byte order mark stays in the first. */
+/** Lines with their ends, so that joining them gives the same text. */
 export function splitLines(text: string): string[] {
   return text.match(/[^\n]*\n|[^\n]+$/g) ?? [];
 }
@@ -80,7 +80,7 @@ export function parseHtpasswd(text: string, file: string): Htpasswd {
     const problem =
       before === undefined
         ? problemOf(name, hash, cost)
-        : `line ${before} has this user already, and the first one counts`;
+        : `line ${before} has this user already, and the first one counts, as in Apache (registry:2 took the last)`;
     entries.push({ name, line, hash, cost, problem });
     if (problem !== undefined)
       warnings.push(`${file}, line ${line}: ${JSON.stringify(name)}: ${problem}; ${fixOf(file, name, before)}`);

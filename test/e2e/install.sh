@@ -25,6 +25,7 @@ strace strace
 ip iproute2
 iptables iptables
 nsenter util-linux
+script bsdutils
 unshare util-linux
 '
 export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"

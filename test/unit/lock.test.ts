@@ -96,3 +96,13 @@ test('a lock that nobody touches any more is broken, also one of another machine
   await Promise.all(paths.map(path => withLock(path, async () => undefined, 100)));
   assert.deepEqual(readdirSync(dir), []);
 });
+
+test('who has lost the lock learns of it, and leaves the lock of the next one alone', async () => {
+  const path = join(dir, 'lock');
+  await withLock(path, async held => {
+    assert.equal(await held(), true);
+    writeFileSync(path, JSON.stringify({ token: 'a-token', pid: process.pid, machine: 'elsewhere' }));
+    assert.equal(await held(), false);
+  });
+  assert.deepEqual(readdirSync(dir), ['lock']);
+});

@@ -1,0 +1,119 @@
+import { randomBytes } from 'node:crypto';
+import type { Stats } from 'node:fs';
+import { mkdir, open, rename, unlink } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { OperatorError, systemCode } from '../errors.js';
+
+/** A folder and what is missing above it, on the disk when it resolves. @throws OperatorError */
+export async function makeFolder(folder: string): Promise<void> {
+  const first = await mkdir(folder, { recursive: true }).catch(error => {
+    throw new OperatorError(`${folder} cannot be made: ${(error as Error).message}`, { cause: error });
+  });
+  if (first === undefined) return;
+  for (let made = folder; ; made = dirname(made)) {
+    await syncFolder(dirname(made));
+    if (made === first || made === dirname(made)) return;
+  }
+}
+
+/**
+ * Replaces a file atomically, on the disk when it resolves. Its owner and mode stay; a new file has mode 0600. Where it
+ * cannot be renamed over (it is a mount point) or given to its owner, it is rewritten in place.
+ * @param before the file's state, undefined where there is none.
+ * @param allowed is asked just before: the last moment to leave the file as it is.
+ * @returns what the operator should know about how it was written, if anything.
+ * @throws OperatorError when it is not allowed, or when rewriting in place failed; system errors.
+ */
+export async function replaceFile(
+  file: string,
+  text: string,
+  before: Stats | undefined,
+  allowed: () => Promise<boolean>,
+): Promise<string | undefined> {
+  const draft = `${file}.${randomBytes(6).toString('hex')}.new`;
+  let obstacle: string | undefined;
+  try {
+    const sameOwner = await writeDraft(draft, text, before);
+    if (!(await allowed()))
+      throw new OperatorError(`${file} was locked by another process meanwhile`, {
+        fix: 'nothing was changed; try again',
+      });
+    obstacle = sameOwner ? await renameOver(draft, file) : 'it belongs to another user';
+  } catch (error) {
+    await unlink(draft).catch(() => undefined);
+    throw error;
+  }
+  if (obstacle !== undefined) await overwrite(file, text, draft);
+  await syncFolder(dirname(file));
+  return obstacle === undefined ? undefined : `${file} was rewritten in place, since ${obstacle}`;
+}
+
+/** @returns whether the draft has the owner of the file that it is to replace. */
+async function writeDraft(draft: string, text: string, before: Stats | undefined): Promise<boolean> {
+  const handle = await open(draft, 'wx', 0o600);
+  try {
+    let sameOwner = true;
+    if (before) {
+      const { uid, gid } = await handle.stat();
+      if (uid !== before.uid || gid !== before.gid)
+        sameOwner = await handle.chown(before.uid, before.gid).then(
+          () => true,
+          () => false,
+        );
+      if (sameOwner) await handle.chmod(before.mode & 0o777);
+    }
+    await handle.writeFile(text);
+    await handle.sync();
+    return sameOwner;
+  } finally {
+    await handle.close();
+  }
+}
+
+/** @returns why the file cannot be replaced by another, if so. */
+async function renameOver(draft: string, file: string): Promise<string | undefined> {
+  try {
+    await rename(draft, file);
+    return undefined;
+  } catch (error) {
+    if (systemCode(error) !== 'EBUSY') throw error;
+    return 'it is mounted on its own (mount its folder instead, and changes are atomic)';
+  }
+}
+
+/**
+ * A reader in between sees the new lines first, and perhaps the end of the old ones behind them. The draft stays until
+ * all is on the disk, so that whatever goes wrong the new content is somewhere.
+ */
+async function overwrite(file: string, text: string, draft: string): Promise<void> {
+  const bytes = Buffer.from(text);
+  try {
+    await syncFolder(dirname(draft));
+    const handle = await open(file, 'r+');
+    try {
+      for (let written = 0; written < bytes.length; )
+        written += (await handle.write(bytes, written, bytes.length - written, written)).bytesWritten;
+      await handle.truncate(bytes.length);
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+  } catch (error) {
+    throw new OperatorError(`${file} cannot be rewritten in place: ${(error as Error).message}`, {
+      fix: `its new content is in ${draft}: copy that over it, then remove it`,
+      cause: error,
+    });
+  }
+  await unlink(draft);
+}
+
+async function syncFolder(folder: string): Promise<void> {
+  // Windows cannot open a folder, and keeps its entries by itself.
+  if (process.platform === 'win32') return;
+  const handle = await open(folder);
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}

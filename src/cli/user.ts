@@ -1,0 +1,103 @@
+import { join, resolve } from 'node:path';
+import { type Command, Option } from 'commander';
+import { HtpasswdCredentials } from '../auth/credentials.js';
+import { addUser, changePassword, removeUser } from '../auth/htpasswd-edit.js';
+import { loadHtpasswd } from '../auth/htpasswd-file.js';
+import { OperatorError } from '../errors.js';
+import { dirOption } from './options.js';
+import { type PasswordOptions, readPassword } from './password.js';
+
+interface FileOptions {
+  readonly dir: string;
+  readonly file?: string;
+}
+
+/** `user add|passwd|remove|list|verify`: the users of an htpasswd file. */
+export function user(program: Command): void {
+  const users = program.command('user').description('add, change, remove, list and check users');
+
+  withPassword(withFile(users.command('add <name>')))
+    .description('add a user; the first one makes the file')
+    .action(async (name: string, options: PasswordOptions, command: Command) => {
+      const file = fileOf(command);
+      const password = await readPassword(options, [`Password for ${shown(name)}: `, 'The same again: ']);
+      warn(await addUser(file, name, password));
+      say(`user ${shown(name)} added to ${file}`);
+    });
+
+  withPassword(withFile(users.command('passwd <name>')))
+    .description('give a user another password')
+    .action(async (name: string, options: PasswordOptions, command: Command) => {
+      const file = fileOf(command);
+      const password = await readPassword(options, [`New password for ${shown(name)}: `, 'The same again: ']);
+      warn(await changePassword(file, name, password));
+      say(`password of ${shown(name)} changed in ${file}`);
+    });
+
+  withFile(users.command('remove <name>'))
+    .description('remove a user')
+    .action(async (name: string, _options: FileOptions, command: Command) => {
+      const file = fileOf(command);
+      warn(await removeUser(file, name));
+      say(`user ${shown(name)} removed from ${file}`);
+    });
+
+  withFile(users.command('list'))
+    .description('list the users who can log in, and on standard error what is odd in the file')
+    .option('--json', 'every user in the file, as JSON')
+    .action(async ({ json }: { json?: boolean }, command: Command) => {
+      const { entries, warnings } = await loadHtpasswd(fileOf(command));
+      if (json) {
+        const list = entries.map(({ name, line, cost, problem }) => ({ name, line, cost, usable: !problem, problem }));
+        say(JSON.stringify(list, null, 2));
+        return;
+      }
+      for (const { name, problem } of entries) if (!problem) say(name);
+      warn(warnings);
+    });
+
+  withPassword(withFile(users.command('verify <name>')))
+    .description('check a password as the registry does: exit code 0 if the user can log in with it, 1 if not')
+    .action(async (name: string, options: PasswordOptions, command: Command) => {
+      const credentials = await HtpasswdCredentials.open(fileOf(command));
+      const password = await readPassword(options, [`Password of ${shown(name)}: `]);
+      if (!(await credentials.verify(name.normalize('NFC'), password)))
+        throw new OperatorError(`${shown(name)} cannot log in with this password`);
+      say(`${shown(name)} can log in with this password`);
+    });
+}
+
+function withFile(command: Command): Command {
+  return command
+    .addOption(dirOption())
+    .option(
+      '--file <htpasswd>',
+      'the htpasswd file (default: auth/htpasswd in --dir; without --dir, REGISTRY_AUTH_HTPASSWD_PATH where it is set)',
+    );
+}
+
+function withPassword(command: Command): Command {
+  return command
+    .addOption(new Option('--password-stdin', 'read the password from standard input').conflicts('passwordFile'))
+    .option('--password-file <file>', 'read the password from a file');
+}
+
+/** The file that the registry reads in the same folder, or inside a container with the same variables. */
+function fileOf(command: Command): string {
+  const { dir, file } = command.opts<FileOptions>();
+  const variable = command.getOptionValueSource('dir') === 'default' && process.env.REGISTRY_AUTH_HTPASSWD_PATH;
+  return resolve(file ?? (variable || join(dir, 'auth', 'htpasswd')));
+}
+
+/** A name from the command line, safe to show on a terminal. */
+function shown(name: string): string {
+  return JSON.stringify(name);
+}
+
+function say(line: string): void {
+  process.stdout.write(`${line}\n`);
+}
+
+function warn(warnings: readonly string[]): void {
+  for (const warning of warnings) process.stderr.write(`registry-secure: warning: ${warning}\n`);
+}
