@@ -22,8 +22,11 @@ export function flagsFrom(options: OptionValues): FlagValue[] {
   });
 }
 
+/** The first sentence of the reference, as commander's own descriptions are written. */
 function describe(key: string): string {
   const { about, fallback } = nodeAt(key)!;
-  const plain = (text: unknown) => String(text).replaceAll('`', '');
-  return `${plain(about)}${fallback === undefined || fallback === false ? '' : ` (default: ${plain(fallback)})`}`;
+  const [sentence] = about.split(/\.(?: |$)/);
+  const text = sentence!.replace(/^[A-Z](?=[a-z ])/, letter => letter.toLowerCase());
+  const shown = fallback === undefined || fallback === false ? '' : ` (default: ${fallback})`;
+  return `${text}${shown}`.replaceAll('`', '');
 }

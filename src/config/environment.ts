@@ -9,6 +9,8 @@ import { isBlank, parseYaml } from './yaml.js';
  * that are not there are made, and names that cannot be exported (`X-Frame-Options`) may be written with `_`.
  */
 
+const PREFIX = 'REGISTRY_';
+
 /** What other programs put into the environment under this prefix, and what is ours but no key. */
 const FOREIGN = [
   /^REGISTRY_SECURE_/,
@@ -24,14 +26,14 @@ const LINK = /^(?:tcp|udp|sctp):\/\//;
 /** Applies the variables to the draft, in lexical order (indexes by number), and answers the warnings. @throws OperatorError */
 export function applyEnvironment(draft: Draft, env: NodeJS.ProcessEnv): string[] {
   const warnings: string[] = [];
-  const names = Object.keys(env).filter(name => name.startsWith('REGISTRY_') && env[name] !== undefined);
+  const names = Object.keys(env).filter(name => name.startsWith(PREFIX) && env[name] !== undefined);
   for (const name of names.sort(bySegment)) {
     const text = env[name]!;
     if (FOREIGN.some(pattern => pattern.test(name)) || (/_PORT$/.test(name) && LINK.test(text))) continue;
     const found = resolve(draft, name);
     if (!found) {
-      const known = nearest(name, variables());
-      warnings.push(`${name} is no known setting and is ignored${known ? `; did you mean ${known}?` : ''}`);
+      const known = nearest(name.slice(PREFIX.length), variables());
+      warnings.push(`${name} is no known setting and is ignored${known ? `; did you mean ${PREFIX}${known}?` : ''}`);
       continue;
     }
     const value = read(name, text, found);
@@ -132,4 +134,4 @@ function read(name: string, text: string, { node, path, holds }: Found): Raw | u
 
 const environmentOf = (path: readonly string[]) => nodeAt(path.join('.'))?.environment;
 
-const variables = () => NODES.map(node => node.environment);
+const variables = () => NODES.map(node => node.environment.slice(PREFIX.length));

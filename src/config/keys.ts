@@ -23,7 +23,7 @@ export interface KeyInfo {
   /** The kind of value, for the reference. */
   readonly type: string;
   readonly status: Status;
-  /** For `warned` and `refused`: why, and what to do instead. */
+  /** For `warned` and `refused`: what to do instead, where it is not just to remove the key. */
   readonly instead?: string;
   /** The default as the reference and a configuration file would write it. */
   readonly fallback?: unknown;
@@ -68,8 +68,8 @@ export function optionalKey<T>(kind: Kind<T>, about: string, extra: Extra = {}) 
 }
 
 /** A key, or a section with all its keys, of Distribution that has no counterpart here. */
-export function unsupported(status: 'warned' | 'refused', about: string, instead: string, extra: Extra = {}) {
-  const info: KeyInfo = { about, shape: 'opaque', type: '–', status, instead, ...extra };
+export function unsupported(status: 'warned' | 'refused', about: string, instead?: string, extra: Extra = {}) {
+  const info: KeyInfo = { about, shape: 'opaque', type: '', status, ...(instead && { instead }), ...extra };
   return z.never().optional().register(KEYS, info);
 }
 

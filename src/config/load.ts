@@ -94,11 +94,11 @@ class Loader {
     for (const issue of parsed.error?.issues ?? []) this.reject(issue);
     if (!parsed.success || this.problems.length > 0) return this.failed();
     if (parsed.data.auth.none)
-      this.warn('auth.none', 'the registry is open: everybody who reaches it may pull and push');
+      this.warn('auth.none', 'leaves the registry open: everybody who reaches it may pull and push');
     if (parsed.data.http.insecureplainhttp)
       this.warn(
         'http.insecureplainhttp',
-        'passwords and images travel without encryption, unless a proxy or tunnel adds it',
+        'turns TLS off: passwords and images travel in the clear unless a proxy or tunnel encrypts them',
       );
     return { ...this.found(), config: parsed.data, problems: [] };
   }
@@ -137,8 +137,9 @@ class Loader {
       const node = section.children.get(name);
       if (!node) this.unknown(section, path);
       else if (node.status === 'refused' || node.status === 'warned') {
-        if (isOff(value) && !section.choice) this.draft.remove(path.split('.'));
-        else this.unsupported(node);
+        const said = section.choice !== undefined || !(isOff(value) || value === String(node.fallback));
+        if (said) this.unsupported(node);
+        if (node.shape === 'opaque') this.draft.remove(path.split('.'));
       } else if (isBlank(value)) {
         if (node.shape === 'section') values[name] = {};
         else this.draft.remove(path.split('.'));
@@ -163,9 +164,8 @@ class Loader {
   }
 
   private unsupported(node: Node): void {
-    if (node.status === 'refused') this.problem(node.path, 'is not supported', node.instead);
-    else this.warn(node.path, `has no effect; ${node.instead}`);
-    this.draft.remove(node.path.split('.'));
+    if (node.status === 'refused') this.problem(node.path, 'is not supported', node.instead ?? 'remove it');
+    else this.warn(node.path, `has no effect; ${node.instead ?? 'remove it'}`);
   }
 
   /** Old names give their values to the new ones, which win where both are set. */
@@ -203,7 +203,8 @@ class Loader {
 
   private reject(issue: z.core.$ZodIssue): void {
     const fix = issue.code === 'custom' ? (issue.params?.fix as string | undefined) : undefined;
-    this.problem(issue.path.join('.'), issue.message, fix);
+    const message = issue.code === 'invalid_key' ? issue.issues[0]?.message : undefined;
+    this.problem(issue.path.join('.'), message ?? issue.message, fix);
   }
 
   private problem(path: string, what: string, fix?: string): void {

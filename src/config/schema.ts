@@ -38,18 +38,22 @@ const bare = {
 
 const level = oneOf('error', 'warn', 'info', 'debug');
 
+const formats = oneOf('text', 'json');
+const formatter = {
+  ...formats,
+  type: `${formats.type}, \`logstash\``,
+  schema: z.preprocess(value => (value === 'logstash' ? 'json' : value), formats.schema),
+  caution: (value: string) => (value === 'logstash' ? 'logstash is written as json' : undefined),
+};
+
 const log = section(
   {
     level: key(level, 'info', 'How much is logged.'),
-    formatter: key(
-      oneOf('text', 'json', 'logstash'),
-      'text',
-      'Format of the log lines; `logstash` is written as `json`.',
-    ),
+    formatter: key(formatter, 'text', 'Format of the log lines.'),
     accesslog: section({ disabled: key(yesNo, false, 'Leaves out the line for each request.') }, 'The access log.'),
     fields: key(map('text', anyText, /^[^\0-\x1f\x7f]+$/), {}, 'Fields added to each log line.'),
-    hooks: unsupported('warned', 'Mail on errors.', 'have the log read by a monitoring system'),
-    reportcaller: unsupported('warned', "The place in the program's source.", 'leave it out'),
+    hooks: unsupported('warned', 'Mail on errors.', 'remove it, and have a monitoring system read the log'),
+    reportcaller: unsupported('warned', "The place in the program's source."),
   },
   'What is logged, to standard output.',
 );
@@ -146,7 +150,7 @@ const http = section(
     }),
     http2: section({ disabled: key(yesNo, false, 'HTTP/2 is not served.', { status: 'accepted' }) }, 'HTTP/2.'),
     h2c: unsupported('warned', 'HTTP/2 without TLS.', 'remove it: clients use HTTP/1.1'),
-    debug: unsupported('warned', 'The debug server and Prometheus metrics.', 'remove it'),
+    debug: unsupported('warned', 'The debug server and Prometheus metrics.'),
   },
   'The listener.',
 );
@@ -176,8 +180,7 @@ const auth = section(
   context.addIssue({ code: 'custom', path: ['none'], message: 'is set beside auth.htpasswd', params: { fix } });
 });
 
-const objectStore = (name: string, about: string) =>
-  unsupported('refused', about, `use storage.filesystem; ${name} is not supported yet`);
+const objectStore = (about: string) => unsupported('refused', about, 'use storage.filesystem');
 
 const storage = section(
   {
@@ -188,7 +191,6 @@ const storage = section(
         }),
         maxthreads: key(count(1, 100), 100, "The original's bound on parallel file operations.", {
           status: 'warned',
-          instead: 'remove it: it has no effect here',
         }),
       },
       'A folder of this machine. The default.',
@@ -227,11 +229,11 @@ const storage = section(
       },
       'Maintenance.',
     ),
-    s3: objectStore('S3', 'Amazon S3 and stores that speak its API.'),
-    azure: objectStore('Azure', 'Azure Blob Storage.'),
-    gcs: objectStore('GCS', 'Google Cloud Storage.'),
-    swift: objectStore('Swift', 'OpenStack Swift.'),
-    oss: objectStore('OSS', 'Aliyun OSS, which Distribution 3 no longer has.'),
+    s3: objectStore('Amazon S3 and stores that speak its API.'),
+    azure: objectStore('Azure Blob Storage.'),
+    gcs: objectStore('Google Cloud Storage.'),
+    swift: objectStore('OpenStack Swift.'),
+    oss: objectStore('Aliyun OSS, which Distribution 3 no longer has.'),
     inmemory: unsupported('refused', 'Memory, for tests.', 'use storage.filesystem on a tmpfs'),
   },
   'Where the data lives: one kind, and what goes for each. `REGISTRY_STORAGE=filesystem` replaces the section.',
@@ -248,9 +250,9 @@ const health = section(
       },
       'The check of the storage.',
     ),
-    file: unsupported('warned', 'Unhealthy while a file exists.', 'remove it', { variable: 'filecheckers' }),
-    http: unsupported('warned', 'Unhealthy while a URL fails.', 'remove it', { variable: 'httpcheckers' }),
-    tcp: unsupported('warned', 'Unhealthy while a port is closed.', 'remove it', { variable: 'tcpcheckers' }),
+    file: unsupported('warned', 'Unhealthy while a file exists.', undefined, { variable: 'filecheckers' }),
+    http: unsupported('warned', 'Unhealthy while a URL fails.', undefined, { variable: 'httpcheckers' }),
+    tcp: unsupported('warned', 'Unhealthy while a port is closed.', undefined, { variable: 'tcpcheckers' }),
   },
   'Whether `/healthz` says so.',
 );
@@ -319,13 +321,13 @@ export const schema = section(
     catalog: section({ maxentries: key(count(1, 1000), 1000, page('repositories')) }, 'The catalog.'),
     tags: section({ maxtags: key(count(1, 1000), 1000, page('tags')) }, 'Lists of tags.'),
     validation,
-    proxy: unsupported('refused', 'A cache of another registry.', 'remove it: pull-through is not supported yet'),
-    notifications: unsupported('warned', 'Events to other servers.', 'remove it', {}),
+    proxy: unsupported('refused', 'A cache of another registry.', 'remove it: pull-through is not served'),
+    notifications: unsupported('warned', 'Events to other servers.'),
     redis: unsupported('warned', 'A shared cache.', 'remove it: nothing needs it'),
-    middleware: unsupported('warned', 'Plug-ins of the original.', 'remove it'),
-    reporting: unsupported('warned', 'Bugsnag and New Relic.', 'remove it'),
+    middleware: unsupported('warned', 'Plug-ins of the original.'),
+    reporting: unsupported('warned', 'Bugsnag and New Relic.'),
     compatibility: unsupported('warned', 'Docker schema 1 manifests.', 'remove it: they are not served'),
-    policy: unsupported('warned', 'Classes of repositories.', 'remove it'),
+    policy: unsupported('warned', 'Classes of repositories.'),
   },
   'The configuration.',
 );

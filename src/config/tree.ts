@@ -2,6 +2,7 @@ import { z } from 'zod';
 import type { Raw } from './draft.js';
 import { KEYS, type KeyInfo } from './keys.js';
 import { schema } from './schema.js';
+import { isBlank } from './yaml.js';
 
 /** One key or section of the schema, with its place in the tree. The whole configuration has the empty path. */
 export interface Node extends KeyInfo {
@@ -60,5 +61,5 @@ export function nodeAt(path: string): Node | undefined {
 
 /** A kind that is named alone, as in `auth: htpasswd`, as the section it stands for. */
 export function chosen(node: Node, value: Raw): Raw {
-  return node.choice && typeof value === 'string' ? { [value]: {} } : value;
+  return node.choice && typeof value === 'string' && !isBlank(value) ? { [value]: {} } : value;
 }

@@ -106,12 +106,22 @@ export function quote(text: string): string {
   return JSON.stringify(text.length > 80 ? `${text.slice(0, 77)}…` : text);
 }
 
-/** The candidate with the fewest single-character edits from `name` (Levenshtein); undefined when none is close. */
+/**
+ * The candidate with the fewest single-character edits from `name` (Levenshtein), where parts that are left out in front count
+ * as one edit together. Parts are parted by `.` or `_`. Undefined when none is close.
+ */
 export function nearest(name: string, candidates: Iterable<string>): string | undefined {
   let best: string | undefined;
-  let least = Math.ceil(name.length / 2) + 1;
+  let least = Math.floor(name.length / 2) + 1;
+  const lower = name.toLowerCase();
+  const count = name.split(/[._]/).length;
   for (const candidate of candidates) {
-    const edits = distance(name.toLowerCase(), candidate.toLowerCase());
+    const whole = candidate.toLowerCase();
+    const tail = whole
+      .split(/(?<=[._])/)
+      .slice(-count)
+      .join('');
+    const edits = Math.min(distance(lower, whole), distance(lower, tail) + 1);
     if (edits < least) [best, least] = [candidate, edits];
   }
   return best;

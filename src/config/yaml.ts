@@ -54,7 +54,7 @@ function explain(code: string): [what: string, fix?: string] {
     case 'MULTIPLE_DOCS':
       return ['a second document begins', 'remove the line ---'];
     case 'MISSING_CHAR':
-      return ['a quote or bracket is missing', 'close it'];
+      return ['a quote or bracket is not closed', 'close it, or put the whole value in quotes'];
     case 'BAD_INDENT':
       return ['the indentation is wrong', 'give keys of one level the same number of spaces'];
     default:
