@@ -151,15 +151,15 @@ export class Namespace {
     this.#abandon();
   }
 
-  /** The same without waiting for anything but the processes' end, for a test process that is ending itself. */
+  /** The same without a turn of the event loop, for a test process that is ending. dockerd may need ten seconds for containers. */
   readonly #abandon = (): void => {
     if (!this.#open) return;
     this.#open = false;
     process.off('exit', this.#abandon);
     const left = [...this.#daemons].filter(daemon => daemon.running).map(daemon => daemon.pid);
     for (const [signal, patience] of [
-      ['SIGTERM', 5000],
-      ['SIGKILL', 1000],
+      ['SIGTERM', 15_000],
+      ['SIGKILL', 1_000],
     ] as const) {
       for (const pid of left.filter(alive)) process.kill(pid, signal);
       for (let waited = 0; waited < patience && left.some(alive); waited += 50)
