@@ -126,8 +126,9 @@ export class Uploads {
     try {
       await this.driver.assemble(segments, layout.blob(canonical));
     } catch (error) {
-      // Of two PUTs at once the other has taken the segments and ended the upload.
-      if (!(await this.driver.stat(layout.uploadStep(upload.repository, upload.uuid, 0)))) throw unknown();
+      // Of two PUTs at once the other has taken the segments, and with them the upload.
+      const left = await Promise.all(segments.map(key => this.driver.stat(key)));
+      if (left.includes(undefined)) throw unknown();
       throw error;
     }
     await this.blobs.link(upload.repository, canonical, digest);

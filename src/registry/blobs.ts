@@ -1,0 +1,92 @@
+import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
+import type { Readable } from 'node:stream';
+import { RegistryError } from '../errors.js';
+import { type ByteRange, parseDigest, parseRange } from '../reference.js';
+import type { Blob } from '../store/blobs.js';
+import type { Exchange } from './exchange.js';
+
+/** GET and HEAD of a blob, whole or in ranges (distribution-spec, "Pulling blobs"; RFC 9110 §14). */
+export async function getBlob(exchange: Exchange): Promise<void> {
+  const { request, response, store, repository } = exchange;
+  const digest = parseDigest(exchange.reference);
+  const blob = await store.blobs.get(repository, digest);
+  const etag = `"${digest}"`;
+  const headers = {
+    'Content-Type': 'application/octet-stream',
+    'Docker-Content-Digest': digest,
+    'Accept-Ranges': 'bytes',
+    ETag: etag,
+    'Cache-Control': 'max-age=31536000, private',
+  };
+  if (matches(exchange.header('if-none-match'), etag)) return exchange.empty(304, { ETag: etag });
+  if (request.method === 'HEAD') {
+    response.writeHead(200, { ...headers, 'Content-Length': blob.size }).end();
+    return;
+  }
+  const condition = exchange.header('if-range');
+  const header = condition === undefined || condition === etag ? exchange.header('range') : undefined;
+  const ranges = parseRange(header, blob.size);
+  if (ranges?.length === 0)
+    throw new RegistryError('SIZE_INVALID', {
+      status: 416,
+      message: 'the range lies outside of the blob',
+      headers: { 'Content-Range': `bytes */${blob.size}` },
+    });
+  if (!ranges) return send(exchange, 200, { ...headers, 'Content-Length': blob.size }, [await store.blobs.read(blob)]);
+  if (ranges.length === 1) {
+    const [range] = ranges as [ByteRange];
+    const length = range.end - range.start + 1;
+    const partial = { ...headers, 'Content-Range': contentRange(range, blob), 'Content-Length': length };
+    return send(exchange, 206, partial, [await store.blobs.read(blob, range)]);
+  }
+  const boundary = randomUUID();
+  const heads = ranges.map(range =>
+    Buffer.from(
+      `\r\n--${boundary}\r\nContent-Type: application/octet-stream\r\nContent-Range: ${contentRange(range, blob)}\r\n\r\n`,
+    ),
+  );
+  const tail = Buffer.from(`\r\n--${boundary}--\r\n`);
+  const length = ranges.reduce((sum, { start, end }) => sum + end - start + 1, 0);
+  const multipart = {
+    ...headers,
+    'Content-Type': `multipart/byteranges; boundary=${boundary}`,
+    'Content-Length': heads.reduce((sum, head) => sum + head.length, length + tail.length),
+  };
+  async function* parts(): AsyncGenerator<Buffer | Readable> {
+    for (const [index, range] of ranges!.entries()) {
+      yield heads[index]!;
+      yield await store.blobs.read(blob, range);
+    }
+    yield tail;
+  }
+  return send(exchange, 206, multipart, parts());
+}
+
+/** Streams the parts one after the other, at the client's pace. A source is freed whatever happens. */
+async function send(
+  { response }: Exchange,
+  status: number,
+  headers: Record<string, string | number>,
+  parts: Iterable<Buffer | Readable> | AsyncIterable<Buffer | Readable>,
+): Promise<void> {
+  response.writeHead(status, headers);
+  const gone = new AbortController();
+  response.once('close', () => gone.abort());
+  for await (const part of parts)
+    for await (const chunk of Buffer.isBuffer(part) ? [part] : part) {
+      if (response.destroyed) gone.abort();
+      gone.signal.throwIfAborted();
+      if (!response.write(chunk)) await once(response, 'drain', { signal: gone.signal });
+    }
+  response.end();
+}
+
+function contentRange({ start, end }: ByteRange, { size }: Blob): string {
+  return `bytes ${start}-${end}/${size}`;
+}
+
+/** If-None-Match (RFC 9110 §13.1.2), by weak comparison. */
+export function matches(header: string | undefined, etag: string): boolean {
+  return header?.split(',').some(tag => tag.trim().replace(/^W\//, '') === etag || tag.trim() === '*') ?? false;
+}

@@ -1,0 +1,150 @@
+import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http';
+import type { Identity } from '../auth/identity.js';
+import type { Action, Authorise } from '../auth/policy.js';
+import { RegistryError } from '../errors.js';
+import type { Store } from '../store/store.js';
+
+export type Handler = (exchange: Exchange) => Promise<void>;
+
+export interface RegistryLimits {
+  /** Bytes of the largest manifest that is taken. The specification asks for at least 4 MiB. */
+  readonly manifestBytes: number;
+  /** Most entries of one page of the catalog. */
+  readonly catalogEntries: number;
+  /** Most entries of one page of tags. */
+  readonly tagEntries: number;
+}
+
+/** How many entries a page has when the client does not say. */
+const DEFAULT_ENTRIES = 100;
+
+/** What every request of one registry shares. */
+export interface RegistryContext {
+  readonly store: Store;
+  readonly limits: RegistryLimits;
+  /** What stands before `/v2` in the paths that clients see: empty, or a path without a slash at its end. */
+  readonly prefix: string;
+  readonly authorise: Authorise;
+}
+
+/** Where the request leads: made by the route table. */
+interface Target {
+  /** Empty for the routes that belong to no repository. */
+  readonly repository: string;
+  /** The last part of the path: a tag, a digest or an upload's UUID, not yet checked. */
+  readonly reference: string;
+  readonly query: URLSearchParams;
+}
+
+/** One request that was let in, and its answer. Uses nothing but what `node:http` gives, so it runs under any framework. */
+export class Exchange {
+  readonly store: Store;
+  readonly limits: RegistryLimits;
+  readonly repository: string;
+  readonly reference: string;
+  readonly query: URLSearchParams;
+
+  constructor(
+    readonly request: IncomingMessage,
+    readonly response: ServerResponse,
+    private readonly identity: Identity,
+    private readonly context: RegistryContext,
+    { repository, reference, query }: Target,
+  ) {
+    this.store = context.store;
+    this.limits = context.limits;
+    this.repository = repository;
+    this.reference = reference;
+    this.query = query;
+  }
+
+  /** The principal, for sessions and records. Nobody can be called so: a user's name is never empty. */
+  get principal(): string {
+    return this.identity.kind === 'user' ? this.identity.name : '';
+  }
+
+  may(action: Action, repository: string): boolean {
+    return this.context.authorise(this.identity, action, repository);
+  }
+
+  header(name: string): string | undefined {
+    const value = this.request.headers[name];
+    return Array.isArray(value) ? value.join(', ') : value;
+  }
+
+  /** A path of this repository, for Location: never with a host, so that it is right behind any proxy. */
+  path(rest: string): string {
+    return `${this.context.prefix}/v2/${this.repository}/${rest}`;
+  }
+
+  /** The length that the request declares, or undefined where it is chunked. */
+  get contentLength(): number | undefined {
+    const header = this.header('content-length');
+    return header === undefined ? undefined : Number(header);
+  }
+
+  /** The body, chunk by chunk. To leave it early keeps the connection, on which the error is yet to be answered. */
+  body(): AsyncIterable<Buffer> {
+    return this.request.iterator({ destroyOnReturn: false });
+  }
+
+  /** A small body as a whole. @throws RegistryError SIZE_INVALID with status 413 as soon as it is over the limit. */
+  async smallBody(limit: number): Promise<Buffer> {
+    const tooLarge = () =>
+      new RegistryError('SIZE_INVALID', { status: 413, message: `the body is over the limit of ${limit} bytes` });
+    if ((this.contentLength ?? 0) > limit) throw tooLarge();
+    const chunks: Buffer[] = [];
+    let size = 0;
+    for await (const chunk of this.body()) {
+      size += chunk.length;
+      if (size > limit) throw tooLarge();
+      chunks.push(chunk);
+    }
+    return Buffer.concat(chunks, size);
+  }
+
+  /** An answer without a body. */
+  empty(status: number, headers: OutgoingHttpHeaders = {}): void {
+    // A 204 must not have the header (RFC 9110 §8.6).
+    this.response.writeHead(status, status === 204 ? headers : { ...headers, 'Content-Length': 0 }).end();
+  }
+
+  /** An answer of known bytes, which for HEAD are counted but not sent. */
+  bytes(status: number, data: Buffer, headers: OutgoingHttpHeaders): void {
+    this.response.writeHead(status, { ...headers, 'Content-Length': data.length });
+    this.response.end(this.request.method === 'HEAD' ? undefined : data);
+  }
+
+  json(status: number, value: unknown, headers: OutgoingHttpHeaders = {}): void {
+    this.bytes(status, Buffer.from(JSON.stringify(value)), { 'Content-Type': 'application/json', ...headers });
+  }
+
+  /**
+   * `n` and `last` of a paged list (distribution-spec, "Listing Tags").
+   * @param most an `n` above it is cut down to it
+   * @throws RegistryError with status 400 for an `n` that is not a whole number
+   */
+  page(most: number): { limit: number; after: string } {
+    const text = this.query.get('n');
+    const after = this.query.get('last') ?? '';
+    if (text === null) return { limit: Math.min(DEFAULT_ENTRIES, most), after };
+    if (!/^\d+$/.test(text))
+      throw new RegistryError('UNSUPPORTED', {
+        status: 400,
+        message: 'n is not a whole number',
+        detail: { n: text.slice(0, 64) },
+      });
+    return { limit: Math.min(Number(text), most), after };
+  }
+
+  /** The Link header of a page that more entries follow (RFC 8288). @param path as the client sees it */
+  nextPage(path: string, limit: number, names: readonly string[], more: boolean): OutgoingHttpHeaders {
+    const last = names.at(-1);
+    if (!more || last === undefined) return {};
+    return { Link: `<${path}?n=${limit}&last=${encodeURIComponent(last)}>; rel="next"` };
+  }
+
+  get catalogPath(): string {
+    return `${this.context.prefix}/v2/_catalog`;
+  }
+}

@@ -1,0 +1,37 @@
+import { RegistryError } from '../errors.js';
+import { isTag, parseDigest } from '../reference.js';
+import type { ManifestReference } from '../store/manifests.js';
+import { matches } from './blobs.js';
+import type { Exchange } from './exchange.js';
+
+/** GET and HEAD of a manifest: the stored bytes with the stored type, whatever Accept says. */
+export async function getManifest(exchange: Exchange): Promise<void> {
+  const reference = referenceOf(exchange);
+  if (!reference) throw new RegistryError('MANIFEST_UNKNOWN');
+  const { digest, mediaType, data } = await exchange.store.manifests.get(exchange.repository, reference);
+  const headers = { 'Content-Type': mediaType, 'Docker-Content-Digest': digest, ETag: `"${digest}"` };
+  if (matches(exchange.header('if-none-match'), headers.ETag)) return exchange.empty(304, { ETag: headers.ETag });
+  exchange.bytes(200, data, headers);
+}
+
+/** PUT of a manifest (distribution-spec, "Pushing Manifests"). The body may be chunked: docker never says its length. */
+export async function putManifest(exchange: Exchange): Promise<void> {
+  const reference = referenceOf(exchange);
+  if (!reference) throw new RegistryError('MANIFEST_INVALID', { message: 'neither a tag nor a digest' });
+  const data = await exchange.smallBody(exchange.limits.manifestBytes);
+  const { digest, subject } = await exchange.store.manifests.put(exchange.repository, reference, data, {
+    contentType: exchange.header('content-type'),
+    pushedBy: exchange.principal || undefined,
+  });
+  exchange.empty(201, {
+    Location: exchange.path(`manifests/${exchange.reference}`),
+    'Docker-Content-Digest': digest,
+    ...(subject && { 'OCI-Subject': subject }),
+  });
+}
+
+function referenceOf({ reference }: Exchange): ManifestReference | undefined {
+  // No tag can hold a colon, and no digest is without one.
+  if (reference.includes(':')) return { digest: parseDigest(reference) };
+  return isTag(reference) ? { tag: reference } : undefined;
+}

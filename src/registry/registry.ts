@@ -1,0 +1,112 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Identity } from '../auth/identity.js';
+import { RegistryError } from '../errors.js';
+import { StorageError } from '../storage/driver.js';
+import { isClientGone } from '../store/uploads.js';
+import { Exchange, type RegistryContext } from './exchange.js';
+import { match } from './routes.js';
+
+export interface RegistryOptions extends RegistryContext {
+  /** @throws RegistryError UNAUTHORIZED with the challenge */
+  readonly authenticate: (request: IncomingMessage) => Promise<Identity>;
+  /** Told of what is not the client's fault: errors of the storage and of this program. */
+  readonly onFault: (error: unknown, request: IncomingMessage) => void;
+}
+
+/** Serves one request below /v2. Never rejects. `onIdentity` hears who asked, for the access log. */
+export type Registry = (
+  request: IncomingMessage,
+  response: ServerResponse,
+  onIdentity?: (identity: Identity) => void,
+) => Promise<void>;
+
+/** The one way in: who is asking, which route is it, may they, and only then the handler. */
+export function createRegistry(options: RegistryOptions): Registry {
+  return async (request, response, onIdentity) => {
+    response.setHeader('Docker-Distribution-API-Version', 'registry/2.0');
+    try {
+      const identity = await options.authenticate(request);
+      onIdentity?.(identity);
+      const [path, query = ''] = splitOnce(request.url ?? '', '?');
+      const found = path.startsWith(`${options.prefix}/v2`)
+        ? match(request.method ?? '', path.slice(options.prefix.length))
+        : undefined;
+      if (!found) throw new RegistryError('UNSUPPORTED', { status: 404, message: 'no such endpoint' });
+      const { action, handler, repository, reference } = found;
+      if (action && !options.authorise(identity, action, repository)) throw new RegistryError('DENIED');
+      const target = { repository, reference, query: new URLSearchParams(query) };
+      await handler(new Exchange(request, response, identity, options, target));
+    } catch (error) {
+      answer(error, request, response, options.onFault);
+    }
+  };
+}
+
+function splitOnce(text: string, separator: string): [string, string?] {
+  const at = text.indexOf(separator);
+  return at < 0 ? [text] : [text.slice(0, at), text.slice(at + 1)];
+}
+
+/** The one place where an error becomes an answer. */
+function answer(
+  error: unknown,
+  request: IncomingMessage,
+  response: ServerResponse,
+  onFault: RegistryOptions['onFault'],
+): void {
+  if (response.destroyed || request.socket.destroyed || isClientGone(error)) {
+    response.destroy();
+    return;
+  }
+  const known = error instanceof RegistryError ? error : fault(error);
+  if (known.status >= 500) onFault(error, request);
+  if (response.headersSent) {
+    // The status is out already: only a broken connection can still say that the body is not whole.
+    response.destroy();
+    return;
+  }
+  const body = Buffer.from(JSON.stringify(known));
+  const unread = hasBody(request) && !request.complete;
+  response.writeHead(known.status, {
+    'Content-Type': 'application/json',
+    'Content-Length': body.length,
+    ...known.headers,
+    ...(unread && { Connection: 'close' }),
+  });
+  if (request.method !== 'HEAD') response.write(body);
+  if (unread) linger(request, response);
+  else response.end();
+}
+
+function fault(error: unknown): RegistryError {
+  if (!(error instanceof StorageError)) return new RegistryError('UNKNOWN', { cause: error });
+  return error.kind === 'full'
+    ? new RegistryError('UNAVAILABLE', { status: 507, message: 'the storage of the registry is full', cause: error })
+    : new RegistryError('UNAVAILABLE', { headers: { 'Retry-After': '10' }, cause: error });
+}
+
+function hasBody(request: IncomingMessage): boolean {
+  return 'transfer-encoding' in request.headers || Number(request.headers['content-length'] ?? 0) > 0;
+}
+
+/** How much of an unwanted body is thrown away, and for how long, before the connection is cut. */
+const LINGER = { bytes: 4 * 1024 * 1024, milliseconds: 2000 };
+
+/**
+ * To close a connection with unread bytes resets it, and a reset can overtake the answer. So the answer goes out whole,
+ * and the rest of the body is read and dropped for a little while, until the client has seen it.
+ */
+function linger(request: IncomingMessage, response: ServerResponse): void {
+  let left = LINGER.bytes;
+  const end = () => {
+    clearTimeout(timer);
+    request.off('data', drop);
+    response.end();
+  };
+  const drop = (chunk: Buffer) => {
+    left -= chunk.length;
+    if (left < 0) end();
+  };
+  const timer = setTimeout(end, LINGER.milliseconds);
+  request.once('close', end).once('end', end).on('data', drop).resume();
+}

@@ -1,0 +1,93 @@
+import type { Action } from '../auth/policy.js';
+import { RegistryError } from '../errors.js';
+import { isRepositoryName } from '../reference.js';
+import { getBlob } from './blobs.js';
+import { listRepositories } from './catalog.js';
+import type { Handler } from './exchange.js';
+import { getManifest, putManifest } from './manifests.js';
+import { listTags } from './tags.js';
+import { appendUpload, cancelUpload, finishUpload, startUpload, uploadStatus } from './uploads.js';
+
+/** What a path below /v2/ names. `N` stands for the repository's name, which may itself hold `manifests` or `blobs`. */
+type Shape = 'base' | 'catalog' | 'manifest' | 'blob' | 'uploads' | 'upload' | 'tags';
+
+interface Route {
+  readonly method: string;
+  readonly shape: Shape;
+  /** What the caller must be allowed to do; undefined: nothing but to be known. */
+  readonly action: Action | undefined;
+  readonly handler: Handler;
+}
+
+/** Every endpoint: the authorisation of a request is decided by its row, before the handler sees it. */
+const ROUTES: readonly Route[] = [
+  { method: 'GET', shape: 'base', action: undefined, handler: async exchange => exchange.json(200, {}) },
+  { method: 'GET', shape: 'catalog', action: 'catalog', handler: listRepositories },
+  { method: 'GET', shape: 'manifest', action: 'pull', handler: getManifest },
+  { method: 'PUT', shape: 'manifest', action: 'push', handler: putManifest },
+  { method: 'GET', shape: 'blob', action: 'pull', handler: getBlob },
+  { method: 'POST', shape: 'uploads', action: 'push', handler: startUpload },
+  { method: 'GET', shape: 'upload', action: 'push', handler: uploadStatus },
+  { method: 'PATCH', shape: 'upload', action: 'push', handler: appendUpload },
+  { method: 'PUT', shape: 'upload', action: 'push', handler: finishUpload },
+  { method: 'DELETE', shape: 'upload', action: 'push', handler: cancelUpload },
+  { method: 'GET', shape: 'tags', action: 'pull', handler: listTags },
+];
+
+export interface Match {
+  readonly action: Action | undefined;
+  readonly handler: Handler;
+  /** Empty for the routes that belong to no repository. */
+  readonly repository: string;
+  /** The last part of the path: a tag, a digest or an upload's UUID, percent-decoded. */
+  readonly reference: string;
+}
+
+/**
+ * Finds the route of a raw path. Nothing is resolved, collapsed or decoded first, but the reference once: `..` and `%2f`
+ * reach the grammar as they are, and fail it.
+ * @param path without its query, beginning with `/v2`
+ * @throws RegistryError NAME_INVALID; UNSUPPORTED (405, with Allow); undefined where nothing has such a path
+ */
+export function match(method: string, path: string): Match | undefined {
+  const found = parse(path);
+  if (!found) return undefined;
+  const { shape, repository = '', reference = '' } = found;
+  const rows = ROUTES.filter(route => route.shape === shape);
+  // HEAD is GET without the body, which the exchange leaves out.
+  const row = rows.find(route => route.method === (method === 'HEAD' ? 'GET' : method));
+  if (!row) {
+    const allowed = rows.flatMap(route => (route.method === 'GET' ? ['GET', 'HEAD'] : [route.method]));
+    throw new RegistryError('UNSUPPORTED', { headers: { Allow: allowed.join(', ') } });
+  }
+  if (shape !== 'base' && shape !== 'catalog' && !isRepositoryName(repository)) throw new RegistryError('NAME_INVALID');
+  return { action: row.action, handler: row.handler, repository, reference: decode(reference) };
+}
+
+function parse(path: string): { shape: Shape; repository?: string; reference?: string } | undefined {
+  if (path === '/v2/' || path === '/v2') return { shape: 'base' };
+  if (path === '/v2/_catalog') return { shape: 'catalog' };
+  // Read from the right, since a name may hold every word that has a meaning on its right.
+  const parts = path.slice('/v2/'.length).split('/');
+  const [third, second, last] = [parts.at(-3), parts.at(-2), parts.at(-1)!];
+  const upTo = (end: number): string => parts.slice(0, end).join('/');
+  if (second === 'blobs' && last === 'uploads') return { shape: 'uploads', repository: upTo(-2) };
+  if (third === 'blobs' && second === 'uploads')
+    return last === ''
+      ? { shape: 'uploads', repository: upTo(-3) }
+      : { shape: 'upload', repository: upTo(-3), reference: last };
+  if (second === 'tags' && last === 'list') return { shape: 'tags', repository: upTo(-2) };
+  if (second === 'manifests') return { shape: 'manifest', repository: upTo(-2), reference: last };
+  if (second === 'blobs') return { shape: 'blob', repository: upTo(-2), reference: last };
+  return undefined;
+}
+
+/** Some clients encode the colon of a digest. A bad escape stays as it is, and fails whatever grammar comes next. */
+function decode(reference: string): string {
+  if (!reference.includes('%')) return reference;
+  try {
+    return decodeURIComponent(reference);
+  } catch {
+    return reference;
+  }
+}

@@ -1,0 +1,65 @@
+import { isRepositoryName, isTag } from '../reference.js';
+import type { StorageDriver } from '../storage/driver.js';
+import { layout } from './layout.js';
+
+/** One page of names, in byte order. */
+export interface Page {
+  readonly names: string[];
+  /** Whether there are more after the last of them. */
+  readonly more: boolean;
+}
+
+/** Which repositories there are, and which tags a repository has. */
+export class Catalog {
+  constructor(private readonly driver: StorageDriver) {}
+
+  /** A repository is a folder that holds `_layers` or `_manifests`, at any depth. */
+  async repositories(limit: number, after = '', visible: (name: string) => boolean = () => true): Promise<Page> {
+    const names: string[] = [];
+    for await (const name of this.walk('', after)) {
+      if (!visible(name)) continue;
+      if (names.length === limit) return { names, more: true };
+      names.push(name);
+    }
+    return { names, more: false };
+  }
+
+  /** @returns undefined where there is no such repository. */
+  async tags(repository: string, limit: number, after = ''): Promise<Page | undefined> {
+    const entries = await this.driver.list(layout.tags(repository), { after });
+    if (entries.length === 0 && !(await this.exists(repository))) return undefined;
+    const names: string[] = [];
+    for (const { name } of entries) {
+      // A crash between making a tag's folder and its link leaves a folder that is no tag.
+      if (!isTag(name) || !(await this.driver.stat(layout.tagLink(repository, name)))) continue;
+      if (names.length === limit) return { names, more: true };
+      names.push(name);
+    }
+    return { names, more: false };
+  }
+
+  async exists(repository: string): Promise<boolean> {
+    return (await this.driver.list(layout.repository(repository))).some(({ name }) => isPart(name));
+  }
+
+  /**
+   * The names below a folder in byte order. `a-b` sorts before `a/b`, though the folder `a` comes before `a-b`: so a
+   * name and the names below it are two entries, and the latter sort as if they ended in a slash.
+   */
+  private async *walk(prefix: string, after: string): AsyncGenerator<string> {
+    const folder = prefix === '' ? layout.repositories : layout.repository(prefix.slice(0, -1));
+    const children = (await this.driver.list(folder)).filter(({ name, folder }) => folder && !name.startsWith('_'));
+    const keys = children.flatMap(({ name }) => [name, `${name}/`]).sort((a, b) => (a < b ? -1 : 1));
+    for (const key of keys) {
+      const path = prefix + key;
+      if (key.endsWith('/')) {
+        // All that lies below sorts between `path` and `path` with its slash raised by one.
+        if (after < `${path.slice(0, -1)}0`) yield* this.walk(path, after);
+      } else if (path > after && isRepositoryName(path) && (await this.exists(path))) yield path;
+    }
+  }
+}
+
+function isPart(name: string): boolean {
+  return name === '_layers' || name === '_manifests';
+}

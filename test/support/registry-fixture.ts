@@ -1,0 +1,195 @@
+import { createHash, randomBytes } from 'node:crypto';
+import { mkdtemp, rm } from 'node:fs/promises';
+import http from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { RegistryError } from '../../src/errors.js';
+import type { Digest } from '../../src/reference.js';
+import { createRegistry } from '../../src/registry/registry.js';
+import type { StorageDriver } from '../../src/storage/driver.js';
+import { FilesystemDriver } from '../../src/storage/filesystem.js';
+import { Store } from '../../src/store/store.js';
+
+export interface Answer {
+  readonly status: number;
+  readonly headers: http.IncomingHttpHeaders;
+  readonly body: Buffer;
+  /** The first error code of an error body. */
+  readonly code: string | undefined;
+  json(): unknown;
+}
+
+export interface CallOptions {
+  readonly headers?: http.OutgoingHttpHeaders;
+  readonly body?: Buffer | string | AsyncIterable<Buffer>;
+  /** The user who asks; the fixture believes it. */
+  readonly user?: string;
+}
+
+/**
+ * A registry over loopback HTTP on a folder of its own. It believes the user that a header names, and nobody may read
+ * the repositories below `hidden/`, so that these tests are about the protocol and the store alone.
+ */
+export class RegistryFixture {
+  /** Everything that was reported as the server's fault: empty in most tests, and checked there. */
+  readonly faults: unknown[] = [];
+  private readonly agent = new http.Agent({ keepAlive: true });
+
+  private constructor(
+    readonly root: string,
+    readonly driver: StorageDriver,
+    readonly server: http.Server,
+    readonly port: number,
+  ) {}
+
+  static async start(
+    options: { prefix?: string; limits?: { manifestBytes?: number }; root?: string } = {},
+  ): Promise<RegistryFixture> {
+    const root = options.root ?? (await mkdtemp(join(tmpdir(), 'registry-test-')));
+    const driver = new FilesystemDriver({ root });
+    await driver.open();
+    const manifestBytes = options.limits?.manifestBytes ?? 4 * 1024 * 1024;
+    const registry = createRegistry({
+      store: new Store(driver, { largestManifest: manifestBytes }),
+      limits: { manifestBytes, catalogEntries: 1000, tagEntries: 1000 },
+      prefix: options.prefix ?? '',
+      authenticate: async request => {
+        const user = request.headers['x-test-user'];
+        if (user === 'nobody') throw new RegistryError('UNAUTHORIZED');
+        return { kind: 'user', name: String(user ?? 'tester') };
+      },
+      authorise: (_identity, action, repository) => action !== 'pull' || !repository?.startsWith('hidden/'),
+      onFault: error => fixture.faults.push(error),
+    });
+    const handler: http.RequestListener = (request, response) => void registry(request, response);
+    const server = http.createServer({ keepAliveTimeout: 1000 }, handler);
+    await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve));
+    const fixture = new RegistryFixture(root, driver, server, (server.address() as AddressInfo).port);
+    return fixture;
+  }
+
+  async stop(options: { keep?: boolean } = {}): Promise<void> {
+    this.agent.destroy();
+    this.server.closeAllConnections();
+    await new Promise(resolve => this.server.close(resolve));
+    await this.driver.close();
+    if (!options.keep) await rm(this.root, { recursive: true, force: true });
+  }
+
+  async call(method: string, path: string, options: CallOptions = {}): Promise<Answer> {
+    const { body, user } = options;
+    const headers: http.OutgoingHttpHeaders = { ...options.headers, ...(user && { 'x-test-user': user }) };
+    if ((typeof body === 'string' || Buffer.isBuffer(body)) && !('transfer-encoding' in headers))
+      headers['content-length'] ??= Buffer.byteLength(body);
+    const request = http.request({ port: this.port, method, path, headers, agent: this.agent });
+    const answered = new Promise<http.IncomingMessage>((resolve, reject) => {
+      request.once('response', resolve).once('error', reject);
+    });
+    if (body === undefined || typeof body === 'string' || Buffer.isBuffer(body)) request.end(body);
+    else {
+      for await (const chunk of body) request.write(chunk);
+      request.end();
+    }
+    const response = await answered;
+    const chunks: Buffer[] = [];
+    for await (const chunk of response) chunks.push(chunk as Buffer);
+    const data = Buffer.concat(chunks);
+    const json = () => JSON.parse(data.toString('utf8')) as unknown;
+    const isError = response.statusCode! >= 400 && data.length > 0;
+    return {
+      status: response.statusCode!,
+      headers: response.headers,
+      body: data,
+      code: isError ? (json() as { errors: Array<{ code: string }> }).errors[0]!.code : undefined,
+      json,
+    };
+  }
+
+  /** Pushes a blob in one request. */
+  async pushBlob(repository: string, data: Buffer): Promise<Digest> {
+    const digest = digestOf(data);
+    const { status } = await this.call('POST', `/v2/${repository}/blobs/uploads/?digest=${digest}`, { body: data });
+    if (status !== 201) throw new Error(`pushing a blob to ${repository}: ${status}`);
+    return digest;
+  }
+
+  /** Pushes an image of one config and one layer. */
+  async pushImage(
+    repository: string,
+    tag: string,
+    content: Partial<Record<string, unknown>> = {},
+  ): Promise<PushedImage> {
+    const layer = randomBytes(100);
+    const config = Buffer.from(
+      JSON.stringify({ os: 'linux', architecture: 'amd64', unique: randomBytes(8).toString('hex') }),
+    );
+    const data = manifestOf(config, [layer], content);
+    await this.pushBlob(repository, layer);
+    await this.pushBlob(repository, config);
+    const answer = await this.pushManifest(repository, tag, data);
+    if (answer.status !== 201) throw new Error(`pushing ${repository}:${tag}: ${answer.status} ${answer.body}`);
+    return { digest: digestOf(data), data, layer: digestOf(layer), config: digestOf(config) };
+  }
+
+  async pushManifest(
+    repository: string,
+    reference: string,
+    data: Buffer,
+    type: string = OCI_MANIFEST,
+  ): Promise<Answer> {
+    return this.call('PUT', `/v2/${repository}/manifests/${reference}`, {
+      body: data,
+      headers: { 'content-type': type },
+    });
+  }
+}
+
+export interface PushedImage {
+  readonly digest: Digest;
+  readonly data: Buffer;
+  readonly layer: Digest;
+  readonly config: Digest;
+}
+
+export const OCI_MANIFEST = 'application/vnd.oci.image.manifest.v1+json';
+export const OCI_INDEX = 'application/vnd.oci.image.index.v1+json';
+export const OCI_CONFIG = 'application/vnd.oci.image.config.v1+json';
+export const OCI_LAYER = 'application/vnd.oci.image.layer.v1.tar+gzip';
+
+export function digestOf(data: Buffer, algorithm: 'sha256' | 'sha512' = 'sha256'): Digest {
+  return `${algorithm}:${createHash(algorithm).update(data).digest('hex')}`;
+}
+
+export function descriptorOf(data: Buffer, mediaType: string): { mediaType: string; digest: Digest; size: number } {
+  return { mediaType, digest: digestOf(data), size: data.length };
+}
+
+/** An OCI image manifest of the given config and layers. */
+export function manifestOf(
+  config: Buffer,
+  layers: readonly Buffer[],
+  more: Partial<Record<string, unknown>> = {},
+): Buffer {
+  return Buffer.from(
+    JSON.stringify({
+      schemaVersion: 2,
+      mediaType: OCI_MANIFEST,
+      config: descriptorOf(config, OCI_CONFIG),
+      layers: layers.map(layer => descriptorOf(layer, OCI_LAYER)),
+      ...more,
+    }),
+  );
+}
+
+/** An index of stored manifests. */
+export function indexOf(manifests: readonly Buffer[], more: Partial<Record<string, unknown>> = {}): Buffer {
+  return Buffer.from(
+    JSON.stringify({
+      schemaVersion: 2,
+      mediaType: OCI_INDEX,
+      manifests: manifests.map(data => descriptorOf(data, OCI_MANIFEST)),
+      ...more,
+    }),
+  );
+}
