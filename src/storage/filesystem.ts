@@ -18,13 +18,14 @@ import { dirname, join, resolve } from 'node:path';
 import type { Readable } from 'node:stream';
 import { systemCode } from '../errors.js';
 import type { ByteRange } from '../reference.js';
-import { type Entry, type ObjectInfo, type SegmentWriter, type StorageDriver, StorageError } from './driver.js';
+import type { Entry, ObjectInfo, SegmentWriter, StorageDriver } from './driver.js';
 import { BufferBudget } from './filesystem/budget.js';
 import { isAbsent, storageFailure } from './filesystem/failure.js';
 import { Flusher, type Sync, sync } from './filesystem/flusher.js';
 import { FileReader } from './filesystem/reader.js';
 import { FileSegment } from './filesystem/segment.js';
-import { FORMAT_FILE, PRIVATE, prepareVolume, volumeEpoch } from './filesystem/volume.js';
+import { readSmall } from './filesystem/small.js';
+import { FORMAT_FILE, PRIVATE, prepareVolume, refusal, volumeEpoch } from './filesystem/volume.js';
 
 export interface FilesystemOptions {
   /** The folder that holds `docker/registry/v2`, as in `registry:2`. Made when missing. */
@@ -66,9 +67,13 @@ export class FilesystemDriver implements StorageDriver {
   }
 
   async open(): Promise<void> {
-    await prepareVolume(this.#root, this.#flusher);
-    this.#epoch = await volumeEpoch(this.#root);
-    await this.create(FORMAT_FILE.key, FORMAT_FILE.content);
+    try {
+      await prepareVolume(this.#root, this.#flusher);
+      await this.create(FORMAT_FILE.key, FORMAT_FILE.content);
+      this.#epoch = await volumeEpoch(this.#root);
+    } catch (error) {
+      throw await refusal(this.#root, error);
+    }
   }
 
   async close(): Promise<void> {}
@@ -83,18 +88,7 @@ export class FilesystemDriver implements StorageDriver {
 
   async get(key: string, limit = SMALL_OBJECT): Promise<Buffer | undefined> {
     const path = this.#path(key);
-    return ifPresent(`get ${key}`, async () => {
-      const handle = await open(path, 'r');
-      try {
-        const info = await handle.stat();
-        if (info.isDirectory()) return undefined;
-        if (info.size > limit)
-          throw new StorageError('unavailable', `get ${key}: ${info.size} bytes are more than the limit of ${limit}`);
-        return await readExactly(handle, info.size);
-      } finally {
-        await handle.close();
-      }
-    });
+    return ifPresent(`get ${key}`, () => readSmall(path, limit));
   }
 
   async read(key: string, range?: ByteRange): Promise<Readable | undefined> {
@@ -103,23 +97,23 @@ export class FilesystemDriver implements StorageDriver {
       const handle = await open(path, 'r');
       try {
         const info = await handle.stat();
-        if (info.isDirectory()) {
-          await handle.close();
-          return undefined;
-        }
         const end = range === undefined ? info.size : Math.min(range.end + 1, info.size);
-        return new FileReader(handle, range?.start ?? 0, end, this.#budget);
+        if (!info.isDirectory()) return new FileReader(handle, range?.start ?? 0, end, this.#budget);
       } catch (error) {
         await handle.close();
         throw error;
       }
+      await handle.close();
+      return undefined;
     });
   }
 
   async write(key: string, data: Uint8Array): Promise<void> {
     const path = this.#path(key);
     await this.#change(`write ${key}`, async () => {
-      await this.#withTemporary(key, data, true, temporary => this.#inFolder(path, () => rename(temporary, path)));
+      const temporary = this.#temporary();
+      await this.#fill(temporary, 'wx', path, true, file => file.writeFile(data));
+      await this.#rename(temporary, path);
       await this.#flusher.folder(dirname(path));
     });
   }
@@ -127,7 +121,7 @@ export class FilesystemDriver implements StorageDriver {
   async create(key: string, data: Uint8Array, { durable = true } = {}): Promise<boolean> {
     const path = this.#path(key);
     return this.#change(`create ${key}`, async () => {
-      const created = !(await exists(path)) && (await this.#link(key, path, data, durable));
+      const created = !(await exists(path)) && (await this.#link(path, data, durable));
       // Also when another was first: who hears that the object is there relies on it as much as its maker.
       if (durable) await this.#flusher.folder(dirname(path));
       return created;
@@ -179,8 +173,8 @@ export class FilesystemDriver implements StorageDriver {
   async createSegment(key: string): Promise<SegmentWriter> {
     const path = this.#path(key);
     return this.#change(`create segment ${key}`, async () => {
-      const handle = await this.#inFolder(path, () => open(path, 'wx', fileMode(key)));
-      return new FileSegment(handle, path, this.#budget);
+      const handle = await this.#inFolder(path, () => open(path, 'wx', this.#private(path) ? 0o600 : 0o644));
+      return new FileSegment(handle, path, this.#budget, this.#flusher);
     });
   }
 
@@ -190,7 +184,7 @@ export class FilesystemDriver implements StorageDriver {
     const path = this.#path(key);
     await this.#change(`assemble ${key}`, async () => {
       if (paths.length === 1) await this.#promote(paths[0]!, path);
-      else await this.#join(paths, key, path);
+      else await this.#join(paths, path);
       await this.#flusher.folder(dirname(path));
       if (paths.length > 1) for (const part of paths) await unlink(part).catch(ignoreAbsence);
     });
@@ -207,11 +201,11 @@ export class FilesystemDriver implements StorageDriver {
 
   /** Flushes one segment and gives it its final name. */
   async #promote(segment: string, path: string): Promise<void> {
-    const handle = await open(segment, 'r');
+    const file = await open(segment, 'r');
     try {
-      await this.#flusher.file(handle, segment);
+      await this.#flusher.file(file, segment);
     } finally {
-      await handle.close();
+      await file.close();
     }
     await this.#inFolder(path, () => rename(segment, path));
   }
@@ -220,18 +214,33 @@ export class FilesystemDriver implements StorageDriver {
    * Several segments become one new file. They stay as they are until it has its name: after a crash on the way the
    * upload goes on from where it was. The first is shared, not copied, where the file system can (xfs, btrfs).
    */
-  async #join(segments: readonly string[], key: string, path: string): Promise<void> {
+  async #join(segments: readonly string[], path: string): Promise<void> {
     const temporary = this.#temporary();
-    const [first, ...others] = segments as [string, ...string[]];
+    const shared = await share(segments[0]!, temporary);
+    await this.#fill(temporary, shared ? 'a' : 'wx', path, true, async file => {
+      for (const segment of shared ? segments.slice(1) : segments) await append(file, segment);
+    });
+    await this.#rename(temporary, path);
+  }
+
+  /** False when another was first. */
+  async #link(path: string, data: Uint8Array, durable: boolean): Promise<boolean> {
+    const temporary = this.#temporary();
+    await this.#fill(temporary, 'wx', path, durable, file => file.writeFile(data));
     try {
-      const shared = await share(first, temporary);
-      const handle = await open(temporary, shared ? 'a' : 'wx', fileMode(key));
-      try {
-        for (const segment of shared ? others : segments) await append(handle, segment);
-        await this.#flusher.file(handle, temporary);
-      } finally {
-        await handle.close();
-      }
+      await this.#inFolder(path, () => link(temporary, path));
+      return true;
+    } catch (error) {
+      if (systemCode(error) === 'EEXIST') return false;
+      throw error;
+    } finally {
+      await unlink(temporary).catch(() => {});
+    }
+  }
+
+  /** Gives a temporary file its name, in place of what has it. */
+  async #rename(temporary: string, path: string): Promise<void> {
+    try {
       await this.#inFolder(path, () => rename(temporary, path));
     } catch (error) {
       await unlink(temporary).catch(() => {});
@@ -239,38 +248,25 @@ export class FilesystemDriver implements StorageDriver {
     }
   }
 
-  /** False when another was first. */
-  async #link(key: string, path: string, data: Uint8Array, durable: boolean): Promise<boolean> {
-    return this.#withTemporary(key, data, durable, async temporary => {
-      try {
-        await this.#inFolder(path, () => link(temporary, path));
-        return true;
-      } catch (error) {
-        if (systemCode(error) === 'EEXIST') return false;
-        throw error;
-      }
-    });
-  }
-
-  /** Writes a file under a temporary name, hands the name to `place`, and sees that it is gone afterwards. */
-  async #withTemporary<T>(
-    key: string,
-    data: Uint8Array,
+  /** Writes a temporary file that is to become `path`. When that fails, it is gone. */
+  async #fill(
+    temporary: string,
+    flags: 'wx' | 'a',
+    path: string,
     durable: boolean,
-    place: (temporary: string) => Promise<T>,
-  ): Promise<T> {
-    const temporary = this.#temporary();
-    const handle = await this.#inFolder(temporary, () => open(temporary, 'wx', fileMode(key)));
+    write: (file: FileHandle) => Promise<void>,
+  ): Promise<void> {
+    const file = await this.#inFolder(temporary, () => open(temporary, flags, this.#private(path) ? 0o600 : 0o644));
     try {
       try {
-        await handle.writeFile(data);
-        if (durable) await this.#flusher.file(handle, temporary);
+        await write(file);
+        if (durable) await this.#flusher.file(file, temporary);
       } finally {
-        await handle.close();
+        await file.close();
       }
-      return await place(temporary);
-    } finally {
+    } catch (error) {
       await unlink(temporary).catch(() => {});
+      throw error;
     }
   }
 
@@ -281,7 +277,8 @@ export class FilesystemDriver implements StorageDriver {
         return await action();
       } catch (error) {
         if (systemCode(error) !== 'ENOENT' || tries === MKDIR_TRIES) throw error;
-        await mkdir(dirname(path), { recursive: true }).catch(ignoreAbsence);
+        const mode = this.#private(path) ? 0o700 : 0o777;
+        await mkdir(dirname(path), { recursive: true, mode }).catch(ignoreAbsence);
       }
     }
   }
@@ -305,6 +302,11 @@ export class FilesystemDriver implements StorageDriver {
     }
   }
 
+  /** What is for this program only is for its user only; images stay readable to all, as `registry:2` leaves them. */
+  #private(path: string): boolean {
+    return path.startsWith(`${this.#root}/${PRIVATE}/`);
+  }
+
   #temporary(): string {
     return join(this.#root, PRIVATE, 'tmp', randomUUID());
   }
@@ -325,11 +327,6 @@ export class FilesystemDriver implements StorageDriver {
       throw new TypeError(`not a storage key: ${JSON.stringify(key)}`);
     return `${this.#root}/${key}`;
   }
-}
-
-/** What is for this program only is for its user only; images are readable as `registry:2` leaves them. */
-function fileMode(key: string): number {
-  return key.startsWith(`${PRIVATE}/`) ? 0o600 : 0o644;
 }
 
 async function ifPresent<T>(action: string, body: () => Promise<T>): Promise<T | undefined> {
@@ -358,16 +355,6 @@ async function exists(path: string): Promise<boolean> {
 /** Undefined when there is nothing at all. */
 async function isFolder(path: string): Promise<boolean | undefined> {
   return ifPresent(`stat ${path}`, async () => (await stat(path)).isDirectory());
-}
-
-async function readExactly(handle: FileHandle, size: number): Promise<Buffer> {
-  const buffer = Buffer.allocUnsafeSlow(size);
-  for (let at = 0; at < size; ) {
-    const { bytesRead } = await handle.read(buffer, at, size - at, at);
-    if (bytesRead === 0) throw new StorageError('unavailable', `the file ends at ${at} instead of ${size}`);
-    at += bytesRead;
-  }
-  return buffer;
 }
 
 /** A copy that shares the blocks of `from`; false where the file system cannot. */

@@ -1,13 +1,228 @@
-import { mkdtemp, rm } from 'node:fs/promises';
+import assert from 'node:assert/strict';
+import { lstatSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { chmod, type FileHandle, mkdir, mkdtemp, rm, symlink, truncate, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { afterEach, beforeEach, describe, test } from 'node:test';
+import { BufferBudget } from '../../src/storage/filesystem/budget.js';
+import { Flusher, sync } from '../../src/storage/filesystem/flusher.js';
+import { FileSegment } from '../../src/storage/filesystem/segment.js';
 import { FilesystemDriver } from '../../src/storage/filesystem.js';
 import { testDriver } from './suite.js';
 
+const MIB = 1024 * 1024;
+
+const temporaryFolder = () => mkdtemp(join(tmpdir(), 'registry-secure-'));
+
 testDriver('filesystem', async () => {
-  const root = await mkdtemp(join(tmpdir(), 'registry-secure-'));
+  const root = await temporaryFolder();
   return {
     connect: () => new FilesystemDriver({ root }),
     remove: () => rm(root, { recursive: true }),
   };
+});
+
+describe('a filesystem volume', () => {
+  let root: string;
+  let driver: FilesystemDriver;
+  beforeEach(async () => {
+    root = await temporaryFolder();
+    driver = new FilesystemDriver({ root });
+    await driver.open();
+  });
+  afterEach(() => rm(root, { recursive: true }));
+
+  const refused = (path: string, what: RegExp, fix: RegExp) =>
+    assert.rejects(new FilesystemDriver({ root: path }).open(), (error: Error & { fix?: string }) => {
+      assert.equal(error.name, 'OperatorError');
+      assert.match(error.message, what);
+      assert.match(error.fix ?? '', fix);
+      return true;
+    });
+  const mode = (path: string) => lstatSync(join(root, path)).mode & 0o777;
+  const temporaries = () => readdirSync(join(root, 'registry-secure/tmp'));
+
+  test('is made when missing, with a private area that carries its version', async () => {
+    const fresh = join(root, 'not/yet/there');
+    await new FilesystemDriver({ root: fresh }).open();
+    assert.equal(readFileSync(join(fresh, 'registry-secure/format'), 'utf8'), '1\n');
+    assert.deepEqual(readdirSync(fresh), ['registry-secure']);
+    assert.deepEqual(readdirSync(join(fresh, 'registry-secure/tmp')), []);
+  });
+
+  test('may be opened by several at once', async () => {
+    const fresh = join(root, 'fresh');
+    await Promise.all(Array.from({ length: 8 }, () => new FilesystemDriver({ root: fresh }).open()));
+    assert.equal(readFileSync(join(fresh, 'registry-secure/format'), 'utf8'), '1\n');
+  });
+
+  test('of a newer format is not touched', async () => {
+    writeFileSync(join(root, 'registry-secure/format'), '2\n');
+    await refused(root, /registry-secure\/format says format 2, and this version knows 1 only/, /newer version/);
+  });
+
+  test('with a damaged format file is not touched', async () => {
+    for (const content of ['', 'one\n', '1\n2\n', '-1']) {
+      writeFileSync(join(root, 'registry-secure/format'), content);
+      await refused(root, /registry-secure\/format is damaged/, /backup/);
+    }
+  });
+
+  test('cannot be a file, nor lie below one', async () => {
+    await writeFile(join(root, 'file'), '');
+    await refused(join(root, 'file'), /file is not a folder/, /name another one/);
+    await refused(join(root, 'file/below'), /file\/below is not a folder/, /name another one/);
+  });
+
+  test('of another user is refused with both names', async () => {
+    const theirs = join(root, 'theirs');
+    await mkdir(theirs, { mode: 0o555 });
+    const { uid } = lstatSync(theirs);
+    // The superuser may write everywhere, so he becomes somebody else here.
+    const superuser = process.geteuid!() === 0;
+    await chmod(root, 0o755);
+    try {
+      if (superuser) process.seteuid!(65534);
+      const what = new RegExp(`no permission .*theirs belongs to uid ${uid}, this process is uid \\d+`);
+      await refused(theirs, what, new RegExp(`run as uid ${uid}, or give it away: chown -R \\d+ .*theirs`));
+      await refused(join(theirs, 'new'), what, /chown/);
+    } finally {
+      if (superuser) process.seteuid!(0);
+    }
+  });
+
+  test('gets rid of the temporaries of dead processes, by their age', async () => {
+    const path = (name: string) => join(root, 'registry-secure/tmp', name);
+    for (const name of ['old', 'young']) await writeFile(path(name), '');
+    const longAgo = new Date(Date.now() - 25 * 3_600_000);
+    await utimes(path('old'), longAgo, longAgo);
+    await new FilesystemDriver({ root }).open();
+    assert.deepEqual(temporaries(), ['young']);
+  });
+
+  test('shows images to all and keeps the private area to its user', async () => {
+    const umask = process.umask(0o022);
+    try {
+      await driver.write('docker/link', Buffer.from('x'));
+      await driver.create('docker/created', Buffer.from('x'));
+      await driver.write('registry-secure/tokens/key', Buffer.from('x'));
+      const writer = await driver.createSegment('docker/segment');
+      await writer.close();
+      assert.deepEqual(
+        ['docker', 'docker/link', 'docker/created', 'docker/segment'].map(mode),
+        [0o755, 0o644, 0o644, 0o644],
+      );
+      assert.deepEqual(
+        ['registry-secure', 'registry-secure/tmp', 'registry-secure/tokens', 'registry-secure/tokens/key'].map(mode),
+        [0o700, 0o700, 0o700, 0o600],
+      );
+    } finally {
+      process.umask(umask);
+    }
+  });
+
+  test('recovers when its temporary folder is deleted', async () => {
+    await rm(join(root, 'registry-secure/tmp'), { recursive: true });
+    await driver.write('link', Buffer.from('x'));
+    assert.equal((await driver.get('link'))?.toString(), 'x');
+    assert.equal(mode('registry-secure/tmp'), 0o700);
+  });
+
+  test('has one epoch for all processes of this boot', async () => {
+    const other = new FilesystemDriver({ root });
+    await other.open();
+    assert.match(driver.epoch, /^[0-9a-f-]{36}:\d+$/);
+    if (process.platform === 'linux') assert.equal(other.epoch, driver.epoch);
+  });
+
+  test('may hold symbolic links to folders and files', async () => {
+    await driver.write('elsewhere/team/link', Buffer.from('x'));
+    await driver.write('repositories/own/link', Buffer.from('y'));
+    await symlink(join(root, 'elsewhere/team'), join(root, 'repositories/team'));
+    await symlink(join(root, 'elsewhere/team/link'), join(root, 'repositories/file'));
+    await symlink(join(root, 'nowhere'), join(root, 'repositories/dangling'));
+    assert.deepEqual(await driver.list('repositories'), [
+      { name: 'file', folder: false },
+      { name: 'own', folder: true },
+      { name: 'team', folder: true },
+    ]);
+    assert.equal((await driver.get('repositories/team/link'))?.toString(), 'x');
+    await driver.removeAll('repositories');
+    assert.deepEqual(await driver.list('repositories'), []);
+    assert.equal((await driver.get('elsewhere/team/link'))?.toString(), 'x', 'what a link points at stays');
+  });
+
+  test('a segment never takes the place of a file', async () => {
+    await driver.write('link', Buffer.from('x'));
+    await assert.rejects(driver.createSegment('link'), { name: 'StorageError', kind: 'unavailable' });
+    assert.equal((await driver.get('link'))?.toString(), 'x');
+  });
+
+  test('a file that gets shorter under a reader is an error, not a shorter object', async () => {
+    await driver.write('data', Buffer.alloc(8 * MIB));
+    const stream = (await driver.read('data'))!;
+    await truncate(join(root, 'data'), 3 * MIB);
+    await assert.rejects(stream.toArray(), { name: 'StorageError', kind: 'unavailable' });
+  });
+
+  test('no descriptor and no temporary file is left by thousands of transfers that are given up', async () => {
+    const descriptors = () => readdirSync(process.platform === 'linux' ? '/proc/self/fd' : '/dev/fd').length;
+    await driver.write('data', Buffer.alloc(3 * MIB));
+    const before = descriptors();
+    for (let n = 0; n < 3000; n++) {
+      const stream = (await driver.read('data'))!;
+      const closed = new Promise(resolve => stream.once('close', resolve));
+      // Given up at once, while the first read runs, and after some bytes; half of them with an error.
+      if (n % 3 === 1) stream.read();
+      if (n % 3 === 2 && n % 50 === 2) await new Promise(resolve => stream.once('data', resolve));
+      stream.on('error', () => {});
+      stream.destroy(n % 2 ? new Error('the client left') : undefined);
+      await closed;
+    }
+    for (let n = 0; n < 300; n++) {
+      const writer = await driver.createSegment(`uploads/${n}`);
+      writer.write(Buffer.alloc(n % 2 ? 10 : 2 * MIB));
+      await writer.abort();
+    }
+    await Promise.all(Array.from({ length: 500 }, () => driver.get('absent')));
+    await assert.rejects(driver.get('data', 1));
+    // get() closes beside its answer.
+    for (const deadline = Date.now() + 5000; descriptors() > before && Date.now() < deadline; )
+      await new Promise(resolve => setImmediate(resolve));
+    assert.equal(descriptors(), before);
+    assert.deepEqual(await driver.list('uploads'), []);
+    assert.deepEqual(temporaries(), []);
+  });
+});
+
+describe('a file segment', () => {
+  test('calls writev again when it took a part only', async () => {
+    const taken: Buffer[] = [];
+    const handle = {
+      writev: async (chunks: Buffer[]) => {
+        const part = Buffer.concat(chunks).subarray(0, 70_001);
+        taken.push(part);
+        return { bytesWritten: part.length };
+      },
+      close: async () => {},
+    } as unknown as FileHandle;
+    const flusher = new Flusher('/', sync, () => {});
+    const writer = new FileSegment(handle, '/nowhere', new BufferBudget(MIB), flusher);
+    const chunks = Array.from({ length: 200 }, (_, n) => Buffer.alloc(9_999, n));
+    for (const chunk of chunks) await writer.write(chunk);
+    assert.equal(await writer.close(), 200 * 9_999);
+    assert.ok(Buffer.concat(taken).equals(Buffer.concat(chunks)));
+  });
+});
+
+test('a hundred transfers share the memory that a few use', () => {
+  const budget = new BufferBudget(32 * MIB);
+  for (let n = 0; n < 10; n++) budget.enter();
+  assert.equal(budget.share(), MIB);
+  for (let n = 10; n < 100; n++) budget.enter();
+  assert.ok(budget.share() * 2 * 100 <= 32 * MIB);
+  for (let n = 100; n < 10_000; n++) budget.enter();
+  assert.equal(budget.share(), 64 * 1024);
+  for (let n = 0; n < 10_000; n++) budget.leave();
+  assert.equal(budget.share(), MIB);
 });

@@ -7,10 +7,10 @@ export function isFull(error: unknown): boolean {
   return code === 'ENOSPC' || code === 'EDQUOT';
 }
 
-/** There is no such file: the path ends early, or a file stands where it names a folder. */
+/** There is no such file: the path ends early, a file stands where it names a folder, or a folder is there instead. */
 export function isAbsent(error: unknown): boolean {
   const code = systemCode(error);
-  return code === 'ENOENT' || code === 'ENOTDIR';
+  return code === 'ENOENT' || code === 'ENOTDIR' || code === 'EISDIR';
 }
 
 /** What the caller throws for a failed system call while doing `action`. Mistakes of the program pass unchanged. */

@@ -8,7 +8,15 @@ import { isAbsent, isFull } from './failure.js';
 /** How a file or folder is flushed; tests put a failing disk here. */
 export type Sync = (handle: FileHandle, path: string, kind: 'file' | 'folder') => Promise<void>;
 
-export const sync: Sync = (handle, _path, kind) => (kind === 'file' ? handle.datasync() : handle.sync());
+export const sync: Sync = async (handle, _path, kind) => {
+  if (kind === 'file') return handle.datasync();
+  try {
+    await handle.sync();
+  } catch (error) {
+    // Some network and shared-folder file systems keep no entries of their own that could be flushed.
+    if (systemCode(error) !== 'EINVAL') throw error;
+  }
+};
 
 const REMEMBERED_FOLDERS = 10_000;
 
@@ -28,6 +36,7 @@ export class Flusher {
   /** Of each folder the flush that has begun, and the one that waits for it and serves all who came later. */
   readonly #running = new Map<string, Promise<string | undefined>>();
   readonly #waiting = new Map<string, Promise<string | undefined>>();
+  #early = false;
   #fault: string | undefined;
 
   constructor(
@@ -45,6 +54,18 @@ export class Flusher {
   async file(handle: FileHandle, path: string): Promise<void> {
     await this.#sync(handle, path, 'file');
     this.check();
+  }
+
+  /**
+   * Begins to flush what a long upload has written so far, so that its last flush is short. Undefined while another
+   * does: a slow disk would take every thread of the pool that reads need.
+   */
+  early(handle: FileHandle, path: string): Promise<void> | undefined {
+    if (this.#early) return undefined;
+    this.#early = true;
+    return this.file(handle, path).finally(() => {
+      this.#early = false;
+    });
   }
 
   /**

@@ -2,16 +2,25 @@ import { type FileHandle, unlink } from 'node:fs/promises';
 import { type SegmentWriter, StorageError } from '../driver.js';
 import type { BufferBudget } from './budget.js';
 import { storageFailure } from './failure.js';
+import type { Flusher } from './flusher.js';
 
 /** The most buffers that one writev takes (IOV_MAX): it also bounds what a client of one-byte records can pile up. */
 const MOST_CHUNKS = 1024;
 
-/** Writes a file in large batches: while the disk takes one, the next is collected. Chunks are never copied. */
+const EARLY_FLUSH = 32 * 1024 * 1024;
+
+/**
+ * Writes a file in large batches: while the disk takes one, the next is collected. Chunks are never copied. Every 32 MiB
+ * the disk begins to write, beside the upload: the kernel alone would wait for half a minute, and the last flush would
+ * have it all to do.
+ */
 export class FileSegment implements SegmentWriter {
   #collected: Uint8Array[] = [];
   #collectedBytes = 0;
   #total = 0;
   #inFlight: Promise<void> | undefined;
+  #unflushed = 0;
+  #flushing: Promise<void> | undefined;
   #failure: unknown;
   #open = true;
 
@@ -19,6 +28,7 @@ export class FileSegment implements SegmentWriter {
     readonly handle: FileHandle,
     readonly path: string,
     readonly budget: BufferBudget,
+    readonly flusher: Flusher,
   ) {
     budget.enter();
   }
@@ -40,6 +50,7 @@ export class FileSegment implements SegmentWriter {
       await this.#landed();
       this.#launch();
       await this.#landed();
+      await this.#flushed();
     } catch (error) {
       await this.abort();
       throw error;
@@ -52,7 +63,9 @@ export class FileSegment implements SegmentWriter {
   async abort(): Promise<void> {
     if (this.#open) {
       this.#release();
+      // A descriptor closed under a running call could by then be another file's.
       await this.#inFlight;
+      await this.#flushing;
       await this.handle.close().catch(() => {});
     }
     await unlink(this.path).catch(() => {});
@@ -70,18 +83,40 @@ export class FileSegment implements SegmentWriter {
     if (this.#failure !== undefined) throw this.#failure;
   }
 
+  async #flushed(): Promise<void> {
+    await this.#flushing;
+    if (this.#failure !== undefined) throw this.#failure;
+  }
+
   #launch(): void {
     const batch = this.#collected;
     if (batch.length === 0) return;
+    this.#unflushed += this.#collectedBytes;
     this.#collected = [];
     this.#collectedBytes = 0;
-    this.#inFlight = writeAll(this.handle, batch)
-      .catch(error => {
-        this.#failure = storageFailure(`write ${this.path}`, error);
-      })
-      .finally(() => {
-        this.#inFlight = undefined;
-      });
+    this.#inFlight = this.#outcome(writeAll(this.handle, batch)).then(() => {
+      this.#inFlight = undefined;
+      this.#flushEarly();
+    });
+  }
+
+  #flushEarly(): void {
+    if (this.#unflushed < EARLY_FLUSH || this.#flushing !== undefined || !this.#open) return;
+    const early = this.flusher.early(this.handle, this.path);
+    if (early === undefined) return;
+    this.#unflushed = 0;
+    this.#flushing = this.#outcome(early).then(() => {
+      this.#flushing = undefined;
+    });
+  }
+
+  /** Never rejects: the next call that waits hears of the failure. */
+  async #outcome(work: Promise<void>): Promise<void> {
+    try {
+      await work;
+    } catch (error) {
+      this.#failure ??= storageFailure(`write ${this.path}`, error);
+    }
   }
 }
 

@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { link, lstat, mkdir, readdir, readFile, stat, unlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { OperatorError, systemCode } from '../../errors.js';
+import { StorageError } from '../driver.js';
 import type { Flusher } from './flusher.js';
 
 /**
@@ -24,16 +25,12 @@ const LEFTOVER_MS = 24 * 60 * 60 * 1000;
 
 /** Makes the root and the private area where missing, and proves that files can be made, linked and removed there. */
 export async function prepareVolume(root: string, flusher: Flusher): Promise<void> {
-  try {
-    await makeRoot(root, flusher);
-    await checkFormat(root);
-    const temporaries = join(root, PRIVATE, 'tmp');
-    await mkdir(temporaries, { recursive: true, mode: 0o700 });
-    await checkLinks(root, temporaries);
-    await removeLeftovers(temporaries);
-  } catch (error) {
-    throw await refusal(root, error);
-  }
+  await makeRoot(root, flusher);
+  await checkFormat(root);
+  const temporaries = join(root, PRIVATE, 'tmp');
+  await mkdir(temporaries, { recursive: true, mode: 0o700 });
+  await checkLinks(root, temporaries);
+  await removeLeftovers(temporaries);
 }
 
 /**
@@ -102,10 +99,11 @@ async function removeLeftovers(temporaries: string): Promise<void> {
   }
 }
 
-/** One line that says why the volume cannot be used, and how to mend it. */
-async function refusal(root: string, error: unknown): Promise<unknown> {
+/** What to throw when a volume cannot be opened: one line that says why, and how to mend it. */
+export async function refusal(root: string, thrown: unknown): Promise<unknown> {
+  const error = thrown instanceof StorageError ? thrown.cause : thrown;
   const code = systemCode(error);
-  if (code === undefined || error instanceof OperatorError) return error;
+  if (code === undefined) return thrown;
   const refuse = (what: string, fix: string) => new OperatorError(what, { fix, cause: error });
   const path = (error as NodeJS.ErrnoException).path ?? root;
   switch (code) {
