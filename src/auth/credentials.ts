@@ -68,7 +68,7 @@ export class HtpasswdCredentials implements CredentialSource {
   verify(user: string, password: string): boolean | Promise<boolean> {
     const hash = this.#htpasswd.users.get(user);
     const key = this.#digest(user, password, hash ?? this.#nobody);
-    if (this.#right.has(key)) return true;
+    if (this.#right.get(key)) return true;
     let check = this.#inFlight.get(key);
     if (!check) {
       check = this.#check(user, password, hash, key).finally(() => this.#inFlight.delete(key));

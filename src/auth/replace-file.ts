@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import type { Stats } from 'node:fs';
-import { mkdir, open, rename, unlink } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { mkdir, open, readdir, rename, unlink } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
 import { OperatorError, systemCode } from '../errors.js';
 
 /** A folder and what is missing above it, on the disk when it resolves. @throws OperatorError */
@@ -18,7 +18,7 @@ export async function makeFolder(folder: string): Promise<void> {
 
 /**
  * Replaces a file atomically, on the disk when it resolves. Its owner and mode stay; a new file has mode 0600. Where it
- * cannot be renamed over (it is a mount point) or given to its owner, it is rewritten in place.
+ * cannot be renamed over (it is a mount point) or given to its owner, it is rewritten in place. Only under a lock.
  * @param before the file's state, undefined where there is none.
  * @param allowed is asked just before: the last moment to leave the file as it is.
  * @returns what the operator should know about how it was written, if anything.
@@ -44,6 +44,7 @@ export async function replaceFile(
     throw error;
   }
   if (obstacle !== undefined) await overwrite(file, text, draft);
+  await removeDrafts(file);
   await syncFolder(dirname(file));
   return obstacle === undefined ? undefined : `${file} was rewritten in place, since ${obstacle}`;
 }
@@ -105,6 +106,15 @@ async function overwrite(file: string, text: string, draft: string): Promise<voi
     });
   }
   await unlink(draft);
+}
+
+/** What processes that were killed have left beside the file. */
+async function removeDrafts(file: string): Promise<void> {
+  const folder = dirname(file);
+  for (const name of await readdir(folder)) {
+    const isDraft = name.startsWith(`${basename(file)}.`) && /\.[0-9a-f]{12}\.new$/.test(name);
+    if (isDraft) await unlink(join(folder, name)).catch(() => undefined);
+  }
 }
 
 async function syncFolder(folder: string): Promise<void> {

@@ -51,6 +51,13 @@ describe('registry-secure user', () => {
     await fails(['remove', 'alice'], 1, /has no user "alice"; registry-secure user add alice --file /);
   });
 
+  test('processes that change the file at once take turns', async () => {
+    const file = join(dir, 'busy');
+    const names = ['a', 'b', 'c', 'd'];
+    await Promise.all(names.map(name => works(['add', name, '--file', file, '--password-stdin'], 'secret')));
+    assert.deepEqual((await works(['list', '--file', file])).stdout.trim().split('\n').sort(), names);
+  });
+
   test('what is odd in a file is told beside the users, and in full as JSON', async () => {
     const file = join(dir, 'mixed');
     await writeFile(file, `a:${hashSync('x', 4)}\nb:{SHA}canary\na:${hashSync('x', 4)}\n`);

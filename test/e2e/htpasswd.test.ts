@@ -12,7 +12,7 @@ describe("Apache's htpasswd and ours on the same file", () => {
   let dir: string;
   let file: string;
   before(async () => {
-    requireTools('htpasswd', 'script', 'unshare', 'mount', 'setpriv');
+    requireTools('htpasswd', 'script', 'unshare', 'mount', 'setpriv', 'strace');
     dir = await mkdtemp(join(tmpdir(), 'registry-secure-htpasswd-'));
     file = join(dir, 'htpasswd');
   });
@@ -92,6 +92,36 @@ describe("Apache's htpasswd and ours on the same file", () => {
     const after = await stat(join(shared, 'users'));
     assert.deepEqual([after.ino, after.uid], [ino, 0]);
     assert.deepEqual(await readdir(shared), ['users']);
+  });
+
+  test('a kill at any step leaves the old file or the new one, and nothing in the way of the next change', async () => {
+    const crash = join(dir, 'crash');
+    const users = join(crash, 'htpasswd');
+    await mkdir(crash);
+    const add = (name: string) => program('user', 'add', name, '--file', users, '--password-stdin');
+    const list = async () => (await must(program('user', 'list', '--file', users))).trim().split('\n');
+    await must(add('first'), { input: 'secret' });
+    const steps = [
+      ['the new content is flushed', 'fsync:signal=SIGKILL:when=1', false],
+      ['it is renamed', 'rename:signal=SIGKILL:when=1', false],
+      ['the folder is flushed', 'fsync:signal=SIGKILL:when=2', true],
+      ['the lock is removed', 'unlink:signal=SIGKILL:when=1', true],
+    ] as const;
+    let expected = ['first'];
+    for (const [index, [step, injected, lands]] of steps.entries()) {
+      const strace = ['strace', '-f', '-qq', '-o', '/dev/null', '-e', `inject=${injected}`];
+      // `when` counts for each thread.
+      const env = { UV_THREADPOOL_SIZE: '1' };
+      const { status } = await run([...strace, ...add(`user${index}`)], { input: 'secret', env });
+      assert.notEqual(status, 0, `killed before ${step}`);
+      if (lands) expected = [...expected, `user${index}`];
+      assert.deepEqual(await list(), expected, `killed before ${step}`);
+      assert.ok((await readdir(crash)).includes('htpasswd.lock'), step);
+      await must(add(`next${index}`), { input: 'secret' });
+      expected = [...expected, `next${index}`];
+      assert.deepEqual(await list(), expected);
+      assert.deepEqual(await readdir(crash), ['htpasswd'], step);
+    }
   });
 
   /** What a real terminal shows and the exit code, when each answer is typed once its question is there. */

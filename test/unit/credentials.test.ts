@@ -48,6 +48,24 @@ describe('the users of an htpasswd file', () => {
     assert.equal(await credentials.verify('alic', 'esecret'), false, 'user and password are kept apart');
   });
 
+  test('what was right is checked again after five minutes, used or not', async context => {
+    const { pool, credentials } = await opened(line('alice', 'secret'));
+    const start = performance.now();
+    let minutes = 0;
+    context.mock.method(performance, 'now', () => start + minutes * 60_000);
+    assert.equal(await credentials.verify('alice', 'secret'), true);
+    for (minutes = 1; minutes < 5; minutes++) {
+      await new Promise(setImmediate);
+      assert.equal(await credentials.verify('alice', 'secret'), true);
+    }
+    assert.equal(pool.checks.length, 1);
+    minutes = 5.1;
+    // The cache looks at the clock once a millisecond.
+    await new Promise(resolve => setTimeout(resolve, 5));
+    assert.equal(await credentials.verify('alice', 'secret'), true);
+    assert.equal(pool.checks.length, 2);
+  });
+
   test('checks of the same credentials at the same time are one', async () => {
     const { pool, credentials } = await opened(line('alice', 'secret'));
     const results = await Promise.all(Array.from({ length: 100 }, () => credentials.verify('alice', 'secret')));
