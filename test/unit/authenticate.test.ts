@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
-import type { IncomingMessage } from 'node:http';
+import { once } from 'node:events';
+import { createServer, type IncomingMessage } from 'node:http';
+import { type AddressInfo, connect } from 'node:net';
 import { describe, test } from 'node:test';
 import { Authenticator } from '../../src/auth/authenticate.js';
 import { ANONYMOUS } from '../../src/auth/identity.js';
@@ -53,6 +55,32 @@ describe('authentication', () => {
 
   test('two Authorization headers', () =>
     assert.rejects(authenticator.authenticate(request(basic('alice:secret'), basic('alice:secret'))), { status: 400 }));
+
+  test('over real HTTP: the header once, twice in any case, and the challenge as it is sent', async () => {
+    const server = createServer((request, response) =>
+      authenticator.authenticate(request).then(
+        () => response.end(),
+        (error: RegistryError) => response.writeHead(error.status, error.headers).end(),
+      ),
+    );
+    await once(server.listen(0, '127.0.0.1'), 'listening');
+    const { port } = server.address() as AddressInfo;
+    const ask = async (...lines: string[]) => {
+      const socket = connect(port, '127.0.0.1');
+      socket.end(`GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n${lines.map(line => `${line}\r\n`).join('')}\r\n`);
+      return Buffer.concat(await socket.toArray()).toString();
+    };
+    const right = basic('alice:secret');
+    assert.match(await ask(`authorization: ${right}`), /^HTTP\/1.1 200 /);
+    assert.match(await ask(`Authorization: ${right}`, `AUTHORIZATION: ${right}`), /^HTTP\/1.1 400 /);
+    const refused = await ask();
+    assert.match(refused, /^HTTP\/1.1 401 /);
+    assert.deepEqual(refused.match(/^www-authenticate: .*$/gim), [
+      'WWW-Authenticate: Basic realm="Registry Realm", charset="UTF-8"',
+    ]);
+    server.close();
+    await once(server, 'close');
+  });
 
   test('a realm is quoted, and sent in UTF-8', async () => {
     const challenge = (realm: string) =>
