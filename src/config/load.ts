@@ -135,19 +135,22 @@ class Loader {
     for (const [name, value] of Object.entries(values)) {
       const path = section.path ? `${section.path}.${name}` : name;
       const node = section.children.get(name);
-      if (!node) this.unknown(section, path);
-      else if (node.status === 'refused' || node.status === 'warned') {
-        const said = section.choice !== undefined || !(isOff(value) || value === String(node.fallback));
-        if (said) this.unsupported(node);
-        if (node.shape === 'opaque') this.draft.remove(path.split('.'));
-      } else if (isBlank(value)) {
+      if (!node) {
+        this.unknown(section, path);
+        continue;
+      }
+      if ((node.status === 'refused' || node.status === 'warned') && (section.choice || !isUsual(node, value)))
+        this.unsupported(node);
+      if (node.shape === 'opaque') this.draft.remove(path.split('.'));
+      else if (isBlank(value)) {
         if (node.shape === 'section') values[name] = {};
         else this.draft.remove(path.split('.'));
-      } else if (node.shape !== 'section') continue;
-      else if (typeof value === 'object' && !Array.isArray(value)) this.prune(node, value);
-      else {
-        this.problem(path, `expects further keys: ${[...node.children.keys()].join(', ')}`);
-        this.draft.remove(path.split('.'));
+      } else if (node.shape === 'section') {
+        if (typeof value === 'object' && !Array.isArray(value)) this.prune(node, value);
+        else {
+          this.problem(path, `expects further keys: ${[...node.children.keys()].join(', ')}`);
+          this.draft.remove(path.split('.'));
+        }
       }
     }
   }
@@ -257,7 +260,15 @@ function readText(file: string): string {
   }
 }
 
-/** Whether a value turns off, or leaves empty, whatever it is for: nothing is lost by leaving it out. */
+/** Whether a value asks for nothing but the default, or turns off what it is for: nothing is lost by its having no effect. */
+function isUsual(node: Node, value: Raw): boolean {
+  if (node.shape !== 'section' || typeof value !== 'object') return isOff(value) || value === String(node.fallback);
+  return Object.entries(value).every(([name, child]) => {
+    const below = node.children.get(name);
+    return below !== undefined && isUsual(below, child);
+  });
+}
+
 function isOff(value: Raw): boolean {
   if (typeof value === 'object') return Object.values(value).every(isOff);
   if (isBlank(value)) return true;

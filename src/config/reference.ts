@@ -71,8 +71,12 @@ export function reference(): string {
   ].join('\n');
 }
 
+/** The keys below a section, each with what holds for the section as a whole. */
 function leaves(node: Node): Node[] {
-  return node.children.size === 0 ? [node] : [...node.children.values()].flatMap(leaves);
+  if (node.children.size === 0) return [node];
+  const { status, instead } = node;
+  const whole = status === 'supported' ? {} : { status, ...(instead && { instead }) };
+  return [...node.children.values()].flatMap(child => leaves({ ...child, ...whole }));
 }
 
 function table(nodes: readonly Node[]): string {
@@ -83,7 +87,7 @@ function table(nodes: readonly Node[]): string {
       node.type,
       fallback(node.fallback),
       node.ours ? 'own' : STATUS[node.status],
-      node.instead ? `${node.about} Instead: ${node.instead}.` : node.about,
+      node.instead ? `${node.about} (${node.instead[0]!.toUpperCase()}${node.instead.slice(1)}.)` : node.about,
     ]),
   );
 }

@@ -38,18 +38,10 @@ const bare = {
 
 const level = oneOf('error', 'warn', 'info', 'debug');
 
-const formats = oneOf('text', 'json');
-const formatter = {
-  ...formats,
-  type: `${formats.type}, \`logstash\``,
-  schema: z.preprocess(value => (value === 'logstash' ? 'json' : value), formats.schema),
-  caution: (value: string) => (value === 'logstash' ? 'logstash is written as json' : undefined),
-};
-
 const log = section(
   {
     level: key(level, 'info', 'How much is logged.'),
-    formatter: key(formatter, 'text', 'Format of the log lines.'),
+    formatter: key(oneOf('text', 'json', 'logstash'), 'text', 'Format of the log lines.'),
     accesslog: section({ disabled: key(yesNo, false, 'Leaves out the line for each request.') }, 'The access log.'),
     fields: key(map('text', anyText, /^[^\0-\x1f\x7f]+$/), {}, 'Fields added to each log line.'),
     hooks: unsupported('warned', 'Mail on errors.', 'remove it, and have a monitoring system read the log'),
@@ -88,13 +80,13 @@ const tls = section(
   });
 });
 
-/** `` or `/x/y/`: where the original wants both slashes, one that is forgotten is added. */
+/** Nothing, or `/x/y`: the slash at the end, which the original wants, may be there. */
 const prefix = {
   ...text,
   type: 'path of a URL',
   schema: text.schema.transform((value, context) => {
     if (value === '' || value === '/') return '';
-    if (/^\/?[\w.~-]+(?:\/[\w.~-]+)*\/?$/.test(value)) return `/${value.replace(/^\/|\/$/g, '')}/`;
+    if (/^\/?[\w.~-]+(?:\/[\w.~-]+)*\/?$/.test(value)) return `/${value.replace(/^\/|\/$/g, '')}`;
     context.addIssue({
       code: 'custom',
       message: `${quote(value)} is no path of a URL`,
@@ -123,15 +115,11 @@ const http = section(
     net: key(oneOf('tcp'), 'tcp', 'The network; `unix` is not supported.'),
     host: key(origin, '', 'The URL by which clients reach the registry, where it differs from its own address.'),
     prefix: key(prefix, '', 'A path before `/v2/`, where a proxy hands on a part of its tree.'),
-    secret: optionalKey(
-      text,
-      'The key that signs the state of uploads in the original. Uploads keep theirs in the storage.',
-      {
-        status: 'warned',
-        instead: 'remove it: the state of uploads is kept in the storage, so nothing needs it',
-        secret: true,
-      },
-    ),
+    secret: optionalKey(text, 'The key that signs the state of uploads in the original.', {
+      status: 'warned',
+      instead: 'remove it: the state of uploads is kept in the storage, so nothing needs it',
+      secret: true,
+    }),
     relativeurls: key(yesNo, false, '`Location` headers are always paths, whatever this says.', { status: 'accepted' }),
     draintimeout: key(
       duration,
@@ -195,7 +183,15 @@ const storage = section(
       },
       'A folder of this machine. The default.',
     ),
-    delete: section({ enabled: key(yesNo, false, 'Lets clients delete manifests and blobs.') }, 'Deletes.'),
+    delete: section(
+      {
+        enabled: key(yesNo, false, 'Lets clients delete manifests and blobs.', {
+          status: 'warned',
+          instead: 'deletes are not served yet',
+        }),
+      },
+      'Deletes.',
+    ),
     redirect: section(
       { disable: key(yesNo, false, 'The filesystem has no URLs to redirect to.', { status: 'accepted' }) },
       'Redirects of pulls to an object store.',
@@ -224,8 +220,17 @@ const storage = section(
             dryrun: key(yesNo, false, 'Only logs what would be removed.'),
           },
           'Abandoned uploads.',
+          { status: 'warned', instead: 'abandoned uploads are not removed yet' },
         ),
-        readonly: section({ enabled: key(yesNo, false, 'Refuses every push and delete.') }, 'Read-only mode.'),
+        readonly: section(
+          {
+            enabled: key(yesNo, false, 'Refuses every push and delete.', {
+              status: 'refused',
+              instead: 'remove it: read-only mode is not served yet',
+            }),
+          },
+          'Read-only mode.',
+        ),
       },
       'Maintenance.',
     ),
@@ -268,7 +273,10 @@ const patterns = list('regular expressions', value => {
 
 const validation = section(
   {
-    disabled: key(yesNo, false, 'Turns the checks of this section off.'),
+    disabled: key(yesNo, false, 'Turns the checks of this section off.', {
+      status: 'warned',
+      instead: 'manifests are checked all the same',
+    }),
     enabled: optionalKey(yesNo, 'The old opposite of validation.disabled.', { status: 'accepted' }),
     manifests: section(
       {
@@ -278,6 +286,7 @@ const validation = section(
             deny: key(patterns, [], 'Exceptions to those.'),
           },
           'Foreign layers.',
+          { status: 'warned', instead: 'URLs in manifests are not checked yet, and never fetched' },
         ),
         indexes: section(
           {
@@ -299,6 +308,7 @@ const validation = section(
             ),
           },
           'Indexes.',
+          { status: 'warned', instead: 'every image that an index names must be there' },
         ),
       },
       'Manifests.',

@@ -95,6 +95,7 @@ log: {fields: {service: registry}}
 storage:
   cache: {blobdescriptor: inmemory}
   filesystem: {rootdirectory: /var/lib/docker-registry}
+  delete: {enabled: true}
 http:
   addr: :5000
   headers:
@@ -104,7 +105,7 @@ auth:
 health:
   storagedriver: {enabled: true, interval: 10s, threshold: 3}
 `);
-    assert.deepEqual(said(rest), []);
+    assert.deepEqual(said(rest), ['config.yml:6:12: storage.delete.enabled has no effect; deletes are not served yet']);
     assert.equal(config!.version, '0.1');
     assert.deepEqual(config!.log.fields, { service: 'registry' });
     assert.equal(config!.storage.filesystem.rootdirectory, '/var/lib/docker-registry');
@@ -133,9 +134,9 @@ health:
 
   test('YAML in all its dress', () => {
     const { config, problems } = inspectFile(`\uFEFFversion: "0.1"
-x: &defaults {enabled: on}
+health: {storagedriver: {<<: &quiet {enabled: off}, threshold: 5}}
 storage:
-  maintenance: {uploadpurging: {<<: *defaults, dryrun: Yes}}
+  redirect: {disable: Yes}
   delete:
   cache: ~
 log:
@@ -143,7 +144,8 @@ log:
   fields: {id: 007, empty: }
 `);
     assert.deepEqual(problems, []);
-    assert.equal(config!.storage.maintenance.uploadpurging.dryrun, true);
+    assert.equal(config!.storage.redirect.disable, true);
+    assert.deepEqual(config!.health.storagedriver, { enabled: false, interval: 10_000, threshold: 5 });
     assert.equal(config!.log.level, 'debug');
     assert.deepEqual(config!.log.fields, { id: '007', empty: '' });
   });
@@ -242,6 +244,10 @@ describe('what is not supported', () => {
       'REGISTRY_PROXY_REMOTEURL: proxy is not supported; remove it: pull-through is not served',
     ],
     [
+      { REGISTRY_STORAGE_MAINTENANCE_READONLY_ENABLED: 'true' },
+      'REGISTRY_STORAGE_MAINTENANCE_READONLY_ENABLED: storage.maintenance.readonly.enabled is not supported; remove it: read-only mode is not served yet',
+    ],
+    [
       { REGISTRY_HTTP_TLS_CLIENTCAS_0: '/ca.pem' },
       'REGISTRY_HTTP_TLS_CLIENTCAS_0: http.tls.clientcas is not supported; remove it, and let users log in with passwords',
     ],
@@ -291,6 +297,15 @@ storage: {filesystem: {maxthreads: 200}}
       'REGISTRY_REDIS_ADDR: redis has no effect; remove it: nothing needs it',
     ]);
     assert.ok(found.config);
+  });
+
+  test('warns of a section once, and still looks into it', () => {
+    const found = inspectFile('storage: {maintenance: {uploadpurging: {age: 1x, agee: 1h}}}\n');
+    assert.deepEqual(said(found).sort(), [
+      'config.yml:1:25: storage.maintenance.uploadpurging has no effect; abandoned uploads are not removed yet',
+      'config.yml:1:41: storage.maintenance.uploadpurging.age "1x" is not a duration; write a number with a unit (h, m, s, ms), such as 168h, 1h30m or 30s',
+      'config.yml:1:50: storage.maintenance.uploadpurging.agee is no known key and is ignored; did you mean storage.maintenance.uploadpurging.age?',
+    ]);
   });
 
   test('is no trouble where it is switched off', () => {
@@ -389,7 +404,7 @@ describe('bad values', () => {
   for (const [text, message] of cases)
     test(text, () => {
       const found = inspectFile(text);
-      const all = said(found);
+      const all = said({ ...found, warnings: [] });
       assert.equal(all.length, 1, all.join('\n'));
       assert.ok(all[0]!.startsWith(message), all[0]);
       assert.ok(!all[0]!.includes('hunter2'));
@@ -432,6 +447,14 @@ describe('a file that cannot be used', () => {
       /is a folder; name the file; docker makes/,
     );
   });
+});
+
+test('values in all the forms that mean the same', () => {
+  const prefix = (value: string) => inspectFile(`http: {prefix: "${value}"}`).config?.http.prefix;
+  assert.deepEqual(['', '/', '/a/b/', '/a/b', 'a', 'a/'].map(prefix), ['', '', '/a/b', '/a/b', '/a', '/a']);
+  const { config } = inspectFile('http: {headers: {A: b, C: [d, e]}, tls: {ciphersuites: TLS_AES_128_GCM_SHA256}}');
+  assert.deepEqual(config!.http.headers, { A: ['b'], C: ['d', 'e'] });
+  assert.deepEqual(config!.http.tls.ciphersuites, ['TLS_AES_128_GCM_SHA256']);
 });
 
 test('REGISTRY_CONFIGURATION_PATH names the file, and an argument wins over it', () => {

