@@ -2,10 +2,12 @@ import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { OperatorError } from '../errors.js';
 import { config } from './config.js';
+import { initCerts } from './init-certs.js';
+import { trust } from './trust.js';
 import { user } from './user.js';
 
 /** The command table: each entry adds one command, and lives in the file of its name. */
-const COMMANDS: ReadonlyArray<(program: Command) => void> = [user, config];
+const COMMANDS: ReadonlyArray<(program: Command) => void> = [initCerts, user, trust, config];
 
 /** Exit codes: 0 done, 1 failed for a reason that one line explains, 2 the command line was wrong. */
 export async function main(args: readonly string[]): Promise<void> {

@@ -19,7 +19,7 @@ import { finishPending, hasPending, keepCopies, makeFolder, pairFiles, writePair
 import { certificateWarnings, exposedKey, type KeyPair, parseCertificates, readKeyPair, readPem } from './inspect.js';
 import { describeKey, generateKey, KEY_KINDS, type KeyKind } from './keys.js';
 import { covers, unique } from './names.js';
-import { certificateFields, type NameConstraints, notAfter } from './x509.js';
+import { certificateFields, type NameConstraints, notAfter, notBefore } from './x509.js';
 
 /** What the folder `certs/` shall hold. Names are canonical (`parseIp`, `parseDns`). */
 export interface CertificateOptions {
@@ -302,6 +302,8 @@ function anchorOf(leaf: X509Certificate, path: string, authority: X509Certificat
 export async function readTrustAnchor(
   certificate: string,
 ): Promise<{ names: readonly string[]; path: string; fingerprint: string }> {
+  if (!(await exists(certificate)))
+    throw new OperatorError(`${certificate} does not exist`, { fix: 'make it first: registry-secure init-certs' });
   const [leaf] = parseCertificates(certificate, await readPem(certificate));
   const ca = join(dirname(certificate), 'ca.crt');
   const authority = (await exists(ca)) ? parseCertificates(ca, await readPem(ca))[0] : undefined;
@@ -335,13 +337,22 @@ async function warnings(wish: CertificateOptions, folder: Folder, plan: Plan, do
     found.push(
       `${domain.certificate} does not cover ${plan.missing.join(', ')} and was not made by our authority, so it is served as it is; to replace it: registry-secure init-certs --force (copies are kept)`,
     );
+  const [leaf] = folder.server!.chain;
   const kind = describeKey(folder.server!.key);
+  if (done.server === 'reused' && wish.days !== undefined && wish.days !== daysOf(leaf))
+    found.push(
+      `${domain.certificate} stays valid for ${daysOf(leaf)} days; to issue it anew for ${wish.days}: add --force`,
+    );
   if (done.server === 'reused' && wish.keyKind && kind !== wish.keyKind)
     found.push(`${domain.key} stays ${kind}; to replace it by ${wish.keyKind}: add --force`);
   if (done.authority === 'reused' && wish.nameConstraints === false && folder.authority)
     if (certificateFields(folder.authority).nameConstraints)
       found.push(`${ca.certificate} keeps its name constraints: they can only be left out when an authority is made`);
   return found;
+}
+
+function daysOf(certificate: X509Certificate): number {
+  return Math.round((notAfter(certificate).getTime() - notBefore(certificate).getTime()) / 86_400_000);
 }
 
 async function checkWritable(dir: string): Promise<void> {

@@ -105,12 +105,10 @@ function readOr(path: string, otherwise: string): string {
  */
 export function advertisedHost(names: readonly string[], machine: Machine): string {
   const forOthers = names.filter(name => !name.startsWith('*.') && !isLoopback(name));
-  const present = (name: string) => machine.names.includes(name);
-  const lost = (name: string) => isIP(name) !== 0 && isPrivateAddress(name) && !machine.container && !present(name);
-  const still = forOthers.filter(name => !lost(name));
   // A bare host name is known to few, an address works for all.
-  const bare = (name: string) => isIP(name) === 0 && !name.includes('.') && present(name);
-  return still.find(name => !bare(name)) ?? still[0] ?? forOthers[0] ?? 'localhost';
+  const first = forOthers.find(name => isIP(name) !== 0 || name.includes('.')) ?? forOthers[0] ?? 'localhost';
+  if (machine.container || isIP(first) === 0 || !isPrivateAddress(first) || machine.names.includes(first)) return first;
+  return forOthers.find(name => isIP(name) !== 0 && machine.names.includes(name)) ?? first;
 }
 
 /** What to tell an operator whose certificate is good for this machine alone, as a fresh one in a container is. */

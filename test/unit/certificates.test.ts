@@ -279,9 +279,10 @@ test('without name constraints any name will do', async () => {
 
 test('what cannot be done to an authority that is there is said', async () => {
   await ensure();
-  const { warnings } = await ensure({ nameConstraints: false, keyKind: 'ec-p384' });
+  const { warnings } = await ensure({ nameConstraints: false, keyKind: 'ec-p384', days: 30 });
   assert.match(warnings.join('\n'), /keeps its name constraints/);
   assert.match(warnings.join('\n'), /stays ec-p256.*--force/);
+  assert.match(warnings.join('\n'), /stays valid for 397 days.*--force/);
 });
 
 test('half a pair, a missing or a foreign key: an error that names the file, and nothing changed', async () => {

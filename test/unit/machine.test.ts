@@ -52,6 +52,7 @@ test('the host to advertise is the first name that others can use', () => {
   assert.equal(of('reg.example.com', '192.168.0.12'), 'reg.example.com');
   assert.equal(of('203.0.113.9', '192.168.0.12'), '203.0.113.9', 'a public address may be forwarded to us');
   assert.equal(of('192.168.0.99', '192.168.0.12'), '192.168.0.12', 'an address that the machine lost');
+  assert.equal(of('192.168.0.99', 'reg.example.com'), '192.168.0.99', 'a name is no address that it has');
   assert.equal(of('192.168.0.99', 'localhost'), '192.168.0.99', 'still better than localhost');
   assert.equal(of('box', '192.168.0.12'), '192.168.0.12', 'a bare host name is known to few');
   assert.equal(of('box', 'localhost'), 'box');

@@ -1,0 +1,56 @@
+import { join } from 'node:path';
+import type { Command } from 'commander';
+import { loadConfig } from '../config/load.js';
+import { parseAddress } from '../config/values.js';
+import { readTrustAnchor } from '../pki/certificates.js';
+import { advertisedHost, thisMachine } from '../pki/machine.js';
+import { covers, imageHost, parseImageHost } from '../pki/names.js';
+import { renderTrust, TRUST_CLIENTS, trustInstructions } from '../pki/trust.js';
+import { collect, dirOption } from './options.js';
+
+interface Options {
+  readonly dir: string;
+  readonly host?: string;
+  readonly client?: readonly string[];
+  readonly json?: true;
+}
+
+export function trust(program: Command): void {
+  program
+    .command('trust')
+    .summary('print how clients come to trust the registry')
+    .description(
+      `Prints the commands by which each kind of client trusts the registry. Kinds: ${TRUST_CLIENTS.map(({ name }) => name).join(', ')}.`,
+    )
+    .addOption(dirOption())
+    .option('--host <host[:port]>', 'the registry as image references name it (default: from its certificate)')
+    .option('--client <kind>', 'only this kind of client; repeat it for more', collect)
+    .option('--json', 'print the instructions as JSON')
+    .action((options: Options) => run(options));
+}
+
+async function run(options: Options): Promise<void> {
+  const { config } = loadConfig({ dir: options.dir, standardFiles: false, env: process.env });
+  const anchor = await readTrustAnchor(config.http.tls.certificate ?? join(options.dir, 'certs', 'domain.crt'));
+  const host =
+    options.host ?? imageHost(advertisedHost(anchor.names, thisMachine()), parseAddress(config.http.addr).port);
+  const instructions = trustInstructions({ host, caFile: anchor.path, clients: options.client });
+  const { fingerprint } = anchor;
+  if (!covers(anchor.names, parseImageHost(host).host))
+    process.stderr.write(
+      `registry-secure: warning: the certificate is not good for ${host}, only for ${anchor.names.join(', ')}\n`,
+    );
+  if (options.json) {
+    process.stdout.write(`${JSON.stringify({ ...instructions, fingerprint }, null, 2)}\n`);
+    return;
+  }
+  process.stdout.write(
+    [
+      `# The registry is ${instructions.host}. Clients trust it by ${anchor.path}`,
+      `# SHA-256 ${fingerprint}`,
+      '# On another machine: copy that file there first, and give the path that it has there.',
+      '',
+      renderTrust(instructions),
+    ].join('\n'),
+  );
+}
