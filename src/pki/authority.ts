@@ -27,7 +27,7 @@ const DAY = 24 * HOUR;
 export const DEFAULT_DAYS = 397;
 export const DEFAULT_CA_DAYS = 3650;
 /** Apple's systems refuse a server certificate that is valid for longer, from a private authority too. */
-export const MOST_DAYS = 825;
+const MOST_DAYS = 825;
 
 /** From one hour ago, for clients whose clock is slow, and exactly so many days long. */
 function validity(days: number, now: Date): { notBefore: Date; notAfter: Date } {

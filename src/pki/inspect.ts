@@ -110,7 +110,7 @@ export function parseCertificates(path: string, pem: Buffer): [X509Certificate, 
 }
 
 /** @throws OperatorError when there is no private key in it, or an encrypted one. */
-export function parsePrivateKey(path: string, pem: Buffer): KeyObject {
+function parsePrivateKey(path: string, pem: Buffer): KeyObject {
   const text = pem.toString('latin1');
   if (text.includes('ENCRYPTED'))
     throw new OperatorError(`${path} is encrypted by a passphrase, which is not supported`, {

@@ -118,7 +118,7 @@ export function ipFromBytes(bytes: Uint8Array): string | undefined {
 }
 
 /** A host as it stands before `:PORT` in URLs and image references: IPv6 gets its brackets. */
-export function bracketed(host: string): string {
+function bracketed(host: string): string {
   return isIP(host) === 6 ? `[${host}]` : host;
 }
 

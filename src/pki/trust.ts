@@ -136,7 +136,7 @@ const CLIENTS: readonly TrustClient[] = [
 export const TRUST_CLIENTS: ReadonlyArray<{ readonly name: string; readonly title: string }> = CLIENTS;
 
 /** What to do on one kind of client. Commands are complete: pasted into a shell, they do it. */
-export interface ClientInstructions {
+interface ClientInstructions {
   readonly client: string;
   readonly title: string;
   readonly system: System;
