@@ -133,37 +133,32 @@ class Loader {
   /** Takes out of the draft what the schema does not hold, so that what is left can be parsed strictly. */
   private prune(section: Node, values: RawMap): void {
     for (const [name, value] of Object.entries(values)) {
-      const path = section.path ? `${section.path}.${name}` : name;
+      const place = [...(section.path ? section.path.split('.') : []), name];
       const node = section.children.get(name);
-      if (!node) {
-        this.unknown(section, path);
-        continue;
-      }
-      if ((node.status === 'refused' || node.status === 'warned') && (section.choice || !isUsual(node, value)))
+      if (!node) this.unknown(section, place.join('.'));
+      else if ((node.status === 'refused' || node.status === 'warned') && (section.choice || !isUsual(node, value)))
         this.unsupported(node);
-      if (node.shape === 'opaque') this.draft.remove(path.split('.'));
-      else if (isBlank(value)) {
-        if (node.shape === 'section') values[name] = {};
-        else this.draft.remove(path.split('.'));
-      } else if (node.shape === 'section') {
-        if (typeof value === 'object' && !Array.isArray(value)) this.prune(node, value);
-        else {
-          this.problem(path, `expects further keys: ${[...node.children.keys()].join(', ')}`);
-          this.draft.remove(path.split('.'));
-        }
+      const blank = isBlank(value);
+      if (!node || node.shape === 'opaque' || (blank && node.shape !== 'section')) this.draft.remove(place);
+      else if (node.shape !== 'section') continue;
+      else if (blank) values[name] = {};
+      else if (typeof value === 'object' && !Array.isArray(value)) this.prune(node, value);
+      else {
+        this.problem(node.path, `expects further keys: ${[...node.children.keys()].join(', ')}`);
+        this.draft.remove(place);
       }
     }
   }
 
   private unknown(section: Node, path: string): void {
+    const candidates = section.choice ? [...section.children.values()] : NODES;
     const known = nearest(
       path,
-      NODES.map(node => node.path),
+      candidates.map(node => node.path),
     );
     const hint = known && `did you mean ${known}?`;
     if (section.choice) this.problem(path, `is no known ${section.choice}`, hint);
     else this.warn(path, `is no known key and is ignored${hint ? `; ${hint}` : ''}`);
-    this.draft.remove(path.split('.'));
   }
 
   private unsupported(node: Node): void {

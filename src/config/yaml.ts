@@ -21,14 +21,13 @@ export function parseYaml(source: string): Parsed {
     const { line, col } = counter.linePos(offset);
     return `${line}:${col}`;
   };
-  const text = source.replace(/^\uFEFF/, '');
-  const options = {
+  const document = parseDocument(source.replace(/^\uFEFF/, ''), {
     schema: 'failsafe',
-    customTags: ['merge' as const],
+    customTags: ['merge'],
     lineCounter: counter,
     prettyErrors: false,
-  } as const;
-  const document = parseDocument(text, { ...options, customTags: [...options.customTags] });
+    logLevel: 'error',
+  });
   const [error] = document.errors;
   if (error) {
     const [what, fix] = explain(error.code);

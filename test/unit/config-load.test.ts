@@ -317,6 +317,11 @@ health: {file: []}
     assert.deepEqual(said(found), []);
   });
 
+  test('an unknown key is left out, however odd its name', () => {
+    for (const name of ['a.b', '"http.addr"', '""', '__proto__', 'constructor', '"a b"', '? [x]\n'])
+      assert.match(said(inspectFile(`${name}: 1\n`)).join('|'), /^config\.yml:.*is no known key[^|]*$/, name);
+  });
+
   test('an unknown key warns and is left out', () => {
     const found = inspectFile('http: {adr: ":1", tls: {certficate: /a}}\nfoo: 1\nlogs: {}\n');
     assert.deepEqual(said(found), [
