@@ -55,18 +55,8 @@ export async function removeUser(file: string, name: string): Promise<readonly s
   });
 }
 
-/**
- * The first user of a registry, with a password made up of about 99 random bits where none is given.
- * @returns the password, to be shown once.
- * @throws OperatorError as `addUser`.
- */
-export async function createInitialUser(file: string, name: string, password = randomPassword()): Promise<string> {
-  await addUser(file, name, password);
-  return password;
-}
-
-/** Four groups of five, without the characters that are taken for one another. */
-function randomPassword(): string {
+/** About 99 random bits in four groups of five, without the characters that are taken for one another. */
+export function randomPassword(): string {
   const alphabet = 'abcdefghijkmnpqrstuvwxyz23456789';
   const groups = Array.from({ length: 4 }, () =>
     Array.from({ length: 5 }, () => alphabet[randomInt(alphabet.length)]).join(''),

@@ -3,11 +3,13 @@ import { Command, CommanderError } from 'commander';
 import { OperatorError } from '../errors.js';
 import { config } from './config.js';
 import { initCerts } from './init-certs.js';
+import { serve } from './serve.js';
 import { trust } from './trust.js';
+import { up } from './up.js';
 import { user } from './user.js';
 
 /** The command table: each entry adds one command, and lives in the file of its name. */
-const COMMANDS: ReadonlyArray<(program: Command) => void> = [initCerts, user, trust, config];
+const COMMANDS: ReadonlyArray<(program: Command) => void> = [up, serve, initCerts, user, trust, config];
 
 /** Exit codes: 0 done, 1 failed for a reason that one line explains, 2 the command line was wrong. */
 export async function main(args: readonly string[]): Promise<void> {

@@ -1,0 +1,66 @@
+import type { Command } from 'commander';
+import { type Loaded, loadConfig } from '../config/load.js';
+import { thisMachine } from '../pki/machine.js';
+import { environmentNames, unique } from '../pki/names.js';
+import { type RunningServer, serve as startServer } from '../server/serve.js';
+import { addConfigFlags, flagsFrom } from './config-flags.js';
+import { dirOption, nameOptions } from './options.js';
+
+interface Options {
+  readonly dir: string;
+  readonly ip?: readonly string[];
+  readonly dns?: readonly string[];
+}
+
+/** `registry-secure serve [config.yml]`: serves what a file, the REGISTRY_* variables and flags say. */
+export function serve(program: Command): void {
+  const command = program
+    .command('serve')
+    .summary('serve the registry as configured')
+    .description(
+      'Serves the registry. The configuration is a file in the format of registry:2, its REGISTRY_* variables, and these flags; without any of them it makes its own certificates and first user, as up does.',
+    )
+    .argument('[config]', 'the configuration file')
+    .addOption(dirOption());
+  for (const option of nameOptions()) command.addOption(option);
+  addConfigFlags(command).action(async (file: string | undefined) => {
+    const options = command.opts<Options>();
+    await untilStopped(await start(loadFor(command, { file }), options));
+  });
+}
+
+/** The configuration of a command that has the configuration's flags. */
+export function loadFor(command: Command, more: { file?: string | undefined; standardFiles?: false }): Loaded {
+  const options = command.opts<Options>();
+  return loadConfig({
+    dir: options.dir,
+    dirGiven: command.getOptionValueSource('dir') === 'cli',
+    ...more,
+    env: process.env,
+    flags: flagsFrom(options),
+  });
+}
+
+export async function start(
+  { config, warnings }: Loaded,
+  options: Options & { firstUser?: { name?: string | undefined; password?: string | undefined } },
+): Promise<RunningServer> {
+  return startServer({
+    dir: options.dir,
+    config,
+    warnings,
+    names: unique([...(options.ip ?? []), ...(options.dns ?? []), ...environmentNames()]),
+    machine: thisMachine(),
+    terminal: process.stdout.isTTY,
+    ...(options.firstUser && { firstUser: options.firstUser }),
+  });
+}
+
+/** Serves until SIGTERM or Ctrl-C, then drains. A second signal ends it at once. */
+export async function untilStopped(server: RunningServer): Promise<void> {
+  await new Promise<void>(resolve => {
+    for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => resolve());
+  });
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => process.exit(1));
+  await server.stop();
+}

@@ -1,0 +1,86 @@
+import type { Command } from 'commander';
+import { advertisedHost, thisMachine } from '../pki/machine.js';
+import { environmentNames, imageHost } from '../pki/names.js';
+import { quoted, renderTrust, trustInstructions } from '../pki/trust.js';
+import type { RunningServer } from '../server/serve.js';
+import { addConfigFlags } from './config-flags.js';
+import { dirOption, nameOptions } from './options.js';
+import { readPassword } from './password.js';
+import { loadFor, start, untilStopped } from './serve.js';
+
+interface Options {
+  readonly dir: string;
+  readonly ip?: readonly string[];
+  readonly dns?: readonly string[];
+  readonly user?: string;
+  readonly passwordStdin?: boolean;
+}
+
+/** `registry-secure up`: from nothing to a registry that clients can trust and log in to. */
+export function up(program: Command): void {
+  const command = program
+    .command('up')
+    .summary('make what is missing, serve, and say how clients get in')
+    .description(
+      'Makes the certificates, the first user and the data folder where they are missing, reuses what is there, serves, and prints how clients trust the registry and log in.',
+    )
+    .addOption(dirOption())
+    .option('--user <name>', 'the first user (default: admin)')
+    .option('--password-stdin', "read the first user's password from standard input, instead of making one up");
+  for (const option of nameOptions()) command.addOption(option);
+  addConfigFlags(command).action(async () => {
+    const options = command.opts<Options>();
+    const password = options.passwordStdin ? await readPassword(options, []) : undefined;
+    // A file that some package has put into /etc is not what somebody means who asks for a registry here.
+    const loaded = loadFor(command, { standardFiles: false });
+    const server = await start(loaded, { ...options, firstUser: { name: options.user, password } });
+    process.stdout.write(story(server, options));
+    await untilStopped(server);
+  });
+}
+
+/** What the operator needs to know now, in the order in which it is needed. */
+function story(server: RunningServer, options: Options): string {
+  const { pair, certificates, users, data } = server;
+  // What the operator names is how clients reach it, whatever this machine's interfaces say.
+  const [named] = [...(options.ip ?? []), ...(options.dns ?? []), ...environmentNames()];
+  const host = imageHost(named ?? advertisedHost(pair?.names ?? [], thisMachine()), server.port);
+  const lines = [`Registry      ${pair ? 'https' : 'http'}://${host}/`];
+  if (pair) {
+    const how = certificates?.server.action ?? 'yours';
+    lines.push(
+      `Certificate   ${pair.path} (${how}), until ${pair.notAfter.toISOString().slice(0, 10)}`,
+      `  good for    ${pair.names.join(', ')}`,
+    );
+  }
+  if (certificates?.authority)
+    lines.push(
+      `Authority     ${certificates.authority.certificate} (${certificates.authority.action}), until ${certificates.authority.notAfter.toISOString().slice(0, 10)}`,
+    );
+  if (certificates?.anchor) lines.push(`  SHA-256     ${certificates.anchor.fingerprint}`);
+  lines.push(`Data          ${data}`);
+  if (users) lines.push(`Users         ${users.file} (${users.action})`);
+  if (users?.action === 'created') {
+    if (users.password !== undefined)
+      lines.push(`  user        ${users.name}`, `  password    ${users.password}   (shown only now)`);
+    else if (users.passwordFile)
+      lines.push(`  password    of ${users.name}: in ${users.passwordFile}; remove the file after use`);
+    else lines.push(`  user        ${users.name}`);
+  } else if (users && options.user !== undefined)
+    lines.push(
+      `  user        ${options.user} was not added, since there are users: registry-secure user add ${quoted(options.user)}`,
+    );
+  if (certificates?.anchor) {
+    const clients = ['docker', 'docker-desktop-macos'];
+    const instructions = trustInstructions({ host, caFile: certificates.anchor.path, clients });
+    lines.push(
+      '',
+      'Once on each client (other kinds: registry-secure trust):',
+      '',
+      renderTrust(instructions).trimEnd(),
+    );
+  }
+  const user = users?.action === 'created' ? users.name : (options.user ?? 'NAME');
+  lines.push('', 'Then:', '', users ? `docker login -u ${quoted(user)} ${host}` : `docker push ${host}/NAME:TAG`, '');
+  return `${lines.join('\n')}\n`;
+}

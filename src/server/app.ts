@@ -1,0 +1,57 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import express, { type Express } from 'express';
+import type { Identity } from '../auth/identity.js';
+import { RegistryError } from '../errors.js';
+import type { Registry } from '../registry/registry.js';
+
+export interface AppOptions {
+  readonly registry: Registry;
+  /** What stands before `/v2`: empty, or a path without a slash at its end. */
+  readonly prefix: string;
+  /** Sent with every response (`http.headers`). */
+  readonly headers: Readonly<Record<string, readonly string[]>>;
+  readonly healthy: () => boolean;
+  readonly onIdentity: (request: IncomingMessage, identity: Identity) => void;
+}
+
+/** The application: the registry below /v2, and beside it what needs no login. */
+export function createApp({ registry, prefix, headers, healthy, onIdentity }: AppOptions): Express {
+  const app = express();
+  app.disable('x-powered-by').disable('etag').enable('case sensitive routing').enable('strict routing');
+  app.use((request, response, next) => {
+    for (const [name, values] of Object.entries(headers)) response.setHeader(name, [...values]);
+    // The raw target: nothing has decoded or collapsed it.
+    if (!isBelow(request.url, `${prefix}/v2`)) return next();
+    return registry(request, response, identity => onIdentity(request, identity));
+  });
+  app.get('/', (_request, response) => {
+    text(response, 200, 'This is a container registry. Log in: docker login HOST. Its API is at /v2/.\n');
+  });
+  app.get('/healthz', (_request, response) => {
+    const ok = healthy();
+    json(response, ok ? 200 : 503, { status: ok ? 'ok' : 'the storage does not answer' });
+  });
+  app.use((request, response) => {
+    const known = request.path === '/' || request.path === '/healthz';
+    json(response, known ? 405 : 404, new RegistryError('UNSUPPORTED', { message: 'no such endpoint' }));
+  });
+  return app;
+}
+
+function isBelow(target: string, path: string): boolean {
+  if (!target.startsWith(path)) return false;
+  const next = target[path.length];
+  return next === undefined || next === '/' || next === '?';
+}
+
+// Not by Express's own `send`, which adds a charset and an ETag.
+function json(response: ServerResponse, status: number, value: unknown): void {
+  const body = Buffer.from(JSON.stringify(value));
+  response.writeHead(status, { 'Content-Type': 'application/json', 'Content-Length': body.length }).end(body);
+}
+
+function text(response: ServerResponse, status: number, value: string): void {
+  const body = Buffer.from(value);
+  const headers = { 'Content-Type': 'text/plain; charset=utf-8', 'Content-Length': body.length };
+  response.writeHead(status, headers).end(body);
+}

@@ -1,0 +1,201 @@
+import type { IncomingMessage } from 'node:http';
+import { isIP } from 'node:net';
+import { join } from 'node:path';
+import { Authenticator } from '../auth/authenticate.js';
+import { HtpasswdCredentials } from '../auth/credentials.js';
+import { createPolicy } from '../auth/policy.js';
+import type { Config } from '../config/schema.js';
+import { parseAddress } from '../config/values.js';
+import { type Certificates, ensureCertificates } from '../pki/certificates.js';
+import { loadServerPair, type ServerPair } from '../pki/inspect.js';
+import { type Machine, namesHint } from '../pki/machine.js';
+import { createRegistry } from '../registry/registry.js';
+import { FilesystemDriver } from '../storage/filesystem.js';
+import { Store } from '../store/store.js';
+import { createApp } from './app.js';
+import { watchHealth } from './health.js';
+import { createListener, type Handler, type Listener } from './listener.js';
+import { createAccessLog, createLogger, requestId } from './log.js';
+import { ensureUsers, type Users } from './users.js';
+import { watchFiles } from './watch.js';
+
+/** distribution-spec asks for at least 4 MiB. */
+const LARGEST_MANIFEST = 4 * 1024 * 1024;
+
+export interface ServeOptions {
+  /** The folder that holds `certs/`, `auth/` and `data/`. */
+  readonly dir: string;
+  readonly config: Config;
+  /** Names that the operator gave for the certificate of our own authority. */
+  readonly names: readonly string[];
+  readonly machine: Machine;
+  /** Of the configuration, for the log. */
+  readonly warnings: readonly string[];
+  readonly firstUser?: { readonly name?: string | undefined; readonly password?: string | undefined };
+  /** Whether standard output is a terminal, on which a new password may be shown. */
+  readonly terminal: boolean;
+}
+
+export interface RunningServer {
+  readonly host: string;
+  readonly port: number;
+  /** The folder of our own authority; undefined where the operator brought a certificate, and over plain HTTP. */
+  readonly certificates: Certificates | undefined;
+  /** The certificate that is served at the start; undefined over plain HTTP. */
+  readonly pair: (ServerPair & { readonly path: string }) | undefined;
+  /** Undefined where the registry is open to everybody. */
+  readonly users: Users | undefined;
+  readonly data: string;
+  /** Drains: no new connections, running transfers finish in the time that the configuration gives them. */
+  stop(): Promise<void>;
+}
+
+/**
+ * The composition root: configuration → keys and port → storage → store → users → application → listener.
+ * @throws OperatorError for whatever keeps the registry from being served as configured
+ */
+export async function serve(options: ServeOptions): Promise<RunningServer> {
+  const { config } = options;
+  const log = createLogger({ level: config.log.level, formatter: config.log.formatter, fields: config.log.fields });
+  const closers: Array<() => unknown> = [() => log.close()];
+  const close = async () => {
+    for (const closer of closers.reverse()) await closer();
+  };
+  // To be called before the files are read for the first time: then no change can fall in between.
+  const watch = (files: readonly string[], what: string, reload: () => Promise<void>) => {
+    const watcher = watchFiles(files, reload, { what, log });
+    closers.push(() => watcher.close());
+  };
+  try {
+    for (const warning of options.warnings) log.warn(warning);
+    const address = parseAddress(config.http.addr);
+    const { certificates, files } = await prepareCertificates(options, address.host);
+    let listener: Listener | undefined;
+    if (files)
+      watch([files.certificate, files.key], 'certificate', async () => {
+        const next = await loadServerPair(files);
+        if (!listener) throw new Error('not listening yet');
+        listener.setCertificate(next);
+        for (const warning of next.warnings) log.warn(warning);
+      });
+    const pair = files && { ...(await loadServerPair(files)), path: files.certificate };
+    for (const warning of [...(certificates?.warnings ?? []), ...(pair?.warnings ?? [])]) log.warn(warning);
+    const hint = certificates && namesHint(certificates.server.names, options.machine);
+    if (hint) log.warn(hint);
+    if (!files)
+      log.warn(
+        'serving plain HTTP: passwords and images can be read on the way; put TLS in front, or listen on loopback only',
+      );
+
+    const principals = new WeakMap<IncomingMessage, string>();
+    const access = config.log.accesslog.disabled
+      ? undefined
+      : createAccessLog({
+          formatter: config.log.formatter,
+          fields: config.log.fields,
+          principal: request => principals.get(request),
+        });
+    if (access) closers.push(() => access.close());
+    // The port is taken before the storage is opened, so that a second start by mistake touches nothing.
+    let app: Handler = (_request, response) => void response.writeHead(503, { 'Retry-After': '1' }).end();
+    const server = createListener({
+      tls: pair
+        ? { ...pair, minimumVersion: config.http.tls.minimumtls, ciphers: config.http.tls.ciphersuites }
+        : 'plain',
+      log,
+      handler: (request, response) => {
+        const id = requestId(request);
+        response.setHeader('X-Request-Id', id);
+        access?.follow(request, response, id);
+        app(request, response);
+      },
+    });
+    const { port } = await server.listen(address);
+    listener = server;
+    closers.push(() => server.drain(0));
+
+    const data = config.storage.filesystem.rootdirectory;
+    const driver = new FilesystemDriver({ root: data, onFault: message => log.error(message) });
+    await driver.open();
+    closers.push(() => driver.close());
+    const health = watchHealth(driver, log, config.health.storagedriver);
+    closers.push(() => health.close());
+
+    const users = await prepareUsers(options);
+    let source: HtpasswdCredentials | undefined;
+    if (users) {
+      watch([users.file], 'htpasswd file', async () => {
+        if (!source) throw new Error('not read yet');
+        await source.reload();
+        for (const warning of source.warnings) log.warn(warning);
+      });
+      source = await HtpasswdCredentials.open(users.file);
+      for (const warning of source.warnings) log.warn(warning);
+    }
+    if (!source) log.warn('the registry is open (auth.none): everybody who reaches it may pull and push');
+    const authenticator = new Authenticator(source ? { realm: config.auth.htpasswd!.realm, source } : 'open');
+
+    const prefix = config.http.prefix.replace(/\/$/, '');
+    const registry = createRegistry({
+      store: new Store(driver, { largestManifest: LARGEST_MANIFEST }),
+      limits: {
+        manifestBytes: LARGEST_MANIFEST,
+        catalogEntries: config.catalog.maxentries,
+        tagEntries: config.tags.maxtags,
+      },
+      prefix,
+      authenticate: request => authenticator.authenticate(request),
+      authorise: createPolicy({ open: !source }),
+      onFault: (error, request) => log.error('a request failed', { method: request.method, path: request.url, error }),
+    });
+    app = createApp({
+      registry,
+      prefix,
+      headers: config.http.headers,
+      healthy: () => health.healthy,
+      onIdentity: (request, identity) => {
+        if (identity.kind === 'user') principals.set(request, identity.name);
+      },
+    });
+
+    log.info('listening', { addr: config.http.addr, port, tls: pair !== undefined, data });
+    return {
+      host: address.host,
+      port,
+      certificates,
+      pair,
+      users,
+      data,
+      stop: async () => {
+        const timeout = config.http.draintimeout;
+        log.info('stopping: running transfers may finish', { timeout_ms: timeout });
+        const { aborted } = await server.drain(timeout);
+        if (aborted > 0) log.warn('cut off transfers that took too long', { aborted });
+        await close();
+      },
+    };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+/** Whose certificate is served: the operator's, or one of our own authority in `certs/`; none over plain HTTP. */
+async function prepareCertificates({ config, dir, names, machine }: ServeOptions, host: string) {
+  if (config.http.insecureplainhttp) return { certificates: undefined, files: undefined };
+  const { certificate, key } = config.http.tls;
+  if (certificate !== undefined && key !== undefined) return { certificates: undefined, files: { certificate, key } };
+  // An address that we are told to listen on is one that clients use; 0.0.0.0 and [::] are none.
+  const own = isIP(host) === 0 || /^[0.:]*$/.test(host) ? [] : [host];
+  const certificates = await ensureCertificates({
+    dir: join(dir, 'certs'),
+    names,
+    machineNames: [...own, ...machine.names],
+  });
+  return { certificates, files: certificates.server };
+}
+
+async function prepareUsers({ config, firstUser, terminal }: ServeOptions): Promise<Users | undefined> {
+  const file = config.auth.htpasswd?.path;
+  return file === undefined ? undefined : ensureUsers({ file, terminal, ...firstUser });
+}
