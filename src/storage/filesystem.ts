@@ -1,19 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { constants } from 'node:fs';
-import {
-  access,
-  copyFile,
-  type FileHandle,
-  link,
-  mkdir,
-  open,
-  readdir,
-  rename,
-  rmdir,
-  stat,
-  unlink,
-  utimes,
-} from 'node:fs/promises';
+import { access, copyFile, type FileHandle, link, open, readdir, rename, stat, unlink, utimes } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import type { Readable } from 'node:stream';
 import { systemCode } from '../errors.js';
@@ -22,6 +9,7 @@ import type { Entry, ObjectInfo, SegmentWriter, StorageDriver } from './driver.j
 import { BufferBudget } from './filesystem/budget.js';
 import { isAbsent, storageFailure } from './filesystem/failure.js';
 import { Flusher, type Sync, sync } from './filesystem/flusher.js';
+import { ignoreAbsence, makeFolders, removeFolder, TRIES } from './filesystem/folders.js';
 import { FileReader } from './filesystem/reader.js';
 import { FileSegment } from './filesystem/segment.js';
 import { readSmall } from './filesystem/small.js';
@@ -40,9 +28,6 @@ export interface FilesystemOptions {
 const TRANSFER_BUFFERS = 32 * 1024 * 1024;
 
 const SMALL_OBJECT = 16 * 1024 * 1024;
-
-/** How often a folder is made again that another process, deleting, removes between our two calls. */
-const MKDIR_TRIES = 20;
 
 /**
  * Objects as files: the key is the path below the root. A file is written under a temporary name, flushed, and then
@@ -145,7 +130,7 @@ export class FilesystemDriver implements StorageDriver {
   async removeAll(prefix: string, { durable = true } = {}): Promise<void> {
     const path = this.#path(prefix);
     await this.#change(`remove all of ${prefix}`, async () => {
-      await this.#removeFolder(path);
+      await removeFolder(path, folder => this.#flusher.forget(folder));
       if (durable) await this.#flusher.folder(dirname(path));
     });
   }
@@ -272,32 +257,12 @@ export class FilesystemDriver implements StorageDriver {
 
   /** Does something in the folder of `path`, which is made when missing, again if a deletion takes it away meanwhile. */
   async #inFolder<T>(path: string, action: () => Promise<T>): Promise<T> {
-    for (let tries = 0; ; tries++) {
+    for (let tries = 1; ; tries++) {
       try {
         return await action();
       } catch (error) {
-        if (systemCode(error) !== 'ENOENT' || tries === MKDIR_TRIES) throw error;
-        const mode = this.#private(path) ? 0o700 : 0o777;
-        await mkdir(dirname(path), { recursive: true, mode }).catch(ignoreAbsence);
-      }
-    }
-  }
-
-  async #removeFolder(path: string): Promise<void> {
-    for (let tries = 0; ; tries++) {
-      const children = await readdir(path, { withFileTypes: true }).catch(ignoreAbsence);
-      if (children === undefined) return;
-      for (const child of children) {
-        const inside = join(path, child.name);
-        if (child.isDirectory()) await this.#removeFolder(inside);
-        else await unlink(inside).catch(ignoreAbsence);
-      }
-      this.#flusher.forget(path);
-      try {
-        return await rmdir(path).catch(ignoreAbsence);
-      } catch (error) {
-        // Somebody has made a new object below.
-        if (systemCode(error) !== 'ENOTEMPTY' || tries === MKDIR_TRIES) throw error;
+        if (systemCode(error) !== 'ENOENT' || tries === TRIES) throw error;
+        await makeFolders(dirname(path), this.#private(path) ? 0o700 : 0o777, this.#root).catch(ignoreAbsence);
       }
     }
   }
@@ -336,10 +301,6 @@ async function ifPresent<T>(action: string, body: () => Promise<T>): Promise<T |
     if (isAbsent(error)) return undefined;
     throw storageFailure(action, error);
   }
-}
-
-function ignoreAbsence(error: unknown): undefined {
-  if (!isAbsent(error)) throw error;
 }
 
 async function exists(path: string): Promise<boolean> {

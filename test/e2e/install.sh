@@ -27,6 +27,8 @@ iptables iptables
 nsenter util-linux
 script bsdutils
 unshare util-linux
+mkfs.ext4 e2fsprogs
+mkfs.xfs xfsprogs
 '
 export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 fail() { echo "install.sh: $*" >&2; exit 1; }

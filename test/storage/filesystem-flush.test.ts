@@ -47,8 +47,13 @@ describe('flushes', () => {
   const folderOf = (key: string) => key.slice(0, key.lastIndexOf('/'));
   const segment = async (key: string, size = 10) => {
     const writer = await driver.createSegment(key);
-    for (let left = size; left > 0; left -= 65_536) await writer.write(Buffer.alloc(Math.min(left, 65_536), 1));
-    await writer.close();
+    try {
+      for (let left = size; left > 0; left -= 65_536) await writer.write(Buffer.alloc(Math.min(left, 65_536), 1));
+      await writer.close();
+    } catch (error) {
+      await writer.abort();
+      throw error;
+    }
   };
   const temporaries = () => readdirSync(join(root, 'registry-secure/tmp'));
 

@@ -9,6 +9,7 @@ import { StorageError } from '../driver.js';
 const openFile = promisify(open);
 const readFile = promisify(read);
 const statFile = promisify(fstat);
+const closeFile = promisify(close);
 
 /** Links are 71 bytes, upload steps and most records some hundred. */
 const FIRST_READ = 1024;
@@ -24,7 +25,7 @@ export async function readSmall(path: string, limit: number): Promise<Buffer> {
     if (whole.length > limit) throw tooLarge(path, whole.length, limit);
     return whole;
   } finally {
-    close(file, () => {});
+    await closeFile(file);
   }
 }
 

@@ -1,9 +1,10 @@
 import { randomUUID } from 'node:crypto';
-import { link, lstat, mkdir, readdir, readFile, stat, unlink, writeFile } from 'node:fs/promises';
+import { link, lstat, readdir, readFile, stat, unlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { OperatorError, systemCode } from '../../errors.js';
 import { StorageError } from '../driver.js';
 import type { Flusher } from './flusher.js';
+import { makeFolders } from './folders.js';
 
 /**
  * What this program keeps for itself in a volume, beside the tree of `registry:2`:
@@ -28,7 +29,7 @@ export async function prepareVolume(root: string, flusher: Flusher): Promise<voi
   await makeRoot(root, flusher);
   await checkFormat(root);
   const temporaries = join(root, PRIVATE, 'tmp');
-  await mkdir(temporaries, { recursive: true, mode: 0o700 });
+  await makeFolders(temporaries, 0o700, root);
   await checkLinks(root, temporaries);
   await removeLeftovers(temporaries);
 }
@@ -46,7 +47,7 @@ export async function volumeEpoch(root: string): Promise<string> {
 export const FORMAT_FILE = { key: `${PRIVATE}/format`, content: Buffer.from(`${FORMAT}\n`) };
 
 async function makeRoot(root: string, flusher: Flusher): Promise<void> {
-  const first = await mkdir(root, { recursive: true });
+  const first = await makeFolders(root, 0o777);
   if (!(await stat(root)).isDirectory()) throw Object.assign(new Error(), { code: 'ENOTDIR' });
   if (first === undefined) return;
   for (let at = root; at !== dirname(first); at = dirname(at)) await flusher.folder(dirname(at));

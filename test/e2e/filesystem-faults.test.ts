@@ -1,0 +1,328 @@
+import assert from 'node:assert/strict';
+import { readdirSync, readFileSync, statfsSync, statSync } from 'node:fs';
+import { mkdir, mkdtemp, open as openFile, rm, truncate, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { FilesystemDriver } from '../../src/storage/filesystem.js';
+import { must, requireTools } from '../support/process.js';
+import type { Outcome, Step } from '../support/storage-process.js';
+
+const PROCESS = fileURLToPath(new URL('../support/storage-process.js', import.meta.url));
+const MIB = 1024 * 1024;
+
+const REPOSITORY = 'docker/registry/v2/repositories/team/app';
+const TAG = `${REPOSITORY}/_manifests/tags/latest/current/link`;
+const LAYER = `${REPOSITORY}/_layers/sha256/1234/link`;
+const BLOB = 'docker/registry/v2/blobs/sha256/12/1234/data';
+const foldersOf = (path: string): string[] =>
+  path.includes('/') ? [dirname(path), ...foldersOf(dirname(path))] : ['ROOT'];
+const PUSH: Step[] = [
+  ['segment', `${REPOSITORY}/_uploads/1/1`, 'the blob'],
+  ['assemble', BLOB, `${REPOSITORY}/_uploads/1/1`],
+  ['create', LAYER, 'sha256:1234'],
+  ['write', TAG, 'new'],
+  ['remove', 'docker/doomed'],
+];
+
+let dir: string;
+let count = 0;
+before(async () => {
+  requireTools('strace', 'mount', 'umount', 'mkfs.ext4', 'mkfs.xfs', 'truncate');
+  if (process.getuid?.() !== 0) throw new Error('these tests mount file systems: run them as root');
+  dir = await mkdtemp(join(tmpdir(), 'registry-secure-faults-'));
+});
+after(() => rm(dir, { recursive: true }));
+
+/** Runs the steps in a process under strace, with one thread for the disk, so that its calls have one order. */
+async function traced(root: string, steps: readonly Step[], ...options: string[]) {
+  const log = join(dir, `trace-${++count}`);
+  const stdout = await must(
+    // `-s` shows the lines that the process says whole, `-y` the path of each descriptor.
+    [
+      'strace',
+      '-f',
+      '-qq',
+      '-y',
+      '-s',
+      '4096',
+      '-o',
+      log,
+      ...options,
+      process.execPath,
+      PROCESS,
+      root,
+      JSON.stringify(steps),
+    ],
+    { env: { UV_THREADPOOL_SIZE: '1' } },
+  );
+  const outcomes = stdout
+    .trim()
+    .split('\n')
+    .map(line => JSON.parse(line) as Outcome);
+  return { outcomes, trace: readFileSync(log, 'utf8') };
+}
+
+const temporaries = (root: string) => readdirSync(join(root, 'registry-secure/tmp'));
+
+const volume = async () => {
+  const root = join(dir, `volume-${++count}`);
+  await mkdir(root);
+  return root;
+};
+
+/** The calls that succeeded and the lines that were said, in the order in which they came back. */
+function callsOf(trace: string, root: string): string[] {
+  const begun = new Map<string, string>();
+  return trace.split('\n').flatMap(line => {
+    const [, thread, event] = /^(\d+) +(.*)$/.exec(line) ?? [];
+    if (thread === undefined || event === undefined) return [];
+    if (event.endsWith(' <unfinished ...>')) {
+      begun.set(thread, event.slice(0, -' <unfinished ...>'.length));
+      return [];
+    }
+    const whole = event.replace(/^<\.\.\. \w+ resumed>/, () => begun.get(thread) ?? '');
+    const said = /^write\(1<.*"\{\\"step\\":\\"([^"\\]+)/.exec(whole)?.[1];
+    if (said !== undefined) return [`said ${said}`];
+    const [, call, paths] = /^(\w+)\((.*)\) += 0$/.exec(whole) ?? [];
+    if (call === undefined || paths === undefined) return [];
+    const short = paths
+      .replace(/^\d+<(.*)>$/, '$1')
+      .replaceAll('"', '')
+      .replaceAll(/[^ ]*\/registry-secure\/tmp\/[0-9a-f-]{36}/g, 'TEMPORARY')
+      .replaceAll(`${root}/`, '')
+      .replaceAll(root, 'ROOT');
+    return [`${call} ${short}`];
+  });
+}
+
+describe('system calls', () => {
+  test('every name is on the disk, with all folders above it, before the answer', async () => {
+    const root = await volume();
+    const steps: Step[] = [['create', 'docker/doomed', 'x'], ...PUSH, ['write', TAG, 'newer']];
+    const { trace } = await traced(root, steps, '-e', 'trace=fsync,fdatasync,rename,link,unlink,rmdir,write');
+    const calls = callsOf(trace, root);
+    const during = (step: string) => {
+      const end = calls.lastIndexOf(`said ${step}`);
+      return calls.slice(calls.findLastIndex((call, n) => n < end && call.startsWith('said')) + 1, end);
+    };
+    const fsyncs = (...paths: string[]) => paths.map(path => `fsync ${path}`);
+
+    assert.deepEqual(during('create docker/doomed'), [
+      'fdatasync TEMPORARY',
+      'link TEMPORARY, docker/doomed',
+      'unlink TEMPORARY',
+      ...fsyncs('docker', 'ROOT'),
+    ]);
+    assert.deepEqual(during(`assemble ${BLOB}`), [
+      `fdatasync ${REPOSITORY}/_uploads/1/1`,
+      `rename ${REPOSITORY}/_uploads/1/1, ${BLOB}`,
+      ...fsyncs(...foldersOf(BLOB).filter(folder => folder !== 'ROOT')),
+    ]);
+    assert.deepEqual(during(`create ${LAYER}`), [
+      'fdatasync TEMPORARY',
+      `link TEMPORARY, ${LAYER}`,
+      'unlink TEMPORARY',
+      // Above v2 everything is known to be on the disk since the blob.
+      ...fsyncs(...foldersOf(LAYER).filter(folder => !['docker/registry', 'docker', 'ROOT'].includes(folder))),
+    ]);
+    assert.deepEqual(during(`remove docker/doomed`), ['unlink docker/doomed', ...fsyncs('docker')]);
+    assert.deepEqual(during(`write ${TAG}`), [
+      'fdatasync TEMPORARY',
+      `rename TEMPORARY, ${TAG}`,
+      ...fsyncs(dirname(TAG)),
+    ]);
+  });
+
+  test('a flush that fails is never acknowledged, whichever it is', async () => {
+    for (const call of ['fdatasync', 'fsync'])
+      for (let nth = 1; ; nth++) {
+        const root = await volume();
+        const before = new FilesystemDriver({ root });
+        await before.open();
+        await before.write(TAG, Buffer.from('old'));
+        await before.write('docker/doomed', Buffer.from('x'));
+        const { outcomes } = await traced(
+          root,
+          PUSH,
+          '-e',
+          `inject=${call}:error=EIO:when=${nth}`,
+          '-e',
+          `trace=${call}`,
+        );
+        const faults = outcomes.filter(({ step }) => step === 'fault');
+        const at = outcomes.findIndex(({ failed }) => failed !== undefined);
+        if (at < 0) {
+          assert.deepEqual(faults, []);
+          assert.ok(nth > 3, `${call} is called`);
+          break;
+        }
+        const what = `${call} ${nth}: ${JSON.stringify(outcomes)}`;
+        assert.equal(faults.length, 1, what);
+        assert.match(
+          faults[0]!.message!,
+          /read-only because flushing .* failed \(EIO\): check the disk, then restart/,
+          what,
+        );
+        for (const { step, failed } of outcomes.slice(at))
+          if (step !== 'fault') assert.equal(failed, step === 'open' ? 'OperatorError' : 'unavailable', what);
+        // Another process, after the disk was mended, finds what was acknowledged, and no half of anything.
+        const driver = new FilesystemDriver({ root });
+        await driver.open();
+        const text = async (key: string) => (await driver.get(key))?.toString();
+        const acknowledged = new Set(outcomes.slice(0, at).map(({ step }) => step));
+        const expect = async (step: string, key: string, before: string | undefined, after: string | undefined) =>
+          assert.ok((acknowledged.has(step) ? [after] : [before, after]).includes(await text(key)), `${step}; ${what}`);
+        await expect(`assemble ${BLOB}`, BLOB, undefined, 'the blob');
+        await expect(`create ${LAYER}`, LAYER, undefined, 'sha256:1234');
+        await expect(`write ${TAG}`, TAG, 'old', 'new');
+        await expect('remove docker/doomed', 'docker/doomed', 'x', undefined);
+        assert.deepEqual(temporaries(root), [], what);
+      }
+  });
+
+  test('a disk that fails while the volume is opened is one line with a fix', async () => {
+    const { outcomes } = await traced(await volume(), [], '-e', 'inject=fsync:error=EIO', '-e', 'trace=fsync');
+    assert.equal(outcomes.at(-1)?.failed, 'OperatorError');
+    assert.match(outcomes.at(-1)!.message!, /^the data folder .* cannot be used: EIO/);
+  });
+
+  test('a file system without hard links is refused', async () => {
+    const { outcomes } = await traced(await volume(), [], '-e', 'inject=link:error=EPERM', '-e', 'trace=link');
+    assert.equal(outcomes[0]?.failed, 'OperatorError');
+    assert.match(outcomes[0].message!, /the file system of the data folder .* has no hard links/);
+  });
+});
+
+describe('full and read-only file systems', () => {
+  const FULL = { name: 'StorageError', kind: 'full' };
+
+  const mounted = async (make: (root: string) => Promise<unknown>, use: (root: string) => Promise<void>) => {
+    const root = await volume();
+    await make(root);
+    try {
+      await use(root);
+    } finally {
+      await must(['umount', root]);
+    }
+  };
+  const tmpfs = (options: string) => (root: string) => must(['mount', '-t', 'tmpfs', '-o', options, 'tmpfs', root]);
+  const image = (mkfs: string, size: string) => async (root: string) => {
+    const file = join(dir, `image-${++count}`);
+    await must(['truncate', '-s', size, file]);
+    await must([mkfs, '-q', file]);
+    await must(['mount', '-o', 'loop', file, root]);
+  };
+  const open = async (root: string) => {
+    const driver = new FilesystemDriver({ root, onFault: assert.fail });
+    await driver.open();
+    return driver;
+  };
+  const segment = async (driver: FilesystemDriver, key: string, bytes: number) => {
+    const writer = await driver.createSegment(key);
+    try {
+      for (let left = bytes; left > 0; left -= 65_536) await writer.write(Buffer.alloc(Math.min(left, 65_536), 1));
+      return await writer.close();
+    } catch (error) {
+      await writer.abort();
+      throw error;
+    }
+  };
+  const fill = async (path: string) => {
+    const file = await openFile(path, 'w');
+    try {
+      // Ever smaller pieces, so that not one block is left.
+      for (let size = MIB; size >= 512; size /= 2)
+        for (;;)
+          if (
+            !(await file.write(Buffer.alloc(size)).then(
+              ({ bytesWritten }) => bytesWritten > 0,
+              () => false,
+            ))
+          )
+            break;
+      await file.sync().catch(() => {});
+    } finally {
+      await file.close();
+    }
+  };
+
+  const survivesFullDisk = async (root: string) => {
+    const driver = await open(root);
+    await driver.write(TAG, Buffer.from('old'));
+    await segment(driver, 'uploads/kept/1', MIB);
+    await segment(driver, 'uploads/kept/2', MIB);
+    // A segment that does not fit goes without a trace.
+    const free = statfsSync(root).bfree;
+    await assert.rejects(segment(driver, 'uploads/large', 64 * MIB), FULL);
+    assert.equal(await driver.stat('uploads/large'), undefined);
+    assert.ok(statfsSync(root).bfree >= free - 64, 'its place is free again');
+    await fill(join(root, 'filler'));
+    for (let n = 0; n < 3; n++) {
+      await assert.rejects(driver.write(TAG, Buffer.alloc(100_000)), FULL);
+      await assert.rejects(driver.create('docker/new', Buffer.alloc(100_000)), FULL);
+      await assert.rejects(driver.assemble(['uploads/kept/1', 'uploads/kept/2'], BLOB), FULL);
+    }
+    assert.deepEqual(temporaries(root), []);
+    assert.equal((await driver.get(TAG))?.toString(), 'old');
+    await assert.rejects(open(root), { name: 'OperatorError', message: /no space left for the data folder/ });
+    // Room again: the same process goes on, and the upload that failed is finished.
+    await rm(join(root, 'filler'));
+    await driver.assemble(['uploads/kept/1', 'uploads/kept/2'], BLOB);
+    assert.equal((await driver.stat(BLOB))?.size, 2 * MIB);
+    await driver.write(TAG, Buffer.from('new'));
+    assert.equal((await driver.get(TAG))?.toString(), 'new');
+  };
+
+  test('a tmpfs without a free block', () => mounted(tmpfs('size=6m'), survivesFullDisk));
+  test('an ext4 without a free block', () => mounted(image('mkfs.ext4', '16M'), survivesFullDisk));
+
+  test('no free inode', () =>
+    mounted(tmpfs('size=50m,nr_inodes=60'), async root => {
+      const driver = await open(root);
+      await driver.write(TAG, Buffer.from('old'));
+      for (let n = 0; ; n++)
+        try {
+          await writeFile(join(root, `filler-${n}`), '');
+        } catch {
+          break;
+        }
+      await assert.rejects(driver.write(TAG, Buffer.from('new')), FULL);
+      await assert.rejects(driver.create(LAYER, Buffer.from('x')), FULL);
+      await assert.rejects(driver.createSegment('uploads/1'), FULL);
+      assert.deepEqual(temporaries(root), []);
+      assert.equal((await driver.get(TAG))?.toString(), 'old');
+      await assert.rejects(open(root), { name: 'OperatorError', message: /no space left for the data folder/ });
+      for (const name of readdirSync(root)) if (name.startsWith('filler')) await rm(join(root, name));
+      await driver.write(TAG, Buffer.from('new'));
+      await driver.create(LAYER, Buffer.from('x'));
+    }));
+
+  test('a file system that turns read-only', () =>
+    mounted(image('mkfs.ext4', '16M'), async root => {
+      const driver = await open(root);
+      await driver.write(TAG, Buffer.from('old'));
+      await must(['mount', '-o', 'remount,ro', root]);
+      await assert.rejects(driver.write(TAG, Buffer.from('new')), { name: 'StorageError', kind: 'unavailable' });
+      await assert.rejects(driver.remove(TAG), { name: 'StorageError', kind: 'unavailable' });
+      assert.equal((await driver.get(TAG))?.toString(), 'old');
+      await assert.rejects(open(root), { name: 'OperatorError', message: /is read-only/ });
+      await must(['mount', '-o', 'remount,rw', root]);
+      await driver.write(TAG, Buffer.from('new'));
+    }));
+
+  test('on xfs the first of several segments is shared, not copied', () =>
+    mounted(image('mkfs.xfs', '400M'), async root => {
+      const driver = await open(root);
+      await segment(driver, 'uploads/1', 40 * MIB);
+      await segment(driver, 'uploads/2', 10);
+      const filler = join(root, 'filler');
+      await fill(filler);
+      // Room for a fifth of a copy.
+      await truncate(filler, statSync(filler).size - 8 * MIB);
+      await driver.assemble(['uploads/1', 'uploads/2'], BLOB);
+      assert.equal((await driver.stat(BLOB))?.size, 40 * MIB + 10);
+      assert.equal(await driver.stat('uploads/1'), undefined);
+    }));
+});
