@@ -7,6 +7,9 @@ import { OperatorError, systemCode } from './errors.js';
 
 const HEARTBEAT = 2_000;
 const LONGEST_WAIT = 60_000;
+/** A lock gets its content just after its creation: one that stays empty was left so by a crash. */
+const UNNAMED = 'unnamed';
+const LONGEST_UNNAMED = 1_000;
 
 /**
  * Runs the task while holding the lock file, which no other process or caller holds meanwhile. A lock that a killed
@@ -47,13 +50,18 @@ async function acquire(path: string, token: string, abandonedAfter: number): Pro
   const start = performance.now();
   let seen: Holder | undefined;
   let seenSince = start;
-  while (!(await create(path, JSON.stringify({ token, pid: process.pid, machine: machine() })))) {
+  const content = JSON.stringify({ token, pid: process.pid, machine: machine() });
+  for (;;) {
+    const created = await create(path, content);
     const holder = await read(path);
-    const now = performance.now();
+    // Looked at again, since it may have been broken while it was still empty.
+    if (created && holder?.token === token) return;
     if (!holder) continue;
+    const now = performance.now();
     // Compared with our own clock only: the file's times may come from another machine's.
     if (holder.token !== seen?.token || holder.touched !== seen.touched) [seen, seenSince] = [holder, now];
-    if (isDead(holder) || now - seenSince > abandonedAfter) {
+    const patience = holder.token === UNNAMED ? Math.min(LONGEST_UNNAMED, abandonedAfter) : abandonedAfter;
+    if (isDead(holder) || now - seenSince > patience) {
       await breakLock(path, holder.token);
       continue;
     }
@@ -98,8 +106,7 @@ async function read(path: string): Promise<Holder | undefined> {
     try {
       return { ...(JSON.parse(content) as Omit<Holder, 'touched'>), touched: mtimeMs };
     } catch {
-      // Just created and not yet filled, or left so by a crash.
-      return { token: 'unnamed', pid: 0, machine: '', touched: mtimeMs };
+      return { token: UNNAMED, pid: 0, machine: '', touched: mtimeMs };
     }
   } catch (error) {
     if (systemCode(error) === 'ENOENT') return undefined;

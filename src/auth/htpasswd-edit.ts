@@ -3,11 +3,12 @@ import { lstat, realpath, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { hash } from 'bcryptjs';
 import { OperatorError, systemCode } from '../errors.js';
+import { makeFolder } from '../folder.js';
 import { withLock } from '../lock.js';
 import { LONGEST_PASSWORD } from './credentials.js';
 import { parseHtpasswd, readLine, splitLines, UNUSABLE_NAME, userCommand } from './htpasswd.js';
 import { readHtpasswdFile } from './htpasswd-file.js';
-import { makeFolder, replaceFile } from './replace-file.js';
+import { replaceFile } from './replace-file.js';
 
 /**
  * Changes to an htpasswd file. Each replaces the whole file atomically, under a lock, and is on the disk when it

@@ -1,20 +1,9 @@
 import { randomBytes } from 'node:crypto';
 import type { Stats } from 'node:fs';
-import { mkdir, open, readdir, rename, unlink } from 'node:fs/promises';
+import { open, readdir, rename, unlink } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { OperatorError, systemCode } from '../errors.js';
-
-/** A folder and what is missing above it, on the disk when it resolves. @throws OperatorError */
-export async function makeFolder(folder: string): Promise<void> {
-  const first = await mkdir(folder, { recursive: true }).catch(error => {
-    throw new OperatorError(`${folder} cannot be made: ${(error as Error).message}`, { cause: error });
-  });
-  if (first === undefined) return;
-  for (let made = folder; ; made = dirname(made)) {
-    await syncFolder(dirname(made));
-    if (made === first || made === dirname(made)) return;
-  }
-}
+import { syncFolder } from '../folder.js';
 
 /**
  * Replaces a file atomically, on the disk when it resolves. Its owner and mode stay; a new file has mode 0600. Where it
@@ -114,16 +103,5 @@ async function removeDrafts(file: string): Promise<void> {
   for (const name of await readdir(folder)) {
     const isDraft = name.startsWith(`${basename(file)}.`) && /\.[0-9a-f]{12}\.new$/.test(name);
     if (isDraft) await unlink(join(folder, name)).catch(() => undefined);
-  }
-}
-
-async function syncFolder(folder: string): Promise<void> {
-  // Windows cannot open a folder, and keeps its entries by itself.
-  if (process.platform === 'win32') return;
-  const handle = await open(folder);
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
   }
 }

@@ -32,8 +32,7 @@ export function trust(program: Command): void {
 async function run(options: Options): Promise<void> {
   const { config } = loadConfig({ dir: options.dir, standardFiles: false, env: process.env });
   const anchor = await readTrustAnchor(config.http.tls.certificate ?? join(options.dir, 'certs', 'domain.crt'));
-  const host =
-    options.host ?? imageHost(advertisedHost(anchor.names, thisMachine()), parseAddress(config.http.addr).port);
+  const host = options.host ?? usualHost(config.http, anchor.names);
   const instructions = trustInstructions({ host, caFile: anchor.path, clients: options.client });
   const { fingerprint } = anchor;
   if (!covers(anchor.names, parseImageHost(host).host))
@@ -53,4 +52,10 @@ async function run(options: Options): Promise<void> {
       renderTrust(instructions),
     ].join('\n'),
   );
+}
+
+/** The URL that the operator configured for clients; without one, the best name of the certificate and our own port. */
+function usualHost(http: { readonly host: string; readonly addr: string }, names: readonly string[]): string {
+  if (http.host !== '') return new URL(http.host).host;
+  return imageHost(advertisedHost(names, thisMachine()), parseAddress(http.addr).port);
 }

@@ -1,8 +1,9 @@
 import { randomBytes, type X509Certificate } from 'node:crypto';
-import { access } from 'node:fs/promises';
+import { access, constants } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { OperatorError, systemCode } from '../errors.js';
+import { makeFolder } from '../folder.js';
 import { withLock } from '../lock.js';
 import {
   type Authority,
@@ -15,10 +16,10 @@ import {
   permits,
   serverCertificate,
 } from './authority.js';
-import { finishPending, hasPending, keepCopies, makeFolder, pairFiles, writePair } from './folder.js';
 import { certificateWarnings, exposedKey, type KeyPair, parseCertificates, readKeyPair, readPem } from './inspect.js';
 import { describeKey, generateKey, KEY_KINDS, type KeyKind } from './keys.js';
 import { covers, unique } from './names.js';
+import { finishPending, hasPending, keepCopies, pairFiles, writePair } from './pair-files.js';
 import { certificateFields, type NameConstraints, notAfter, notBefore } from './x509.js';
 
 /** What the folder `certs/` shall hold. Names are canonical (`parseIp`, `parseDns`). */
@@ -88,6 +89,24 @@ interface ServerState {
 export async function ensureCertificates(options: CertificateOptions): Promise<Certificates> {
   const wish = { ...options, dir: resolve(options.dir) };
   if (wish.days !== undefined) checkDays(wish.days);
+  try {
+    return await ensure(wish);
+  } catch (error) {
+    if (!(error instanceof OperatorError) && !systemCode(error)) throw error;
+    const problem = error instanceof OperatorError ? error : unwritable(wish.dir, error);
+    const { machineNames = [], force, reissue } = wish;
+    if (force || reissue || machineNames.length === 0) throw problem;
+    // A name that only the machine gave is no reason to refuse what is there, where no certificate can be issued.
+    const without = await ensure({ ...wish, machineNames: [] }).catch(() => {
+      throw problem;
+    });
+    const lacking = machineNames.filter(name => !covers(without.server.names, name));
+    const warning = `${without.server.certificate} does not cover ${lacking.join(', ')}: ${problem.message}`;
+    return { ...without, warnings: [...without.warnings, warning] };
+  }
+}
+
+async function ensure(wish: CertificateOptions): Promise<Certificates> {
   if (!(await hasPending(wish.dir))) {
     const folder = await readFolder(wish.dir);
     const plan = planFor(folder, wish);
@@ -357,11 +376,18 @@ function daysOf(certificate: X509Certificate): number {
 
 async function checkWritable(dir: string): Promise<void> {
   try {
-    await access(dir, 2);
-  } catch (cause) {
-    throw new OperatorError(`the folder ${dir} is not writable (${systemCode(cause) ?? cause})`, {
-      fix: 'make it writable for this user, or put certificates there for it',
-      cause,
-    });
+    await access(dir, constants.W_OK);
+  } catch (error) {
+    throw unwritable(dir, error);
   }
+}
+
+function unwritable(dir: string, cause: unknown): OperatorError {
+  const full = systemCode(cause) === 'ENOSPC' || systemCode(cause) === 'EDQUOT';
+  return new OperatorError(`the folder ${dir} cannot be written (${(cause as Error).message})`, {
+    fix: full
+      ? 'free some space and run this again'
+      : 'make it writable for this user, or put certificates there for it',
+    cause,
+  });
 }

@@ -2,6 +2,7 @@ import { createPrivateKey, createPublicKey, type KeyObject, type X509Certificate
 import { lstat, open } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
+import { createSecureContext } from 'node:tls';
 import { OperatorError, systemCode } from '../errors.js';
 import { sameKey } from './keys.js';
 import { certificateFields, notAfter, notBefore, readPemCertificates } from './x509.js';
@@ -50,6 +51,7 @@ export async function loadServerPair(files: PemFiles, now = new Date()): Promise
   });
   const [leaf] = pair.chain;
   checkDates(files.certificate, leaf, now);
+  checkUsable(files, pair);
   const names = certificateFields(leaf).names;
   const exposed = await exposedKey(files.key);
   if (exposed && (await isOurs(files.key))) throw exposed;
@@ -167,6 +169,19 @@ function checkDates(path: string, certificate: X509Certificate, now: Date): void
     throw new OperatorError(`${path} is not valid before ${start.toISOString()}; the clock says ${now.toISOString()}`, {
       fix: 'correct the clock, or replace the certificate',
     });
+}
+
+/** OpenSSL has a last word about both, such as no keys that are too small. */
+function checkUsable(files: PemFiles, { certificatePem, keyPem }: KeyPair): void {
+  try {
+    createSecureContext({ cert: certificatePem, key: keyPem });
+  } catch (cause) {
+    const { reason, message } = cause as { reason?: string; message: string };
+    throw new OperatorError(`${files.certificate} is not fit for TLS: ${reason ?? message}`, {
+      fix: 'replace it and its key by stronger ones, such as those of registry-secure init-certs',
+      cause,
+    });
+  }
 }
 
 /** What is wrong with the mode of a private key, if anything. Windows has no such modes. */

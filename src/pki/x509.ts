@@ -182,9 +182,7 @@ function readConstraint(tree: Der): string[] {
 
 /** All certificates of a PEM file, in their order. @throws Error when one cannot be read. */
 export function readPemCertificates(pem: string): X509Certificate[] {
-  const blocks = pem.match(
-    /-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----[^-]+-----END (?:X509 |TRUSTED )?CERTIFICATE-----/g,
-  );
+  const blocks = pem.match(/-----BEGIN (?:X509 )?CERTIFICATE-----[^-]+-----END (?:X509 )?CERTIFICATE-----/g);
   return (blocks ?? []).map(block => new X509Certificate(block));
 }
 

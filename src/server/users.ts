@@ -1,7 +1,8 @@
 import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { addUser, randomPassword } from '../auth/htpasswd-edit.js';
-import { makeFolder, replaceFile } from '../auth/replace-file.js';
+import { replaceFile } from '../auth/replace-file.js';
+import { makeFolder } from '../folder.js';
 
 /** What became of the password file at a start. */
 export type Users =

@@ -42,6 +42,11 @@ test('the port is the one that the registry listens on; that of HTTPS is left ou
   assert.match(at(':443'), /certs\.d\/203\.0\.113\.12\/ca\.crt$/m);
 });
 
+test('a configured URL of the registry goes first', () => {
+  const { stdout } = run(['--client', 'podman'], { REGISTRY_HTTP_HOST: 'https://reg.lan:8443' });
+  assert.match(stdout, /certs\.d\/reg\.lan:8443\/ca\.crt$/m);
+});
+
 test('--host and --client choose; a host that the certificate lacks is told', () => {
   const good = run(['--host', 'reg.lan:443', '--client', 'docker', '--client', 'podman']);
   assert.equal(good.stderr, '');

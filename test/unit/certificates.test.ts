@@ -271,6 +271,41 @@ test('a name outside of the name constraints is an error when given, and left ou
   assert.equal(read('domain.crt'), before);
 });
 
+test('where nothing can be issued, names of the machine are no reason not to serve what is there', async () => {
+  await ensure();
+  const before = read('domain.crt');
+  unlinkSync(at('ca.key'));
+  const found = await ensure({ machineNames: ['10.0.0.7', 'localhost'] });
+  assert.deepEqual([found.server.action, read('domain.crt')], ['reused', before]);
+  assert.match(found.warnings.join(), /domain\.crt does not cover 10\.0\.0\.7, localhost: .*ca\.key is missing/);
+  // A name that was given stays an error, and so does an empty folder.
+  await assert.rejects(ensure({ names: ['reg.lan'], machineNames: ['10.0.0.7'] }), /ca\.key is missing/);
+});
+
+test('a process that is killed at any moment leaves a folder that the next one mends', async () => {
+  mkdirSync(dir);
+  const module = JSON.stringify(new URL('../../src/pki/certificates.js', import.meta.url).href);
+  const script = `const { ensureCertificates } = await import(${module});
+    console.log('ready');
+    for (;;) await ensureCertificates({ dir: ${JSON.stringify(dir)}, names: ['10.0.0.1'], reissue: true });`;
+  for (let round = 0; round < 6; round++) {
+    if (round % 2 === 0) rmSync(dir, { recursive: true });
+    const child = spawn(process.execPath, ['--input-type=module', '-e', script], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    await once(child.stdout, 'data');
+    // Any moment will do; different ones find more.
+    await new Promise(resolve => setTimeout(resolve, Math.random() * 25));
+    child.kill('SIGKILL');
+    await once(child, 'exit');
+    const mended = await ensure({ names: ['10.0.0.1'] });
+    assert.deepEqual((await loadServerPair(mended.server)).names, ['10.0.0.1']);
+    // A lock may stay behind where nothing had to be written: whoever needs it next breaks it.
+    const left = files().filter(file => !file.startsWith('.lock'));
+    assert.deepEqual(left, ['ca.crt', 'ca.key', 'domain.crt', 'domain.key']);
+  }
+});
+
 test('without name constraints any name will do', async () => {
   const made = await ensure({ nameConstraints: false });
   assert.equal(made.authority?.nameConstraints, undefined);
@@ -345,4 +380,12 @@ test('more than 825 days, no name, a file in place of the folder: refused before
   rmSync(dir, { recursive: true, force: true });
   writeFileSync(dir, '');
   await assert.rejects(ensure(), /cannot be (made|reached)|not a folder/);
+});
+
+test('a folder that cannot be written as needed is named, with the reason of the system', async () => {
+  mkdirSync(at('.domain.key.new'), { recursive: true });
+  await assert.rejects(ensure(), (error: OperatorError) => {
+    assert.match(error.message, /certs cannot be written \(E[A-Z]+: /);
+    return error instanceof OperatorError && error.fix !== undefined;
+  });
 });

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { X509Certificate } from 'node:crypto';
+import { generateKeyPairSync, X509Certificate } from 'node:crypto';
 import {
   chmodSync,
   copyFileSync,
@@ -16,6 +16,7 @@ import { after, before, beforeEach, test } from 'node:test';
 import { OperatorError } from '../../src/errors.js';
 import { ensureCertificates } from '../../src/pki/certificates.js';
 import { loadServerPair, type PemFiles } from '../../src/pki/inspect.js';
+import { signCertificate, subjectAlternativeName, subjectName } from '../../src/pki/x509.js';
 
 let root: string;
 let ours: PemFiles;
@@ -100,6 +101,16 @@ test('a key of another certificate is refused, and so is a chain in the wrong or
   await refused(/not the first one/);
   writeFileSync(mounted.certificate, leaf + authority);
   assert.equal((await loadServerPair(mounted)).names.length, 2);
+});
+
+test('a key too small for TLS is refused before it is served', async () => {
+  const { privateKey: key } = generateKeyPairSync('rsa', { modulusLength: 512 });
+  const subject = subjectName('too small');
+  const dates = { notBefore: new Date(Date.now() - 3_600_000), notAfter: new Date(Date.now() + 86_400_000) };
+  const content = { subject, publicKey: key, ...dates, extensions: [subjectAlternativeName(['reg.lan'])] };
+  writeFileSync(mounted.certificate, signCertificate(content, { name: subject, key }));
+  writeFileSync(mounted.key, key.export({ type: 'pkcs8', format: 'pem' }));
+  await refused(/tls\.crt is not fit for TLS: .*key too small/);
 });
 
 test('a pair that is just being replaced is looked at again', async () => {

@@ -1,7 +1,8 @@
 import { constants } from 'node:fs';
-import { copyFile, link, mkdir, open, readdir, rename, unlink } from 'node:fs/promises';
+import { copyFile, link, open, readdir, rename, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
-import { OperatorError, systemCode } from '../errors.js';
+import { systemCode } from '../errors.js';
+import { syncFolder } from '../folder.js';
 import { type PemFiles, readKeyPair } from './inspect.js';
 
 /**
@@ -78,24 +79,5 @@ async function writeNew(path: string, content: string, mode: number): Promise<vo
     await file.sync();
   } finally {
     await file.close();
-  }
-}
-
-async function syncFolder(dir: string): Promise<void> {
-  // Windows cannot open a folder, and keeps its entries by itself.
-  if (process.platform === 'win32') return;
-  const folder = await open(dir, 'r');
-  await folder.sync().finally(() => folder.close());
-}
-
-/** @throws OperatorError when the folder cannot be made. */
-export async function makeFolder(dir: string): Promise<void> {
-  try {
-    await mkdir(dir, { recursive: true });
-  } catch (cause) {
-    throw new OperatorError(`the folder ${dir} cannot be made (${systemCode(cause) ?? cause})`, {
-      fix: 'give a folder that this user may write to',
-      cause,
-    });
   }
 }
