@@ -65,26 +65,25 @@ export function splitLines(text: string): string[] {
 export function parseHtpasswd(text: string, file: string): Htpasswd {
   if (text.includes('\0'))
     throw new OperatorError(`${file} is not plain text`, { fix: 'save it as UTF-8 without a byte order mark' });
-  const entries: HtpasswdEntry[] = [];
-  const warnings: string[] = [];
-  const first = new Map<string, number>();
+  const lines: Array<{ name: string; line: number; hash: string }> = [];
   for (const [index, raw] of splitLines(text).entries()) {
     const line = index + 1;
     const read = readLine(raw);
-    if (read.kind === 'nothing') continue;
     if (read.kind === 'bare') throw bareLine(file, line, read.name);
-    const { name, hash } = read;
-    const before = first.get(name);
-    first.set(name, before ?? line);
+    if (read.kind === 'user') lines.push({ name: read.name, line, hash: read.hash });
+  }
+  // Of several lines for one user the last counts, as in registry:2: people append a new password to the file.
+  const last = new Map(lines.map(({ name, line }) => [name, line]));
+  const warnings: string[] = [];
+  const entries = lines.map(({ name, line, hash }): HtpasswdEntry => {
+    const again = last.get(name) === line ? undefined : last.get(name);
     const cost = bcryptCost(hash);
     const problem =
-      before === undefined
-        ? problemOf(name, hash, cost)
-        : `line ${before} has this user already, and the first one counts, as in Apache (registry:2 took the last)`;
-    entries.push({ name, line, hash, cost, problem });
+      again === undefined ? problemOf(name, hash, cost) : `line ${again} has this user again, and the last one counts`;
     if (problem !== undefined)
-      warnings.push(`${file}, line ${line}: ${JSON.stringify(name)}: ${problem}; ${fixOf(file, name, before)}`);
-  }
+      warnings.push(`${file}, line ${line}: ${JSON.stringify(name)}: ${problem}; ${fixOf(file, name, again)}`);
+    return { name, line, hash, cost, problem };
+  });
   const usable = entries.filter(entry => entry.problem === undefined);
   const costs = [...new Set(usable.map(entry => entry.cost!))].sort((a, b) => a - b);
   if (costs.length > 1)
@@ -132,7 +131,7 @@ function problemOf(name: string, hash: string, cost: number | undefined): string
 }
 
 function fixOf(file: string, name: string, duplicateOf: number | undefined): string {
-  if (duplicateOf !== undefined) return 'remove one of the two lines';
+  if (duplicateOf !== undefined) return 'remove this line';
   return UNUSABLE_NAME.test(name) ? 'remove the line' : `set a new password: ${userCommand('passwd', name, file)}`;
 }
 

@@ -113,7 +113,12 @@ const http = section(
   {
     addr: key(address, '0.0.0.0:5000', 'Where to listen; `:5000` is every interface, IPv6 too.'),
     net: key(oneOf('tcp'), 'tcp', 'The network; `unix` is not supported.'),
-    host: key(origin, '', 'The URL by which clients reach the registry, where it differs from its own address.'),
+    host: key(
+      origin,
+      '',
+      'The URL by which clients reach the registry. `Location` headers are paths, so nothing needs it yet.',
+      { status: 'accepted' },
+    ),
     prefix: key(prefix, '', 'A path before `/v2/`, where a proxy hands on a part of its tree.'),
     secret: optionalKey(text, 'The key that signs the state of uploads in the original.', {
       status: 'warned',

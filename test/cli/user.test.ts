@@ -65,15 +65,15 @@ describe('registry-secure user', () => {
     assert.equal(stdout, 'a\n');
     assert.match(
       stderr,
-      /^registry-secure: warning: .*mixed, line 2: "b": .*\nregistry-secure: warning: .*line 3: "a": /,
+      /^registry-secure: warning: .*mixed, line 1: "a": .*\nregistry-secure: warning: .*line 2: "b": /,
     );
     const json = JSON.parse((await works(['list', '--json', '--file', file])).stdout);
     assert.deepEqual(
       json.map((entry: object) => Object.values({ ...entry, problem: undefined })),
       [
-        ['a', 1, 4, true, undefined],
+        ['a', 1, 4, false, undefined],
         ['b', 2, false, undefined],
-        ['a', 3, 4, false, undefined],
+        ['a', 3, 4, true, undefined],
       ],
     );
     assert.match(json[1].problem, /not bcrypt/);

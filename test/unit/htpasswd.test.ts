@@ -95,11 +95,12 @@ describe('an htpasswd file', () => {
     assert.match(warnings.join(), /line 1: "slow": bcrypt cost 15 is over 14/);
   });
 
-  test('of two lines for one user the first counts, whatever it is worth', () => {
-    const again = parse(`a:${TEN}\na:${hash('10', 'b')}\n`);
-    assert.equal(again.users.get('a'), TEN);
-    assert.match(again.warnings.join(), /line 2: "a": line 1 has this user already, and the first one counts/);
-    assert.equal(parse(`a:{SHA}x\na:${TEN}\n`).users.size, 0);
+  test('of two lines for one user the last counts, whatever it is worth', () => {
+    const later = hash('10', 'b');
+    const again = parse(`a:${TEN}\na:${later}\n`);
+    assert.equal(again.users.get('a'), later);
+    assert.match(again.warnings.join(), /line 1: "a": line 2 has this user again, and the last one counts/);
+    assert.equal(parse(`a:${TEN}\na:{SHA}x\n`).users.size, 0);
   });
 
   test('mixed costs are told', () => {
