@@ -27,6 +27,7 @@ iptables iptables
 nsenter util-linux
 script bsdutils
 unshare util-linux
+setpriv util-linux
 mkfs.ext4 e2fsprogs
 mkfs.xfs xfsprogs
 '
