@@ -33,6 +33,8 @@ describe('the old recipes', { timeout: 240_000 }, () => {
     assert.equal(await client.imageId(`${host}/ubuntu:18.04`), before);
   }
 
+  const login = (host: string) => ['login', '-u', 'admin', '--password-stdin', host];
+  const initialPassword = ({ dir }: Registry) => readFileSync(join(dir, 'auth', 'initial-password'), 'utf8').trim();
   const curl = (...args: string[]) => server.must(['curl', '-sS', ...args]);
   const status = ['-o', '/dev/null', '-w', '%{http_code}'];
 
@@ -58,8 +60,7 @@ describe('the old recipes', { timeout: 240_000 }, () => {
 
     test('its password, made at the first start, logs in', async () => {
       await registry.trust('docker');
-      const password = readFileSync(join(registry.dir, 'auth', 'initial-password'), 'utf8').trim();
-      await docker.must(['login', '-u', 'admin', '--password-stdin', registry.host], { input: password });
+      await docker.must(login(registry.host), { input: initialPassword(registry) });
       await copyImage(docker, registry.host);
     });
   });
@@ -192,6 +193,7 @@ PasswordAuthentication no
       const archive = join(client.dir, 'ubuntu.tar');
       await docker.must(['save', '-o', archive, 'ubuntu:18.04']);
       await remote.must(['load', '-i', archive]);
+      await remote.must(login('localhost:5000'), { input: initialPassword(registry) });
       await copyImage(remote, 'localhost:5000');
       await registry.stop();
     });
@@ -200,16 +202,15 @@ PasswordAuthentication no
       const up = ['up', '--addr', '127.0.0.1:5443', '--dns', 'localhost', '--ip', '127.0.0.1'];
       const registry = await Registry.start(server, up, { name: 'tunnelled-tls', host: '127.0.0.1:5443' });
       await tunnel('15443:localhost:5443', 'https://localhost:15443/v2/');
-      const password = readFileSync(join(registry.dir, 'auth', 'initial-password'), 'utf8').trim();
       const podman = new Podman(client);
       const layout = `oci:${join(client.dir, 'layout')}`;
       await podman.must('skopeo', ['copy', '-q', `docker-archive:${join(client.dir, 'ubuntu.tar')}`, `${layout}:1`]);
       const target = 'docker://localhost:15443/ubuntu:18.04';
-      const login = ['login', '-u', 'admin', '--password-stdin', 'localhost:15443'];
-      assert.match(await podman.refused('skopeo', login, { input: password }), /unknown authority/);
+      const input = initialPassword(registry);
+      assert.match(await podman.refused('skopeo', login('localhost:15443'), { input }), /unknown authority/);
       const trusted = join(client.dir, 'etc/docker/certs.d/localhost:15443/ca.crt');
       await client.must(['install', '-D', join(registry.dir, 'certs', 'ca.crt'), trusted]);
-      await podman.must('skopeo', login, { input: password });
+      await podman.must('skopeo', login('localhost:15443'), { input });
       await podman.must('skopeo', ['copy', '-q', `${layout}:1`, target]);
       await podman.must('skopeo', ['copy', '-q', target, `${layout}:2`]);
       const raw = (reference: string) => podman.must('skopeo', ['inspect', '--raw', reference]);

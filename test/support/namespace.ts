@@ -139,10 +139,10 @@ export class Namespace {
     return daemon;
   }
 
-  /** True when something answers HTTP at the URL, with whatever status and certificate. */
+  /** True when something serves at the URL, with whatever status and certificate; 503 is a server that still starts. */
   async answers(url: string): Promise<boolean> {
-    const { status } = await this.run(['curl', '-sk', '-o', '/dev/null', '--max-time', '5', url]);
-    return status === 0;
+    const said = await this.run(['curl', '-sk', '-o', '/dev/null', '-w', '%{http_code}', '--max-time', '5', url]);
+    return said.status === 0 && said.stdout !== '503';
   }
 
   /** Ends every process of the test in reverse order of their start, then the namespace, then the folder. */
