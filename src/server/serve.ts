@@ -79,7 +79,7 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
         for (const warning of next.warnings) log.warn(warning);
       });
     const pair = files && { ...(await loadServerPair(files)), path: files.certificate };
-    for (const warning of [...(certificates?.warnings ?? []), ...(pair?.warnings ?? [])]) log.warn(warning);
+    for (const warning of new Set([...(certificates?.warnings ?? []), ...(pair?.warnings ?? [])])) log.warn(warning);
     const hint = certificates && namesHint(certificates.server.names, options.machine);
     if (hint) log.warn(hint);
     if (!files)
