@@ -1,0 +1,115 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import https from 'node:https';
+import { join } from 'node:path';
+import { checkServerIdentity, type PeerCertificate } from 'node:tls';
+import { fileURLToPath } from 'node:url';
+
+const EXECUTABLE = fileURLToPath(new URL('../../../bin/registry-secure.js', import.meta.url));
+
+export interface Reply {
+  readonly status: number;
+  readonly body: Buffer;
+  readonly location: string | undefined;
+}
+
+/** The program as a real process on loopback, with nothing but Node: for tests that need no other client. */
+export class LocalRegistry {
+  stdout = '';
+  stderr = '';
+  port = 0;
+  readonly child: ChildProcess;
+  readonly exited: Promise<number | null>;
+
+  private constructor(
+    readonly dir: string,
+    args: readonly string[],
+    { env = {}, input = '' }: { env?: NodeJS.ProcessEnv; input?: string },
+  ) {
+    this.child = spawn(process.execPath, [EXECUTABLE, ...args], { cwd: dir, env: { PATH: process.env.PATH, ...env } });
+    this.child.stdin!.end(input);
+    this.child.stdout!.on('data', data => (this.stdout += data));
+    this.child.stderr!.on('data', data => (this.stderr += data));
+    this.exited = new Promise(resolve => this.child.once('close', resolve));
+  }
+
+  /** Starts `up` or `serve` in its folder on a free port, and waits until it listens. */
+  static async start(
+    dir: string,
+    args: readonly string[],
+    options: { env?: NodeJS.ProcessEnv; input?: string } = {},
+  ): Promise<LocalRegistry> {
+    const registry = new LocalRegistry(dir, [...args, '--addr', '127.0.0.1:0'], options);
+    await registry.until(() => /msg=listening .*port=(\d+)/.exec(registry.stderr)?.[1]);
+    registry.port = Number(/msg=listening .*port=(\d+)/.exec(registry.stderr)![1]);
+    return registry;
+  }
+
+  /** Runs a command to its end. */
+  static async run(
+    dir: string,
+    args: readonly string[],
+    options: { env?: NodeJS.ProcessEnv; input?: string } = {},
+  ): Promise<{ status: number | null; stdout: string; stderr: string }> {
+    const registry = new LocalRegistry(dir, args, options);
+    const status = await registry.exited;
+    return { status, stdout: registry.stdout, stderr: registry.stderr };
+  }
+
+  /** Waits for something that the process does by itself. */
+  async until<T>(condition: () => T | Promise<T>, milliseconds = 20_000): Promise<NonNullable<T>> {
+    const deadline = Date.now() + milliseconds;
+    for (;;) {
+      const value = await condition();
+      if (value) return value as NonNullable<T>;
+      if (this.child.exitCode !== null) throw new Error(`it ended with ${this.child.exitCode}: ${this.stderr}`);
+      if (Date.now() > deadline) throw new Error(`not within ${milliseconds} ms:\n${this.stdout}\n${this.stderr}`);
+      await new Promise(resolve => setTimeout(resolve, 20));
+    }
+  }
+
+  get password(): string {
+    return readFileSync(join(this.dir, 'auth/initial-password'), 'utf8').trim();
+  }
+
+  /** A request on a connection of its own, its certificate verified against the folder's authority. */
+  async call(
+    method: string,
+    path: string,
+    options: { auth?: string; body?: Buffer | string; ca?: Buffer; onPeer?: (peer: PeerCertificate) => void } = {},
+  ): Promise<Reply> {
+    const { auth, body, ca = readFileSync(join(this.dir, 'certs/ca.crt')), onPeer } = options;
+    return new Promise((resolve, reject) => {
+      const request = https.request(
+        {
+          host: '127.0.0.1',
+          port: this.port,
+          method,
+          path,
+          ca,
+          agent: false,
+          ...(auth && { auth }),
+          checkServerIdentity: (host, peer) => {
+            onPeer?.(peer);
+            return checkServerIdentity(host, peer);
+          },
+        },
+        response => {
+          const chunks: Buffer[] = [];
+          response.on('data', chunk => chunks.push(chunk));
+          response.once('error', reject);
+          response.once('end', () =>
+            resolve({ status: response.statusCode!, body: Buffer.concat(chunks), location: response.headers.location }),
+          );
+        },
+      );
+      request.once('error', reject);
+      request.end(body);
+    });
+  }
+
+  async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<number | null> {
+    this.child.kill(signal);
+    return this.exited;
+  }
+}
