@@ -11,6 +11,9 @@ const FILE = 64 * 1024;
 /** Lines that wait for a reader that has stopped are dropped beyond this (bytes), and counted. */
 const BACKLOG = 16 * 1024 * 1024;
 
+/** Time between two tries on a full pipe (ms). */
+const FULL = 5;
+const NEWLINE = 0x0a;
 /** How long `close` waits for a reader that has stopped (ms). */
 const PATIENCE = 1_000;
 
@@ -26,7 +29,8 @@ export class LineWriter {
   #bytes = 0;
   #dropped = 0;
   #closed = false;
-  #giveUp = Number.POSITIVE_INFINITY;
+  #closing = false;
+  #moved = 0;
   #timer: NodeJS.Timeout | undefined;
   #writing: Promise<void> | undefined;
   readonly #fd: number;
@@ -50,17 +54,25 @@ export class LineWriter {
       this.#dropped++;
       return;
     }
+    this.#tellLoss();
     this.#push(line);
-    if (this.#timer === undefined && this.#writing === undefined) this.#timer = setTimeout(() => this.#start(), GATHER);
+    this.#schedule();
   }
 
   /** Writes what waits, and takes nothing more. A reader that has stopped is waited for as long as `PATIENCE`. */
   async close(): Promise<void> {
-    this.#giveUp = performance.now() + PATIENCE;
-    await (this.#writing ?? this.#start());
+    this.#closing = true;
+    this.#moved = performance.now();
+    this.#tellLoss();
+    while (this.#bytes > 0 || this.#writing !== undefined) await (this.#writing ?? this.#start());
     this.#closed = true;
     process.off('exit', this.#atExit);
     if (this.#fd !== this.fd) closeSync(this.#fd);
+  }
+
+  #tellLoss(): void {
+    if (this.#dropped > 0) this.#push(this.lost(this.#dropped));
+    this.#dropped = 0;
   }
 
   #push(line: string): void {
@@ -68,11 +80,16 @@ export class LineWriter {
     this.#bytes += line.length;
   }
 
+  #schedule(): void {
+    if (this.#timer === undefined && this.#writing === undefined) this.#timer = setTimeout(() => this.#start(), GATHER);
+  }
+
   #start(): Promise<void> {
     clearTimeout(this.#timer);
     this.#timer = undefined;
     this.#writing = this.#writeAll().finally(() => {
       this.#writing = undefined;
+      if (this.#bytes > 0) this.#schedule();
     });
     return this.#writing;
   }
@@ -96,8 +113,6 @@ export class LineWriter {
     if (this.#taken === waiting.length) {
       this.#waiting = [];
       this.#taken = 0;
-      if (this.#dropped > 0) this.#push(this.lost(this.#dropped));
-      this.#dropped = 0;
     }
     return piece;
   }
@@ -106,13 +121,15 @@ export class LineWriter {
     for (let done = 0; done < piece.length; ) {
       try {
         done += (await writeAsync(this.#fd, piece, done, piece.length - done, null)).bytesWritten;
+        this.#moved = performance.now();
       } catch (error) {
-        if (systemCode(error) === 'EAGAIN' && performance.now() < this.#giveUp) {
-          await sleep(GATHER);
+        const full = systemCode(error) === 'EAGAIN';
+        if (full && !(this.#closing && performance.now() > this.#moved + PATIENCE)) {
+          await sleep(FULL);
           continue;
         }
         // Nobody reads, or the disk is full: serving goes on without a log.
-        this.#dropped++;
+        for (const byte of piece.subarray(done)) if (byte === NEWLINE) this.#dropped++;
         return;
       }
     }

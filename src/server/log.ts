@@ -30,21 +30,33 @@ export function createLogger(options: {
   close(): Promise<void>;
 } {
   const { level, formatter, fields, stream = process.stderr } = options;
+  const transport = new transports.Stream({ stream, eol: '\n' });
   const logger = winston({
     level,
-    format: format.printf(({ level, message, fields: own }) =>
-      render(formatter, { time: now(), level, msg: message, ...fields, ...(own as Fields) }),
-    ),
-    transports: [new transports.Stream({ stream, eol: '\n' })],
+    format: format.printf(({ level, message, fields: own }) => {
+      const head = { time: now(), level, msg: message };
+      return render(formatter, { ...head, ...fields, ...(own as Fields), ...head });
+    }),
+    transports: [transport],
   });
-  // One object: of separate ones winston would merge a field named `message` into the message.
-  const at = (level: LogLevel) => (message: string, fields?: Fields) => void logger.log({ level, message, fields });
+  let open = true;
+  // A log that nobody can read any more is no reason to stop serving.
+  stream.on('error', () => {});
+  const at = (level: LogLevel) => (message: string, fields?: Fields) => {
+    // One object: of separate ones winston would merge a field named `message` into the message.
+    if (open) logger.log({ level, message, fields });
+  };
   return {
     error: at('error'),
     warn: at('warn'),
     info: at('info'),
     debug: at('debug'),
-    close: () => new Promise(resolve => logger.once('finish', resolve).end()),
+    close: () =>
+      new Promise(resolve => {
+        open = false;
+        transport.once('finish', () => stream.write('', () => resolve()));
+        logger.end();
+      }),
   };
 }
 
@@ -57,7 +69,7 @@ export interface AccessLog {
 
 /**
  * The access log, on standard output unless `fd` says otherwise. It does not go through winston: see
- * docs/decisions/0010-access-log-beside-winston.md.
+ * docs/decisions/0005-access-log-beside-winston.md.
  */
 export function createAccessLog(options: {
   formatter: LogFormat;
@@ -72,8 +84,8 @@ export function createAccessLog(options: {
     lines => `${render(formatter, { time: now(), level: 'warning', msg: 'access lines dropped', lines })}\n`,
   );
   const line = formatter === 'text' ? textLine : jsonLine;
-  const suffix = render(formatter, fields).replace(/^\{|\}$/g, '');
-  const end = formatter === 'text' ? `${suffix && ' '}${suffix}\n` : `${suffix && ','}${suffix}}\n`;
+  const own = render(formatter, fields);
+  const end = formatter === 'text' ? `${own && ' '}${own}\n` : `${own === '{}' ? '' : ','}${own.slice(1)}\n`;
   return {
     follow(request, response, id) {
       const { socket } = request;
@@ -93,7 +105,7 @@ export function createAccessLog(options: {
           bytes: bytesWritten - before.bytesWritten,
           received: bytesRead - before.bytesRead,
           ms: Math.round((performance.now() - started) * 10) / 10,
-          agent: request.headers['user-agent'] ?? '-',
+          agent: request.headers['user-agent']?.slice(0, 200) ?? '-',
           aborted: !response.writableFinished,
         };
         writer.write(line(exchange) + end);

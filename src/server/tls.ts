@@ -17,7 +17,7 @@ export interface TlsSettings extends KeyPair {
 
 /**
  * Options for `tls.createSecureContext` and `https.Server.setSecureContext`.
- * @throws OperatorError for a cipher suite that lacks AEAD or forward secrecy, and for a pair that cannot serve.
+ * @throws OperatorError for a pair that cannot serve.
  */
 export function secureContextOptions(settings: TlsSettings): SecureContextOptions {
   const options: SecureContextOptions = {
@@ -28,7 +28,7 @@ export function secureContextOptions(settings: TlsSettings): SecureContextOption
     honorCipherOrder: true,
     // The two curves that every client sends a share for, so that no handshake needs a second round.
     ecdhCurve: 'X25519:P-256:P-384',
-    // No session tickets: docker never resumes a session, tickets cost 5 % of a full handshake, they weaken forward
+    // Sessions are not resumed: docker never does, tickets cost 5 to 10 % of each full handshake, they weaken forward
     // secrecy, and several processes would have to share their keys.
     secureOptions: constants.SSL_OP_NO_RENEGOTIATION | constants.SSL_OP_NO_TICKET | constants.SSL_OP_NO_COMPRESSION,
   };

@@ -65,7 +65,7 @@ test('TLS: versions, suites, ALPN and tickets', async t => {
     { maxVersion: 'TLSv1.2', ciphers: 'ECDHE-ECDSA-AES128-SHA256' },
     { maxVersion: 'TLSv1.2', ciphers: 'AES128-GCM-SHA256' },
   ])
-    assert.match(await attempt(refused), /^ERR_SSL_\w*ALERT/, JSON.stringify(refused));
+    assert.match(await attempt(refused), /^ERR_SSL_.*ALERT/, JSON.stringify(refused));
 
   for (const maxVersion of ['TLSv1.2', 'TLSv1.3'] as const) {
     const socket = connect({ port, host: '127.0.0.1', ca: PAIR.certificate, maxVersion });
@@ -105,15 +105,6 @@ test('plain HTTP on the TLS port is told to use https', async t => {
     false,
   );
   assert.equal((await fetchOnce(port)).status, 200);
-});
-
-test('a client that does not trust the certificate is seen in the log', async t => {
-  const { port, lines } = await serve(t, echo);
-  const socket = connect({ port, host: '127.0.0.1', ca: selfSigned().certificate });
-  await once(socket, 'error');
-  // The client's alert may arrive after its own view of the matter is closed.
-  while (lines.length === 0) await new Promise(setImmediate);
-  assert.ok(['info', 'debug'].includes(lines[0]!.level));
 });
 
 test('malformed requests are answered in JSON, and the connection closed', async t => {
