@@ -64,13 +64,11 @@ describe('flushes', () => {
   });
   afterEach(() => rm(root, { recursive: true }));
 
-  test('a new root is flushed into the folder that holds it', async () => {
-    const outer = root;
-    root = join(outer, 'a/b');
-    await connect();
-    root = outer;
-    const opened = new FilesystemDriver({ root: join(outer, 'c/d'), sync: watched });
-    assert.deepEqual((await during(() => opened.open())).slice(0, 2), ['c', 'the root']);
+  test('a new root is flushed into the folders that were made for it, and the one that holds them', async () => {
+    const opened = new FilesystemDriver({ root: join(root, 'a/b/c'), sync: watched });
+    const before = (await during(() => opened.open())).slice(0, 3);
+    assert.deepEqual(before, ['a/b', 'a', 'the root']);
+    assert.ok(!flushed.includes('..'), flushed.join());
   });
 
   test('write, create and assemble flush the file and then every folder up to the root', async () => {

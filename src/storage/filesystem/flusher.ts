@@ -70,9 +70,9 @@ export class Flusher {
 
   /**
    * Flushes a folder whose entries the caller has just changed, and the folders above until one whose own chain is
-   * known to be on the disk. A folder that is gone meanwhile took the change with it: then the one above counts.
+   * known to be on the disk, or `top`. A folder that is gone meanwhile took the change with it: then the one above counts.
    */
-  async folder(path: string): Promise<void> {
+  async folder(path: string, top = this.root): Promise<void> {
     const flushed: [string, string][] = [];
     for (let at = path; ; at = dirname(at)) {
       const identity = await this.#shared(at);
@@ -80,7 +80,7 @@ export class Flusher {
         if (this.#settled.get(at) === identity) break;
         flushed.push([at, identity]);
       }
-      if (at === this.root || at === dirname(at)) break;
+      if (at === top) break;
     }
     // Another's flush of the same folder may have failed after ours was asked for, and have taken our entry along.
     this.check();

@@ -49,8 +49,7 @@ export const FORMAT_FILE = { key: `${PRIVATE}/format`, content: Buffer.from(`${F
 async function makeRoot(root: string, flusher: Flusher): Promise<void> {
   const first = await makeFolders(root, 0o777);
   if (!(await stat(root)).isDirectory()) throw Object.assign(new Error(), { code: 'ENOTDIR' });
-  if (first === undefined) return;
-  for (let at = root; at !== dirname(first); at = dirname(at)) await flusher.folder(dirname(at));
+  if (first !== undefined) await flusher.folder(dirname(root), dirname(first));
 }
 
 async function checkFormat(root: string): Promise<void> {
