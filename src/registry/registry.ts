@@ -66,6 +66,7 @@ function answer(
     return;
   }
   const body = Buffer.from(JSON.stringify(known));
+  // Whatever else the client sends is not worth reading; the listener lets it see the answer before it closes.
   const unread = hasBody(request) && !request.complete;
   response.writeHead(known.status, {
     'Content-Type': 'application/json',
@@ -73,9 +74,7 @@ function answer(
     ...known.headers,
     ...(unread && { Connection: 'close' }),
   });
-  if (request.method !== 'HEAD') response.write(body);
-  if (unread) linger(request, response);
-  else response.end();
+  response.end(request.method === 'HEAD' ? undefined : body);
 }
 
 function fault(error: unknown): RegistryError {
@@ -87,26 +86,4 @@ function fault(error: unknown): RegistryError {
 
 function hasBody(request: IncomingMessage): boolean {
   return 'transfer-encoding' in request.headers || Number(request.headers['content-length'] ?? 0) > 0;
-}
-
-/** How much of an unwanted body is thrown away, and for how long, before the connection is cut. */
-const LINGER = { bytes: 4 * 1024 * 1024, milliseconds: 2000 };
-
-/**
- * To close a connection with unread bytes resets it, and a reset can overtake the answer. So the answer goes out whole,
- * and the rest of the body is read and dropped for a little while, until the client has seen it.
- */
-function linger(request: IncomingMessage, response: ServerResponse): void {
-  let left = LINGER.bytes;
-  const end = () => {
-    clearTimeout(timer);
-    request.off('data', drop);
-    response.end();
-  };
-  const drop = (chunk: Buffer) => {
-    left -= chunk.length;
-    if (left < 0) end();
-  };
-  const timer = setTimeout(end, LINGER.milliseconds);
-  request.once('close', end).once('end', end).on('data', drop).resume();
 }

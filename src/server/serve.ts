@@ -13,6 +13,7 @@ import { createRegistry } from '../registry/registry.js';
 import { FilesystemDriver } from '../storage/filesystem.js';
 import { Store } from '../store/store.js';
 import { createApp } from './app.js';
+import { allowPause } from './guard.js';
 import { watchHealth } from './health.js';
 import { createListener, type Handler, type Listener } from './listener.js';
 import { createAccessLog, createLogger, requestId } from './log.js';
@@ -154,7 +155,9 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
       headers: config.http.headers,
       healthy: () => health.healthy,
       onIdentity: (request, identity) => {
-        if (identity.kind === 'user') principals.set(request, identity.name);
+        if (identity.kind !== 'user') return;
+        principals.set(request, identity.name);
+        allowPause(request);
       },
     });
 

@@ -1,15 +1,16 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import http from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { RegistryError } from '../../src/errors.js';
 import type { Digest } from '../../src/reference.js';
 import { createRegistry } from '../../src/registry/registry.js';
+import { createListener, type Listener } from '../../src/server/listener.js';
 import type { StorageDriver } from '../../src/storage/driver.js';
 import { FilesystemDriver } from '../../src/storage/filesystem.js';
 import { Store } from '../../src/store/store.js';
+import { memoryLog } from './listener.js';
 
 export interface Answer {
   readonly status: number;
@@ -39,7 +40,7 @@ export class RegistryFixture {
   private constructor(
     readonly root: string,
     readonly driver: StorageDriver,
-    readonly server: http.Server,
+    private readonly listener: Listener,
     readonly port: number,
   ) {}
 
@@ -63,16 +64,15 @@ export class RegistryFixture {
       onFault: error => fixture.faults.push(error),
     });
     const handler: http.RequestListener = (request, response) => void registry(request, response);
-    const server = http.createServer({ keepAliveTimeout: 1000 }, handler);
-    await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve));
-    const fixture = new RegistryFixture(root, driver, server, (server.address() as AddressInfo).port);
+    const listener = createListener({ tls: 'plain', handler, log: memoryLog([]) });
+    const { port } = await listener.listen({ host: '127.0.0.1', port: 0 });
+    const fixture = new RegistryFixture(root, driver, listener, port);
     return fixture;
   }
 
   async stop(options: { keep?: boolean } = {}): Promise<void> {
     this.agent.destroy();
-    this.server.closeAllConnections();
-    await new Promise(resolve => this.server.close(resolve));
+    await this.listener.drain(0);
     await this.driver.close();
     if (!options.keep) await rm(this.root, { recursive: true, force: true });
   }
