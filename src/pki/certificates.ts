@@ -107,22 +107,27 @@ export async function ensureCertificates(options: CertificateOptions): Promise<C
 }
 
 async function ensure(wish: CertificateOptions): Promise<Certificates> {
-  if (!(await hasPending(wish.dir))) {
-    const folder = await readFolder(wish.dir);
-    const plan = planFor(folder, wish);
+  try {
     // The usual case writes nothing, so that it works in a folder mounted read-only.
-    if (plan.server === 'reuse') return report(wish, folder, plan);
+    const { folder, plan } = await look(wish);
+    if (plan.server === 'reuse' && !(await hasPending(wish.dir))) return report(wish, folder, plan);
+  } catch (error) {
+    // Another process may be between two files just now: only what is wrong under the lock as well is wrong.
+    if (!(await isWritable(wish.dir))) throw error;
   }
   await makeFolder(wish.dir);
-  await checkWritable(wish.dir);
   return withLock(join(wish.dir, '.lock'), async () => {
     for (const name of ['ca', 'domain']) await finishPending(wish.dir, name);
-    const folder = await readFolder(wish.dir);
-    const plan = planFor(folder, wish);
+    const { folder, plan } = await look(wish);
     if (plan.server === 'reuse') return report(wish, folder, plan);
     const authority = folder.authority ? await signingAuthority(folder.authority, wish.dir) : await makeAuthority(wish);
     return issue(wish, folder, plan, authority);
   });
+}
+
+async function look(wish: CertificateOptions): Promise<{ folder: Folder; plan: Plan }> {
+  const folder = await readFolder(wish.dir);
+  return { folder, plan: planFor(folder, wish) };
 }
 
 /** What was found. A server pair that is broken counts as there: only force replaces it. */
@@ -374,12 +379,11 @@ function daysOf(certificate: X509Certificate): number {
   return Math.round((notAfter(certificate).getTime() - notBefore(certificate).getTime()) / 86_400_000);
 }
 
-async function checkWritable(dir: string): Promise<void> {
-  try {
-    await access(dir, constants.W_OK);
-  } catch (error) {
-    throw unwritable(dir, error);
-  }
+async function isWritable(dir: string): Promise<boolean> {
+  return access(dir, constants.W_OK).then(
+    () => true,
+    () => false,
+  );
 }
 
 function unwritable(dir: string, cause: unknown): OperatorError {

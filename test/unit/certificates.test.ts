@@ -20,6 +20,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import { OperatorError } from '../../src/errors.js';
+import { withLock } from '../../src/lock.js';
 import { type CertificateOptions, ensureCertificates, readTrustAnchor } from '../../src/pki/certificates.js';
 import { loadServerPair } from '../../src/pki/inspect.js';
 import { generateKey } from '../../src/pki/keys.js';
@@ -179,6 +180,19 @@ test('processes that start at once agree on one authority and one pair', async (
   const pair = await loadServerPair({ certificate: at('domain.crt'), key: at('domain.key') });
   assert.deepEqual([...pair.names].sort(), ['10.0.0.1', '10.0.0.2', '10.0.0.3', '10.0.0.4']);
   assert.deepEqual(files(), ['ca.crt', 'ca.key', 'domain.crt', 'domain.key']);
+});
+
+test('what only looks broken because another process is in the middle of it is no error', async () => {
+  const before = await ensure();
+  const waiting = await withLock(at('.lock'), async () => {
+    renameSync(at('ca.crt'), at('away'));
+    const second = ensure();
+    // It has looked at the folder when it stands in the queue, which it does once the first look has failed.
+    await new Promise(resolve => setTimeout(resolve, 50));
+    renameSync(at('away'), at('ca.crt'));
+    return { second };
+  });
+  assert.equal((await waiting.second).anchor?.fingerprint, before.anchor?.fingerprint);
 });
 
 /** A second pair of the same authority, and the folder put back to the first one. */
