@@ -211,7 +211,7 @@ class HttpListener implements Listener {
   }
 
   #logRefusal(socket: Socket, { status, message }: Refusal): void {
-    this.#log.info('refused a malformed request', { remote: socket.remoteAddress, status, reason: message });
+    this.#log.info('refused a request', { remote: socket.remoteAddress, status, reason: message });
   }
 
   /**
@@ -296,11 +296,12 @@ async function within(time: number, promise: Promise<void>): Promise<void> {
   clearTimeout(timer);
 }
 
-function listenError(error: Error, host: string, port: number): Error {
+/** What the operator can do about an error of `listen`; other errors as they are. */
+export function listenError(error: Error, host: string, port: number, platform = process.platform): Error {
   const address = host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
   switch (systemCode(error)) {
     case 'EADDRINUSE':
-      return new OperatorError(`port ${port} is in use (${address})`, { fix: portFix(port), cause: error });
+      return new OperatorError(`port ${port} is in use (${address})`, { fix: portFix(port, platform), cause: error });
     case 'EACCES':
       return new OperatorError(`may not listen on ${address}: ports below 1024 need a privilege`, {
         fix: `choose another: --addr ${host}:5000, or give Node the privilege: sudo setcap cap_net_bind_service=+ep ${process.execPath}`,
@@ -322,11 +323,10 @@ function listenError(error: Error, host: string, port: number): Error {
   }
 }
 
-function portFix(port: number): string {
-  if (process.platform === 'darwin') {
-    const airplay =
-      port === 5000 || port === 7000 ? ' (on macOS AirPlay Receiver holds it: System Settings, AirDrop & Handoff)' : '';
-    return `find who holds it: lsof -nP -iTCP:${port} -sTCP:LISTEN${airplay}, or choose another: --addr 0.0.0.0:${port + 1}`;
-  }
-  return `find who holds it: ss -ltnp 'sport = :${port}', or choose another: --addr 0.0.0.0:${port + 1}`;
+function portFix(port: number, platform: NodeJS.Platform): string {
+  const other = `or choose another: --addr 0.0.0.0:${port < 65_535 ? port + 1 : 5000}`;
+  if (platform !== 'darwin') return `find who holds it: ss -ltnp 'sport = :${port}', ${other}`;
+  if (port === 5000 || port === 7000)
+    return `on macOS it is AirPlay Receiver's: turn that off in System Settings, General, AirDrop & Handoff, ${other}`;
+  return `find who holds it: lsof -nP -iTCP:${port} -sTCP:LISTEN, ${other}`;
 }

@@ -60,7 +60,7 @@ export async function all(socket: Socket): Promise<string> {
   socket.on('error', (error: NodeJS.ErrnoException) => {
     text += `<${error.code}>`;
   });
-  await once(socket, 'close');
+  await new Promise(resolve => socket.once('close', resolve));
   return text;
 }
 

@@ -6,7 +6,7 @@ import { createServer } from 'node:net';
 import { test } from 'node:test';
 import { connect } from 'node:tls';
 import { OperatorError } from '../../src/errors.js';
-import { createListener } from '../../src/server/listener.js';
+import { createListener, listenError } from '../../src/server/listener.js';
 import { all, memoryLog, PAIR, say, serve, tcp, tls, until } from '../support/listener.js';
 import { selfSigned } from '../support/pair.js';
 
@@ -270,6 +270,24 @@ test('a port in use, an address that is not here: what and how to mend it', asyn
   await rejects(listen('127.0.0.1', port), new RegExp(`port ${port} is in use`), /--addr/);
   await rejects(listen('203.0.113.7', 0), /no address 203\.0\.113\.7/, /0\.0\.0\.0/);
   await rejects(listen('no-such-name.invalid', 0), /no-such-name\.invalid has no address/, /0\.0\.0\.0/);
+});
+
+test('what to do about a port depends on the port and the system', () => {
+  const advice = (code: string, port: number, platform: NodeJS.Platform) => {
+    const error = listenError(Object.assign(new Error(code), { code }), '0.0.0.0', port, platform);
+    assert.ok(error instanceof OperatorError);
+    return `${error.message}; ${error.fix}`;
+  };
+  assert.match(
+    advice('EADDRINUSE', 5000, 'darwin'),
+    /^port 5000 is in use .*AirPlay Receiver.*--addr 0\.0\.0\.0:5001$/,
+  );
+  assert.match(advice('EADDRINUSE', 5001, 'darwin'), /lsof -nP -iTCP:5001/);
+  assert.match(advice('EADDRINUSE', 5000, 'linux'), /ss -ltnp 'sport = :5000'/);
+  assert.match(advice('EADDRINUSE', 65_535, 'linux'), /--addr 0\.0\.0\.0:5000$/);
+  assert.match(advice('EACCES', 443, 'linux'), /below 1024.*--addr 0\.0\.0\.0:5000.*setcap cap_net_bind_service/);
+  const other = Object.assign(new Error('odd'), { code: 'EODD' });
+  assert.equal(listenError(other, '0.0.0.0', 1, 'linux'), other);
 });
 
 test('plain HTTP, where it was asked for', async t => {
