@@ -47,7 +47,7 @@ const log = section(
     hooks: unsupported('warned', 'Mail on errors.', 'remove it, and have a monitoring system read the log'),
     reportcaller: unsupported('warned', "The place in the program's source."),
   },
-  'What is logged, to standard output.',
+  'What is logged: requests to standard output, everything else to standard error.',
 );
 
 const tls = section(

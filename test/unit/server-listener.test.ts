@@ -172,7 +172,7 @@ test('a target in absolute form is brought into origin form, and its authority r
 });
 
 test('resets at any moment harm nobody', async t => {
-  const { port } = await serve(t, swallow);
+  const { port, listener } = await serve(t, swallow);
   const beginnings = [
     '',
     'G',
@@ -192,6 +192,7 @@ test('resets at any moment harm nobody', async t => {
     socket.destroy();
   }
   assert.equal((await fetchOnce(port)).body, '0');
+  while (listener.connections > 0) await new Promise(setImmediate);
 });
 
 test('an upgrade is ignored', async t => {
