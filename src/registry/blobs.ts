@@ -1,8 +1,8 @@
 import { randomUUID } from 'node:crypto';
-import { once } from 'node:events';
-import type { Readable } from 'node:stream';
+import type { ServerResponse } from 'node:http';
 import { RegistryError } from '../errors.js';
 import { type ByteRange, parseDigest, parseRange } from '../reference.js';
+import type { ByteStream } from '../storage/driver.js';
 import type { Blob } from '../store/blobs.js';
 import type { Exchange } from './exchange.js';
 
@@ -53,7 +53,7 @@ export async function getBlob(exchange: Exchange): Promise<void> {
     'Content-Type': `multipart/byteranges; boundary=${boundary}`,
     'Content-Length': heads.reduce((sum, head) => sum + head.length, length + tail.length),
   };
-  async function* parts(): AsyncGenerator<Buffer | Readable> {
+  async function* parts(): AsyncGenerator<Buffer | ByteStream> {
     for (const [index, range] of ranges!.entries()) {
       yield heads[index]!;
       yield await store.blobs.read(blob, range);
@@ -68,18 +68,37 @@ async function send(
   { response }: Exchange,
   status: number,
   headers: Record<string, string | number>,
-  parts: Iterable<Buffer | Readable> | AsyncIterable<Buffer | Readable>,
+  parts: Iterable<Buffer | ByteStream> | AsyncIterable<Buffer | ByteStream>,
 ): Promise<void> {
   response.writeHead(status, headers);
-  const gone = new AbortController();
-  response.once('close', () => gone.abort());
+  const write = writer(response);
+  // One chunk is on its way while the next is read, and no more: chunks are lent (see `ByteStream`).
+  let onItsWay: Promise<void> = Promise.resolve();
   for await (const part of parts)
     for await (const chunk of Buffer.isBuffer(part) ? [part] : part) {
-      if (response.destroyed) gone.abort();
-      gone.signal.throwIfAborted();
-      if (!response.write(chunk)) await once(response, 'drain', { signal: gone.signal });
+      await onItsWay;
+      onItsWay = write(chunk);
+      // Its failure is met at the next turn.
+      onItsWay.catch(() => undefined);
     }
+  await onItsWay;
   response.end();
+}
+
+/** Writes that resolve when the bytes are with the kernel, and reject when the client is gone. */
+function writer(response: ServerResponse): (chunk: Buffer) => Promise<void> {
+  let settle: ((error?: Error | null) => void) | undefined;
+  response.once('close', () => settle?.(gone()));
+  return chunk =>
+    new Promise((resolve, reject) => {
+      if (response.destroyed) return reject(gone());
+      settle = error => (error ? reject(error) : resolve());
+      response.write(chunk, settle);
+    });
+}
+
+function gone(): Error {
+  return Object.assign(new Error('the client is gone'), { code: 'ECONNRESET' });
 }
 
 function contentRange({ start, end }: ByteRange, { size }: Blob): string {

@@ -1,4 +1,3 @@
-import type { Readable } from 'node:stream';
 import type { ByteRange } from '../reference.js';
 
 /**
@@ -25,8 +24,8 @@ export interface StorageDriver {
   /** A whole small object. @throws StorageError 'unavailable' when it is larger than `limit` bytes (default 16 MiB). */
   get(key: string, limit?: number): Promise<Buffer | undefined>;
 
-  /** An object, or the given range of it, as a stream; destroying the stream frees everything. Opened before it resolves. */
-  read(key: string, range?: ByteRange): Promise<Readable | undefined>;
+  /** An object, or the given range of it. Opened before it resolves, so absence is known by then. */
+  read(key: string, range?: ByteRange): Promise<ByteStream | undefined>;
 
   /** Replaces a small object atomically: a reader sees the old bytes or the new ones. Survives a power cut. */
   write(key: string, data: Uint8Array): Promise<void>;
@@ -66,6 +65,18 @@ export interface StorageDriver {
 export interface ObjectInfo {
   readonly size: number;
   readonly modified: Date;
+}
+
+/** How many chunks of a `ByteStream` are good at a time. */
+export const LENT_CHUNKS = 3;
+
+/**
+ * The bytes of an object, in order. Chunks are lent: one stays as it is until the third `next` after its own is called,
+ * so that a driver can use its buffers again. Who keeps one for longer copies it. To be read to its end, or given up by
+ * `return`, as `for await` does; both free everything.
+ */
+export interface ByteStream extends AsyncIterableIterator<Buffer> {
+  return(): Promise<IteratorReturnResult<undefined>>;
 }
 
 export interface Entry {

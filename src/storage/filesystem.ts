@@ -2,10 +2,9 @@ import { randomUUID } from 'node:crypto';
 import { constants } from 'node:fs';
 import { access, copyFile, type FileHandle, link, open, readdir, rename, stat, unlink, utimes } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
-import type { Readable } from 'node:stream';
 import { systemCode } from '../errors.js';
 import type { ByteRange } from '../reference.js';
-import type { Entry, ObjectInfo, SegmentWriter, StorageDriver } from './driver.js';
+import type { ByteStream, Entry, ObjectInfo, SegmentWriter, StorageDriver } from './driver.js';
 import { BufferBudget } from './filesystem/budget.js';
 import { isAbsent, storageFailure } from './filesystem/failure.js';
 import { Flusher, type Sync, sync } from './filesystem/flusher.js';
@@ -76,7 +75,7 @@ export class FilesystemDriver implements StorageDriver {
     return ifPresent(`get ${key}`, () => readSmall(path, limit));
   }
 
-  async read(key: string, range?: ByteRange): Promise<Readable | undefined> {
+  async read(key: string, range?: ByteRange): Promise<ByteStream | undefined> {
     const path = this.#path(key);
     return ifPresent(`read ${key}`, async () => {
       const handle = await open(path, 'r');

@@ -1,7 +1,6 @@
-import type { Readable } from 'node:stream';
 import { RegistryError } from '../errors.js';
 import type { ByteRange, Digest } from '../reference.js';
-import type { StorageDriver } from '../storage/driver.js';
+import type { ByteStream, StorageDriver } from '../storage/driver.js';
 import { layout } from './layout.js';
 import { readLink, writeLink } from './links.js';
 
@@ -36,7 +35,7 @@ export class Blobs {
   }
 
   /** The bytes, or the given range of them. @throws RegistryError BLOB_UNKNOWN when they have just been removed. */
-  async read(blob: Blob, range?: ByteRange): Promise<Readable> {
+  async read(blob: Blob, range?: ByteRange): Promise<ByteStream> {
     const stream = await this.driver.read(layout.blob(blob.canonical), range);
     if (!stream) throw new RegistryError('BLOB_UNKNOWN');
     return stream;

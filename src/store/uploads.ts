@@ -240,7 +240,7 @@ export class Uploads {
     for (const key of segments) {
       const stream = await this.driver.read(key);
       if (!stream) throw unknown();
-      for await (const chunk of stream) for (const hash of hashes.values()) hash.update(chunk as Buffer);
+      for await (const chunk of stream) for (const hash of hashes.values()) hash.update(chunk);
     }
     return named(hashes, digest);
   }

@@ -2,8 +2,8 @@ const MIB = 1024 * 1024;
 const SMALLEST = 64 * 1024;
 
 /**
- * Divides a fixed amount of memory among the open transfers, each of which holds two buffers: one that the disk works
- * on and one that the network works on. Few transfers get the megabyte that is fastest, a hundred stay within the sum.
+ * Divides a fixed amount of memory among the open transfers, each of which holds up to three buffers: the disk works
+ * on one, the network on another. Few transfers get the megabyte that is fastest, a hundred stay within the sum.
  */
 export class BufferBudget {
   #open = 0;

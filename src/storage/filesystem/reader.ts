@@ -1,57 +1,70 @@
 import type { FileHandle } from 'node:fs/promises';
-import { Readable } from 'node:stream';
-import { StorageError } from '../driver.js';
+import { type ByteStream, LENT_CHUNKS, StorageError } from '../driver.js';
 import type { BufferBudget } from './budget.js';
 import { storageFailure } from './failure.js';
 
-/** The bytes of an open file from `start` to before `end`. Owns the handle: end, error and destroy close it. */
-export class FileReader extends Readable {
+/**
+ * The bytes of an open file from `start` to before `end`, in buffers that are used in turns: to make a megabyte for each
+ * chunk costs more than to read and encrypt it, most of it in garbage collection. Owns the handle.
+ */
+export class FileReader implements ByteStream {
+  readonly #ring: Buffer[] = [];
+  #turn = 0;
   #at: number;
-  #reading: Promise<void> | undefined;
+  #reading: Promise<unknown> | undefined;
+  #closed: Promise<void> | undefined;
 
   constructor(
-    readonly handle: FileHandle,
+    private readonly handle: FileHandle,
     start: number,
-    readonly end: number,
-    readonly budget: BufferBudget,
+    private readonly end: number,
+    private readonly budget: BufferBudget,
   ) {
-    // One buffer at a time is read ahead, whatever its size.
-    super({ highWaterMark: 1 });
     this.#at = start;
     budget.enter();
   }
 
-  override _read(): void {
-    if (this.#at >= this.end) {
-      this.push(null);
-      return;
-    }
-    this.#reading = this.#readOne().finally(() => {
-      this.#reading = undefined;
-    });
+  [Symbol.asyncIterator](): this {
+    return this;
   }
 
-  async #readOne(): Promise<void> {
-    const buffer = Buffer.allocUnsafeSlow(Math.min(this.budget.share(), this.end - this.#at));
+  async next(): Promise<IteratorResult<Buffer, undefined>> {
+    if (this.#closed || this.#at >= this.end) return this.return();
+    const buffer = this.#buffer(Math.min(this.budget.share(), this.end - this.#at));
     try {
-      const { bytesRead } = await this.handle.read(buffer, 0, buffer.length, this.#at);
-      if (this.destroyed) return;
+      const reading = this.handle.read(buffer, 0, buffer.length, this.#at);
+      this.#reading = reading;
+      const { bytesRead } = await reading;
       if (bytesRead === 0)
         throw new StorageError('unavailable', `read: the file ends at ${this.#at} instead of ${this.end}`);
       this.#at += bytesRead;
-      this.push(bytesRead === buffer.length ? buffer : buffer.subarray(0, bytesRead));
+      return { done: false, value: buffer.subarray(0, bytesRead) };
     } catch (error) {
-      this.destroy(storageFailure('read', error) as Error);
+      await this.return();
+      throw storageFailure('read', error);
     }
   }
 
-  override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {
+  async return(): Promise<IteratorReturnResult<undefined>> {
+    this.#closed ??= this.#close();
+    await this.#closed;
+    return { done: true, value: undefined };
+  }
+
+  async #close(): Promise<void> {
     this.budget.leave();
     // A descriptor closed under a running read could by then be another file's.
-    const closed = this.#reading === undefined ? this.handle.close() : this.#reading.then(() => this.handle.close());
-    closed.then(
-      () => callback(error),
-      failed => callback(error ?? failed),
-    );
+    await this.#reading?.catch(() => undefined);
+    await this.handle.close();
+  }
+
+  #buffer(size: number): Buffer {
+    const turn = this.#turn++ % LENT_CHUNKS;
+    let buffer = this.#ring[turn];
+    if (!buffer || buffer.length < size) {
+      buffer = Buffer.allocUnsafeSlow(size);
+      this.#ring[turn] = buffer;
+    }
+    return buffer.subarray(0, size);
   }
 }
