@@ -196,7 +196,7 @@ describe('flushes', () => {
       ['assemble one', () => driver.assemble(['uploads/1'], 'docker/blobs/data')],
       ['assemble many', () => driver.assemble(['uploads/1', 'uploads/2'], 'docker/blobs/data')],
       ['assemble none', () => driver.assemble([], 'docker/blobs/data')],
-      ['long segment', () => segment('uploads/long', 40 * 1024 * 1024)],
+      ['long segment', () => segment('uploads/long', 80 * 1024 * 1024)],
     ];
     for (const [name, action] of actions) {
       for (let failing = 1; ; failing++) {
