@@ -1,10 +1,6 @@
 #!/usr/bin/env node
-// Plain JavaScript that any Node can parse, so that an old one is told what it lacks instead of showing a syntax error.
-const [major, minor] = process.versions.node.split('.').map(Number);
-if (major < 20 || (major === 20 && minor < 19)) {
-  console.error(`registry-secure: Node ${process.versions.node} is too old; install Node 20.19 or newer`);
-  process.exit(1);
-}
+import './node-version.js';
+
 import('../dist/src/cli/index.js').then(
   cli => cli.main(process.argv.slice(2)),
   error => {

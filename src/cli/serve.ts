@@ -56,11 +56,19 @@ export async function start(
   });
 }
 
-/** Serves until SIGTERM or Ctrl-C, then drains. A second signal ends it at once. */
+/** Started by npm, a process hears each Ctrl-C twice within this time (ms): from the terminal, and from npm. */
+const ECHO = 1_000;
+
+/** Serves until SIGTERM or Ctrl-C, then drains. A second signal, unless it is the echo of the first, ends it at once. */
 export async function untilStopped(server: RunningServer): Promise<void> {
-  await new Promise<void>(resolve => {
-    for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => resolve());
+  await new Promise<void>(stop => {
+    let first: number | undefined;
+    const heard = () => {
+      first ??= performance.now();
+      if (performance.now() - first > ECHO) process.exit(1);
+      stop();
+    };
+    for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, heard);
   });
-  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => process.exit(1));
   await server.stop();
 }

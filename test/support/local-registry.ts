@@ -13,6 +13,17 @@ export interface Reply {
   readonly location: string | undefined;
 }
 
+export interface LocalOptions {
+  readonly env?: NodeJS.ProcessEnv;
+  readonly input?: string;
+  /** How to start the program: by its own name unless told. */
+  readonly command?: readonly [string, ...string[]];
+  /** Where to start it: the folder unless told. */
+  readonly cwd?: string;
+  /** Puts it at the head of a process group of its own, as a terminal does. */
+  readonly detached?: boolean;
+}
+
 /** The program as a real process on loopback, with nothing but Node: for tests that need no other client. */
 export class LocalRegistry {
   stdout = '';
@@ -24,9 +35,10 @@ export class LocalRegistry {
   private constructor(
     readonly dir: string,
     args: readonly string[],
-    { env = {}, input = '' }: { env?: NodeJS.ProcessEnv; input?: string },
+    { env = {}, input = '', command = [process.execPath, EXECUTABLE], cwd = dir, detached = false }: LocalOptions,
   ) {
-    this.child = spawn(process.execPath, [EXECUTABLE, ...args], { cwd: dir, env: { PATH: process.env.PATH, ...env } });
+    const [file, ...first] = command;
+    this.child = spawn(file, [...first, ...args], { cwd, env: { PATH: process.env.PATH, ...env }, detached });
     this.child.stdin!.end(input);
     this.child.stdout!.on('data', data => (this.stdout += data));
     this.child.stderr!.on('data', data => (this.stderr += data));
@@ -37,10 +49,10 @@ export class LocalRegistry {
   static async start(
     dir: string,
     args: readonly string[],
-    options: { env?: NodeJS.ProcessEnv; input?: string } = {},
+    options: LocalOptions & { patience?: number } = {},
   ): Promise<LocalRegistry> {
     const registry = new LocalRegistry(dir, [...args, '--addr', '127.0.0.1:0'], options);
-    await registry.until(() => /msg=listening .*port=(\d+)/.exec(registry.stderr)?.[1]);
+    await registry.until(() => /msg=listening .*port=(\d+)/.exec(registry.stderr)?.[1], options.patience);
     registry.port = Number(/msg=listening .*port=(\d+)/.exec(registry.stderr)![1]);
     return registry;
   }
@@ -49,7 +61,7 @@ export class LocalRegistry {
   static async run(
     dir: string,
     args: readonly string[],
-    options: { env?: NodeJS.ProcessEnv; input?: string } = {},
+    options: LocalOptions = {},
   ): Promise<{ status: number | null; stdout: string; stderr: string }> {
     const registry = new LocalRegistry(dir, args, options);
     const status = await registry.exited;
