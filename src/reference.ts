@@ -5,7 +5,7 @@ import { RegistryError } from './errors.js';
  * length before it matches, so that no input can make it slow.
  */
 
-const ALGORITHMS = { sha256: 64, sha512: 128 } as const;
+export const ALGORITHMS = { sha256: 64, sha512: 128 } as const;
 
 export type Algorithm = keyof typeof ALGORITHMS;
 

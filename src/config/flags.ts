@@ -23,6 +23,7 @@ export const FLAGS: readonly Flag[] = [
   { flag: '--htpasswd', value: '<file>', key: 'auth.htpasswd.path' },
   { flag: '--realm', value: '<text>', key: 'auth.htpasswd.realm' },
   { flag: '--root', value: '<folder>', key: 'storage.filesystem.rootdirectory' },
+  { flag: '--allow-deletes', key: 'storage.delete.enabled' },
   { flag: '--log-level', value: '<level>', key: 'log.level' },
   { flag: '--log-format', value: '<format>', key: 'log.formatter' },
 ];

@@ -190,10 +190,11 @@ const storage = section(
     ),
     delete: section(
       {
-        enabled: key(yesNo, false, 'Lets clients delete manifests and blobs.', {
-          status: 'warned',
-          instead: 'deletes are not served yet',
-        }),
+        enabled: key(
+          yesNo,
+          false,
+          'Lets clients delete tags, manifests, blobs and, by `DELETE /api/v1/repositories/NAME`, whole repositories. Otherwise each of these is answered with 405.',
+        ),
       },
       'Deletes.',
     ),

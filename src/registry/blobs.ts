@@ -63,6 +63,12 @@ export async function getBlob(exchange: Exchange): Promise<void> {
   return send(exchange, 206, multipart, parts());
 }
 
+/** DELETE of a blob (distribution-spec, "Deleting Blobs"). */
+export async function deleteBlob(exchange: Exchange): Promise<void> {
+  await exchange.store.blobs.remove(exchange.repository, parseDigest(exchange.reference));
+  exchange.empty(202);
+}
+
 /** Streams the parts one after the other, at the client's pace. A source is freed whatever happens. */
 async function send(
   { response }: Exchange,

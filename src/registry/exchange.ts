@@ -22,7 +22,7 @@ const DEFAULT_ENTRIES = 100;
 export interface RegistryContext {
   readonly store: Store;
   readonly limits: RegistryLimits;
-  /** What stands before `/v2` in the paths that clients see: empty, or a path without a slash at its end. */
+  /** What stands before the registry's paths as clients see them: empty, or a path without a slash at its end. */
   readonly prefix: string;
   readonly authorise: Authorise;
 }

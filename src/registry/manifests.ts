@@ -14,12 +14,17 @@ export async function getManifest(exchange: Exchange): Promise<void> {
   exchange.bytes(200, data, headers);
 }
 
+/** More tags than this in one push are refused. The specification asks for at least 10. */
+const MOST_TAGS = 100;
+
 /** PUT of a manifest (distribution-spec, "Pushing Manifests"). The body may be chunked: docker never says its length. */
 export async function putManifest(exchange: Exchange): Promise<void> {
   const reference = referenceOf(exchange);
   if (!reference) throw new RegistryError('MANIFEST_INVALID', { message: 'neither a tag nor a digest' });
+  // Tags as parameters belong to a push by digest only.
+  const target = 'tag' in reference ? { tags: [reference.tag] } : { ...reference, tags: furtherTags(exchange) };
   const data = await exchange.smallBody(exchange.limits.manifestBytes);
-  const { digest, subject } = await exchange.store.manifests.put(exchange.repository, reference, data, {
+  const { digest, subject } = await exchange.store.manifests.put(exchange.repository, target, data, {
     contentType: exchange.header('content-type'),
     pushedBy: exchange.principal || undefined,
   });
@@ -27,7 +32,29 @@ export async function putManifest(exchange: Exchange): Promise<void> {
     Location: exchange.path(`manifests/${exchange.reference}`),
     'Docker-Content-Digest': digest,
     ...(subject && { 'OCI-Subject': subject }),
+    ...('digest' in reference && target.tags.length > 0 && { 'OCI-Tag': target.tags }),
   });
+}
+
+/** DELETE of a tag alone, or of a manifest with every tag on it (distribution-spec, "Content Management"). */
+export async function deleteManifest(exchange: Exchange): Promise<void> {
+  const reference = referenceOf(exchange);
+  if (!reference) throw new RegistryError('MANIFEST_UNKNOWN');
+  await exchange.store.manifests.remove(exchange.repository, reference);
+  exchange.empty(202);
+}
+
+function furtherTags({ query }: Exchange): string[] {
+  const tags = [...new Set(query.getAll('tag'))];
+  if (tags.length > MOST_TAGS)
+    throw new RegistryError('UNSUPPORTED', { status: 414, message: `more than ${MOST_TAGS} tags in one push` });
+  const wrong = tags.find(tag => !isTag(tag));
+  if (wrong !== undefined)
+    throw new RegistryError('MANIFEST_INVALID', {
+      message: 'a tag parameter is not a tag',
+      detail: { tag: wrong.slice(0, 128) },
+    });
+  return tags;
 }
 
 function referenceOf({ reference }: Exchange): ManifestReference | undefined {

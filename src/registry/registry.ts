@@ -4,16 +4,18 @@ import { RegistryError } from '../errors.js';
 import { StorageError } from '../storage/driver.js';
 import { isClientGone } from '../store/uploads.js';
 import { Exchange, type RegistryContext } from './exchange.js';
-import { match } from './routes.js';
+import { isKnownMethod, match } from './routes.js';
 
 export interface RegistryOptions extends RegistryContext {
   /** @throws RegistryError UNAUTHORIZED with the challenge */
+  /** Whether anything can be deleted (`storage.delete.enabled`). */
+  readonly deletes: boolean;
   readonly authenticate: (request: IncomingMessage) => Promise<Identity>;
   /** Told of what is not the client's fault: errors of the storage and of this program. */
   readonly onFault: (error: unknown, request: IncomingMessage) => void;
 }
 
-/** Serves one request below /v2. Never rejects. `onIdentity` hears who asked, for the access log. */
+/** Serves one request whose path is the registry's. Never rejects. `onIdentity` hears who asked, for the access log. */
 export type Registry = (
   request: IncomingMessage,
   response: ServerResponse,
@@ -25,12 +27,12 @@ export function createRegistry(options: RegistryOptions): Registry {
   return async (request, response, onIdentity) => {
     response.setHeader('Docker-Distribution-API-Version', 'registry/2.0');
     try {
+      const { method = '', url = '' } = request;
+      if (!isKnownMethod(method)) throw new RegistryError('UNSUPPORTED', { headers: { Allow: '' } });
       const identity = await options.authenticate(request);
       onIdentity?.(identity);
-      const [path, query = ''] = splitOnce(request.url ?? '', '?');
-      const found = path.startsWith(`${options.prefix}/v2`)
-        ? match(request.method ?? '', path.slice(options.prefix.length))
-        : undefined;
+      const [path, query = ''] = splitOnce(url, '?');
+      const found = path.startsWith(options.prefix) && match(method, path.slice(options.prefix.length), options);
       if (!found) throw new RegistryError('UNSUPPORTED', { status: 404, message: 'no such endpoint' });
       const { action, handler, repository, reference } = found;
       if (action && !options.authorise(identity, action, repository)) throw new RegistryError('DENIED');

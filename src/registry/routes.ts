@@ -1,15 +1,15 @@
 import type { Action } from '../auth/policy.js';
 import { RegistryError } from '../errors.js';
 import { isRepositoryName } from '../reference.js';
-import { getBlob } from './blobs.js';
-import { listRepositories } from './catalog.js';
+import { deleteBlob, getBlob } from './blobs.js';
 import type { Handler } from './exchange.js';
-import { getManifest, putManifest } from './manifests.js';
+import { deleteManifest, getManifest, putManifest } from './manifests.js';
+import { deleteRepository, listRepositories } from './repositories.js';
 import { listTags } from './tags.js';
 import { appendUpload, cancelUpload, finishUpload, startUpload, uploadStatus } from './uploads.js';
 
-/** What a path below /v2/ names. `N` stands for the repository's name, which may itself hold `manifests` or `blobs`. */
-type Shape = 'base' | 'catalog' | 'manifest' | 'blob' | 'uploads' | 'upload' | 'tags';
+/** What a path names: all of them lie below /v2/, but for `repository`, which is ours. */
+type Shape = 'base' | 'catalog' | 'manifest' | 'blob' | 'uploads' | 'upload' | 'tags' | 'repository';
 
 interface Route {
   readonly method: string;
@@ -25,14 +25,23 @@ const ROUTES: readonly Route[] = [
   { method: 'GET', shape: 'catalog', action: 'catalog', handler: listRepositories },
   { method: 'GET', shape: 'manifest', action: 'pull', handler: getManifest },
   { method: 'PUT', shape: 'manifest', action: 'push', handler: putManifest },
+  { method: 'DELETE', shape: 'manifest', action: 'delete', handler: deleteManifest },
   { method: 'GET', shape: 'blob', action: 'pull', handler: getBlob },
+  { method: 'DELETE', shape: 'blob', action: 'delete', handler: deleteBlob },
   { method: 'POST', shape: 'uploads', action: 'push', handler: startUpload },
   { method: 'GET', shape: 'upload', action: 'push', handler: uploadStatus },
   { method: 'PATCH', shape: 'upload', action: 'push', handler: appendUpload },
   { method: 'PUT', shape: 'upload', action: 'push', handler: finishUpload },
   { method: 'DELETE', shape: 'upload', action: 'push', handler: cancelUpload },
   { method: 'GET', shape: 'tags', action: 'pull', handler: listTags },
+  { method: 'DELETE', shape: 'repository', action: 'delete', handler: deleteRepository },
 ];
+
+/** What lies below these is for `match`. */
+const ROOTS = ['/v2', '/api/v1'];
+
+/** The methods that something here understands. Any other is refused whatever its path, and whoever sends it. */
+const METHODS: ReadonlySet<string> = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']);
 
 export interface Match {
   readonly action: Action | undefined;
@@ -43,30 +52,49 @@ export interface Match {
   readonly reference: string;
 }
 
+/** Whether a path, without what stands before all of ours, is one of the registry's. */
+export function isRegistryPath(path: string): boolean {
+  return ROOTS.some(root => path.startsWith(root) && ['/', '?', undefined].includes(path[root.length]));
+}
+
+export function isKnownMethod(method: string | undefined): boolean {
+  return METHODS.has(method ?? '');
+}
+
 /**
  * Finds the route of a raw path. Nothing is resolved, collapsed or decoded first, but the reference once: `..` and `%2f`
  * reach the grammar as they are, and fail it.
- * @param path without its query, beginning with `/v2`
+ * @param path without its query
+ * @param options.deletes whether the routes that delete exist
  * @throws RegistryError NAME_INVALID; UNSUPPORTED (405, with Allow); undefined where nothing has such a path
  */
-export function match(method: string, path: string): Match | undefined {
+export function match(method: string, path: string, options: { deletes: boolean }): Match | undefined {
   const found = parse(path);
   if (!found) return undefined;
   const { shape, repository = '', reference = '' } = found;
   const rows = ROUTES.filter(route => route.shape === shape);
+  const served = rows.filter(route => options.deletes || route.action !== 'delete');
   // HEAD is GET without the body, which the exchange leaves out.
-  const row = rows.find(route => route.method === (method === 'HEAD' ? 'GET' : method));
+  const wanted = (route: Route) => route.method === (method === 'HEAD' ? 'GET' : method);
+  const row = served.find(wanted);
   if (!row) {
-    const allowed = rows.flatMap(route => (route.method === 'GET' ? ['GET', 'HEAD'] : [route.method]));
-    throw new RegistryError('UNSUPPORTED', { headers: { Allow: allowed.join(', ') } });
+    const allowed = served.flatMap(route => (route.method === 'GET' ? ['GET', 'HEAD'] : [route.method]));
+    throw new RegistryError('UNSUPPORTED', {
+      headers: { Allow: allowed.join(', ') },
+      ...(rows.some(wanted) && { message: 'deletes are switched off (storage.delete.enabled)' }),
+    });
   }
   if (shape !== 'base' && shape !== 'catalog' && !isRepositoryName(repository)) throw new RegistryError('NAME_INVALID');
   return { action: row.action, handler: row.handler, repository, reference: decode(reference) };
 }
 
+const REPOSITORIES = '/api/v1/repositories/';
+
 function parse(path: string): { shape: Shape; repository?: string; reference?: string } | undefined {
   if (path === '/v2/' || path === '/v2') return { shape: 'base' };
   if (path === '/v2/_catalog') return { shape: 'catalog' };
+  if (path.startsWith(REPOSITORIES)) return { shape: 'repository', repository: path.slice(REPOSITORIES.length) };
+  if (!path.startsWith('/v2/')) return undefined;
   // Read from the right, since a name may hold every word that has a meaning on its right.
   const parts = path.slice('/v2/'.length).split('/');
   const [third, second, last] = [parts.at(-3), parts.at(-2), parts.at(-1)!];

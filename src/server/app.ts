@@ -3,10 +3,11 @@ import express, { type Express } from 'express';
 import type { Identity } from '../auth/identity.js';
 import { RegistryError } from '../errors.js';
 import type { Registry } from '../registry/registry.js';
+import { isKnownMethod, isRegistryPath } from '../registry/routes.js';
 
 export interface AppOptions {
   readonly registry: Registry;
-  /** What stands before `/v2`: empty, or a path without a slash at its end. */
+  /** What stands before the registry's paths: empty, or a path without a slash at its end. */
   readonly prefix: string;
   /** Sent with every response (`http.headers`). */
   readonly headers: Readonly<Record<string, readonly string[]>>;
@@ -14,14 +15,15 @@ export interface AppOptions {
   readonly onIdentity: (request: IncomingMessage, identity: Identity) => void;
 }
 
-/** The application: the registry below /v2, and beside it what needs no login. */
+/** The application: the registry, and beside it what needs no login. */
 export function createApp({ registry, prefix, headers, healthy, onIdentity }: AppOptions): Express {
   const app = express();
   app.disable('x-powered-by').disable('etag').enable('case sensitive routing').enable('strict routing');
   app.use((request, response, next) => {
     for (const [name, values] of Object.entries(headers)) response.setHeader(name, [...values]);
     // The raw target: nothing has decoded or collapsed it.
-    if (!isBelow(request.url, `${prefix}/v2`)) return next();
+    const { url } = request;
+    if (!url.startsWith(prefix) || !isRegistryPath(url.slice(prefix.length))) return next();
     return registry(request, response, identity => onIdentity(request, identity));
   });
   app.get('/', (_request, response) => {
@@ -32,16 +34,10 @@ export function createApp({ registry, prefix, headers, healthy, onIdentity }: Ap
     json(response, ok ? 200 : 503, { status: ok ? 'ok' : 'the storage does not answer' });
   });
   app.use((request, response) => {
-    const known = request.path === '/' || request.path === '/healthz';
-    json(response, known ? 405 : 404, new RegistryError('UNSUPPORTED', { message: 'no such endpoint' }));
+    const found = request.path === '/' || request.path === '/healthz' || !isKnownMethod(request.method);
+    json(response, found ? 405 : 404, new RegistryError('UNSUPPORTED', { message: 'no such endpoint' }));
   });
   return app;
-}
-
-function isBelow(target: string, path: string): boolean {
-  if (!target.startsWith(path)) return false;
-  const next = target[path.length];
-  return next === undefined || next === '/' || next === '?';
 }
 
 // Not by Express's own `send`, which adds a charset and an ETag.

@@ -145,6 +145,7 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
         tagEntries: config.tags.maxtags,
       },
       prefix,
+      deletes: config.storage.delete.enabled,
       authenticate: request => authenticator.authenticate(request),
       authorise: createPolicy({ open: !source }),
       onFault: (error, request) => log.error('a request failed', { method: request.method, path: request.url, error }),

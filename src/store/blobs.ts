@@ -2,7 +2,8 @@ import { RegistryError } from '../errors.js';
 import type { ByteRange, Digest } from '../reference.js';
 import type { ByteStream, StorageDriver } from '../storage/driver.js';
 import { layout } from './layout.js';
-import { readLink, writeLink } from './links.js';
+import { namesOf, readLink, writeLink } from './links.js';
+import type { Locks } from './locks.js';
 
 /** A blob as one repository sees it. */
 export interface Blob {
@@ -17,7 +18,10 @@ export interface Blob {
  * learn of another's blobs by their digests. It is looked at on each request, since any process may have removed it.
  */
 export class Blobs {
-  constructor(private readonly driver: StorageDriver) {}
+  constructor(
+    private readonly driver: StorageDriver,
+    private readonly locks: Locks,
+  ) {}
 
   /** @returns undefined where the repository has no such blob, or its bytes are gone. */
   async find(repository: string, digest: Digest): Promise<Blob | undefined> {
@@ -56,5 +60,19 @@ export class Blobs {
     if (!blob) return false;
     await this.link(repository, blob.canonical, digest);
     return true;
+  }
+
+  /**
+   * Takes a blob from a repository, under each of its digests, durably. The bytes stay, for other repositories may have
+   * them: they are the collector's. @throws RegistryError BLOB_UNKNOWN
+   */
+  async remove(repository: string, digest: Digest): Promise<void> {
+    await this.locks.exclusive(repository, async () => {
+      const linkOf = (name: Digest) => layout.layerLink(repository, name);
+      const canonical = await readLink(this.driver, linkOf(digest));
+      if (!canonical) throw new RegistryError('BLOB_UNKNOWN', { detail: { digest } });
+      const names = await namesOf(this.driver, layout.layers(repository), linkOf, canonical);
+      await Promise.all(names.map(name => this.driver.removeAll(layout.layer(repository, name))));
+    });
   }
 }

@@ -1,6 +1,7 @@
 import { isRepositoryName, isTag } from '../reference.js';
 import type { StorageDriver } from '../storage/driver.js';
 import { layout } from './layout.js';
+import type { Locks } from './locks.js';
 
 /** One page of names, in byte order. */
 export interface Page {
@@ -11,7 +12,10 @@ export interface Page {
 
 /** Which repositories there are, and which tags a repository has. */
 export class Catalog {
-  constructor(private readonly driver: StorageDriver) {}
+  constructor(
+    private readonly driver: StorageDriver,
+    private readonly locks: Locks,
+  ) {}
 
   /** A repository is a folder that holds `_layers` or `_manifests`, at any depth. */
   async repositories(limit: number, after = '', visible: (name: string) => boolean = () => true): Promise<Page> {
@@ -40,6 +44,22 @@ export class Catalog {
 
   async exists(repository: string): Promise<boolean> {
     return (await this.driver.list(layout.repository(repository))).some(({ name }) => isPart(name));
+  }
+
+  /**
+   * Removes a repository with all that it holds, but not those below its name, durably. Bytes are the collector's.
+   * @returns false where there is none
+   */
+  async remove(repository: string): Promise<boolean> {
+    return this.locks.exclusive(repository, async () => {
+      if (!(await this.exists(repository))) return false;
+      // In the order in which nothing is left that points at nothing.
+      await this.driver.removeAll(layout.tags(repository));
+      await this.driver.removeAll(layout.manifests(repository));
+      const parts = (await this.driver.list(layout.repository(repository))).filter(({ name }) => name.startsWith('_'));
+      await Promise.all(parts.map(({ name }) => this.driver.removeAll(`${layout.repository(repository)}/${name}`)));
+      return true;
+    });
   }
 
   /**

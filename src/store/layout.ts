@@ -17,7 +17,8 @@ import { algorithmOf, type Digest, hexOf } from '../reference.js';
  *         _records/<algorithm>/<hex>                           * what we know of one manifest (store/records.ts)
  *         _referrers/<algorithm>/<hex>/<algorithm>/<hex>       * descriptor of a manifest whose subject is the first digest
  *
- * For a digest of another algorithm a link is kept under that algorithm and holds the canonical SHA-256.
+ * For a digest of another algorithm a link is kept under that algorithm and holds the canonical SHA-256. Only a tag that
+ * was pushed together with such a digest holds that digest, as the revision link's name: the client is to hear it again.
  */
 const ROOT = 'docker/registry/v2';
 
@@ -25,19 +26,27 @@ const path = (digest: Digest): string => `${algorithmOf(digest)}/${hexOf(digest)
 
 const repository = (name: string): string => `${ROOT}/repositories/${name}`;
 
+const tag = (name: string, tag: string): string => `${repository(name)}/_manifests/tags/${tag}`;
+
 const upload = (name: string, uuid: string): string => `${repository(name)}/_uploads/${uuid}`;
 
 export const layout = {
   repositories: `${ROOT}/repositories`,
   repository,
   blob: (canonical: Digest): string => `${ROOT}/blobs/sha256/${hexOf(canonical).slice(0, 2)}/${hexOf(canonical)}/data`,
+  layers: (name: string): string => `${repository(name)}/_layers`,
+  layer: (name: string, digest: Digest): string => `${repository(name)}/_layers/${path(digest)}`,
   layerLink: (name: string, digest: Digest): string => `${repository(name)}/_layers/${path(digest)}/link`,
+  manifests: (name: string): string => `${repository(name)}/_manifests`,
+  revisions: (name: string): string => `${repository(name)}/_manifests/revisions`,
+  revision: (name: string, digest: Digest): string => `${repository(name)}/_manifests/revisions/${path(digest)}`,
   revisionLink: (name: string, digest: Digest): string =>
     `${repository(name)}/_manifests/revisions/${path(digest)}/link`,
   tags: (name: string): string => `${repository(name)}/_manifests/tags`,
-  tagLink: (name: string, tag: string): string => `${repository(name)}/_manifests/tags/${tag}/current/link`,
-  tagIndexLink: (name: string, tag: string, digest: Digest): string =>
-    `${repository(name)}/_manifests/tags/${tag}/index/${path(digest)}/link`,
+  tag,
+  tagLink: (name: string, ofTag: string): string => `${tag(name, ofTag)}/current/link`,
+  tagIndexLink: (name: string, ofTag: string, digest: Digest): string =>
+    `${tag(name, ofTag)}/index/${path(digest)}/link`,
   record: (name: string, digest: Digest): string => `${repository(name)}/_records/${path(digest)}`,
   referrer: (name: string, subject: Digest, digest: Digest): string =>
     `${repository(name)}/_referrers/${path(subject)}/${path(digest)}`,

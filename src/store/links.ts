@@ -1,5 +1,6 @@
-import { type Digest, isDigest } from '../reference.js';
+import { ALGORITHMS, type Digest, isDigest } from '../reference.js';
 import type { StorageDriver } from '../storage/driver.js';
+import { inBatches } from './batches.js';
 
 /**
  * A link file holds a digest and nothing else. `registry:2` writes links in place, so a crash of it may have left an
@@ -12,4 +13,27 @@ export async function readLink(driver: StorageDriver, key: string): Promise<Dige
 
 export async function writeLink(driver: StorageDriver, key: string, digest: Digest): Promise<void> {
   await driver.write(key, Buffer.from(digest, 'latin1'));
+}
+
+/**
+ * Every digest by which a folder of links knows one content: the canonical one, and those of other algorithms.
+ * @param folder of links by digest, such as `layout.layers(name)`
+ * @param linkOf the key of one of them
+ */
+export async function namesOf(
+  driver: StorageDriver,
+  folder: string,
+  linkOf: (digest: Digest) => string,
+  canonical: Digest,
+): Promise<Digest[]> {
+  const others = Object.keys(ALGORITHMS).filter(algorithm => algorithm !== 'sha256');
+  const links = await Promise.all(
+    others.map(async algorithm =>
+      (await driver.list(`${folder}/${algorithm}`)).map(({ name }) => `${algorithm}:${name}`),
+    ),
+  );
+  const names = await inBatches(links.flat().filter(isDigest), async digest =>
+    (await readLink(driver, linkOf(digest))) === canonical ? [digest] : [],
+  );
+  return [canonical, ...names.flat()];
 }

@@ -3,9 +3,12 @@ import { LRUCache } from 'lru-cache';
 import { RegistryError } from '../errors.js';
 import { algorithmOf, type Digest, hexOf } from '../reference.js';
 import type { StorageDriver } from '../storage/driver.js';
+import { inBatches } from './batches.js';
 import type { Blobs } from './blobs.js';
+import type { Catalog } from './catalog.js';
 import { layout } from './layout.js';
-import { readLink, writeLink } from './links.js';
+import { namesOf, readLink, writeLink } from './links.js';
+import type { Locks } from './locks.js';
 import { type Descriptor, type Manifest, parseManifest, storedMediaType } from './manifest.js';
 import { Records } from './records.js';
 
@@ -38,19 +41,21 @@ export class Manifests {
 
   constructor(
     private readonly driver: StorageDriver,
+    private readonly locks: Locks,
+    private readonly catalog: Catalog,
     private readonly blobs: Blobs,
     private readonly options: { largest: number },
   ) {
     this.records = new Records(driver);
   }
 
-  /** @throws RegistryError MANIFEST_UNKNOWN */
+  /** @throws RegistryError MANIFEST_UNKNOWN, NAME_UNKNOWN */
   async get(repository: string, reference: ManifestReference): Promise<StoredManifest> {
     const digest =
       'digest' in reference ? reference.digest : await readLink(this.driver, layout.tagLink(repository, reference.tag));
     const canonical = digest && (await readLink(this.driver, layout.revisionLink(repository, digest)));
     const content = canonical && (await this.content(canonical));
-    if (!content) throw new RegistryError('MANIFEST_UNKNOWN', { detail: reference });
+    if (!content) throw await this.unknown(repository, reference);
     return { digest, ...content };
   }
 
@@ -66,33 +71,81 @@ export class Manifests {
 
   /**
    * Stores a manifest, durably, in an order in which a crash leaves garbage at worst: the bytes, what is known of them,
-   * the repository's link to them, and the tag last.
+   * the repository's link to them, and the tags last.
+   * @param target the digest that the client says, which it is held to, and the tags that are to point at the manifest
    * @throws RegistryError MANIFEST_INVALID, DIGEST_INVALID, MANIFEST_BLOB_UNKNOWN
    */
   async put(
     repository: string,
-    reference: ManifestReference,
+    target: { digest?: Digest | undefined; tags: readonly string[] },
     data: Buffer,
     facts: { contentType?: string | undefined; pushedBy?: string | undefined },
   ): Promise<PutManifest> {
     const manifest = parseManifest(data, facts.contentType);
     const canonical: Digest = `sha256:${createHash('sha256').update(data).digest('hex')}`;
-    const digest = 'digest' in reference ? reference.digest : canonical;
+    const digest = target.digest ?? canonical;
     if (digest !== canonical && createHash(algorithmOf(digest)).update(data).digest('hex') !== hexOf(digest))
       throw new RegistryError('DIGEST_INVALID', { detail: { digest } });
-    await this.checkReferences(repository, manifest);
-
-    await this.driver.write(layout.blob(canonical), data);
-    await this.records.write(repository, digest, manifest, { size: data.length, pushedBy: facts.pushedBy });
-    const names = digest === canonical ? [canonical] : [canonical, digest];
-    await Promise.all(names.map(name => writeLink(this.driver, layout.revisionLink(repository, name), canonical)));
-    if ('tag' in reference) await this.tag(repository, reference.tag, canonical);
+    await this.locks.shared(repository, async () => {
+      await this.checkReferences(repository, manifest);
+      await this.driver.write(layout.blob(canonical), data);
+      await this.records.write(repository, digest, manifest, { size: data.length, pushedBy: facts.pushedBy });
+      const names = digest === canonical ? [canonical] : [canonical, digest];
+      await Promise.all(names.map(name => writeLink(this.driver, layout.revisionLink(repository, name), canonical)));
+      await Promise.all(target.tags.map(tag => this.tag(repository, tag, digest)));
+    });
     return { digest, ...(manifest.subject && { subject: manifest.subject.digest }) };
   }
 
   private async tag(repository: string, tag: string, digest: Digest): Promise<void> {
     await writeLink(this.driver, layout.tagIndexLink(repository, tag, digest), digest);
     await writeLink(this.driver, layout.tagLink(repository, tag), digest);
+  }
+
+  /**
+   * Removes a tag, or a manifest under each of its digests with every tag on it, durably. Its bytes are the collector's.
+   * @throws RegistryError MANIFEST_UNKNOWN, NAME_UNKNOWN
+   */
+  async remove(repository: string, reference: ManifestReference): Promise<void> {
+    await this.locks.exclusive(repository, () =>
+      'tag' in reference
+        ? this.removeTag(repository, reference.tag)
+        : this.removeRevision(repository, reference.digest),
+    );
+  }
+
+  private async removeTag(repository: string, tag: string): Promise<void> {
+    // Not by its link, which a crash of `registry:2` may have left empty: such a tag is listed, and must go too.
+    if (!(await this.driver.stat(layout.tagLink(repository, tag)))) throw await this.unknown(repository, { tag });
+    await this.driver.removeAll(layout.tag(repository, tag));
+  }
+
+  private async removeRevision(repository: string, digest: Digest): Promise<void> {
+    const linkOf = (name: Digest) => layout.revisionLink(repository, name);
+    const canonical = await readLink(this.driver, linkOf(digest));
+    if (!canonical) throw await this.unknown(repository, { digest });
+    const names = await namesOf(this.driver, layout.revisions(repository), linkOf, canonical);
+    // The tags first: a crash must leave none that points at nothing.
+    await this.removeTagsOn(repository, names);
+    await Promise.all(names.map(name => this.driver.removeAll(layout.revision(repository, name))));
+    // Another process may have pushed the manifest again meanwhile, and then all is well; or only a tag on it.
+    if (await readLink(this.driver, linkOf(canonical))) return;
+    await this.removeTagsOn(repository, names);
+    // Without its link, what is known of a manifest counts for nothing: whatever a crash leaves of this does no harm.
+    await Promise.all(names.map(name => this.records.remove(repository, name)));
+  }
+
+  private async removeTagsOn(repository: string, digests: readonly Digest[]): Promise<void> {
+    const tags = await this.driver.list(layout.tags(repository));
+    await inBatches(tags, async ({ name }) => {
+      const digest = await readLink(this.driver, layout.tagLink(repository, name));
+      if (digest && digests.includes(digest)) await this.driver.removeAll(layout.tag(repository, name));
+    });
+  }
+
+  private async unknown(repository: string, reference: ManifestReference): Promise<RegistryError> {
+    if (await this.catalog.exists(repository)) return new RegistryError('MANIFEST_UNKNOWN', { detail: reference });
+    return new RegistryError('NAME_UNKNOWN', { detail: { name: repository } });
   }
 
   private async checkReferences(repository: string, manifest: Manifest): Promise<void> {

@@ -58,6 +58,23 @@ export class Records {
     await Promise.all(writes);
   }
 
+  /** Forgets a manifest that is no more, and its entry among the referrers. */
+  async remove(repository: string, digest: Digest): Promise<void> {
+    const key = layout.record(repository, digest);
+    const subject = (await this.read(key))?.subject;
+    if (subject) await this.driver.remove(layout.referrer(repository, subject, digest));
+    await this.driver.remove(key);
+  }
+
+  private async read(key: string): Promise<ManifestRecord | undefined> {
+    const data = await this.driver.get(key);
+    try {
+      return data && (JSON.parse(data.toString('utf8')) as ManifestRecord);
+    } catch {
+      return undefined;
+    }
+  }
+
   private async fromConfig(config: Descriptor | undefined): Promise<Pick<ManifestRecord, 'platform' | 'labels'>> {
     if (
       !config ||

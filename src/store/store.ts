@@ -1,6 +1,7 @@
 import type { StorageDriver } from '../storage/driver.js';
 import { Blobs } from './blobs.js';
 import { Catalog } from './catalog.js';
+import { Locks } from './locks.js';
 import { Manifests } from './manifests.js';
 import { Uploads } from './uploads.js';
 
@@ -13,9 +14,10 @@ export class Store {
 
   /** @param options.largestManifest in bytes */
   constructor(driver: StorageDriver, options: { largestManifest: number }) {
-    this.blobs = new Blobs(driver);
+    const locks = new Locks();
+    this.catalog = new Catalog(driver, locks);
+    this.blobs = new Blobs(driver, locks);
     this.uploads = new Uploads(driver, this.blobs);
-    this.manifests = new Manifests(driver, this.blobs, { largest: options.largestManifest });
-    this.catalog = new Catalog(driver);
+    this.manifests = new Manifests(driver, locks, this.catalog, this.blobs, { largest: options.largestManifest });
   }
 }

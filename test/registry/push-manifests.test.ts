@@ -47,6 +47,39 @@ describe('pushing manifests', () => {
     assert.deepEqual([wrong.status, wrong.code], [400, 'DIGEST_INVALID']);
   });
 
+  test('by digest with tags as parameters: ten and more, each told in OCI-Tag', async () => {
+    const { data } = await registry.pushImage('params', 'v1');
+    for (const algorithm of ['sha256', 'sha512'] as const) {
+      const digest = digestOf(data, algorithm);
+      const tags = Array.from({ length: 12 }, (_, index) => `${algorithm}-${index}`);
+      const query = [...tags, tags[0]!].map(tag => `tag=${tag}`).join('&');
+      const answer = await registry.pushManifest('params', `${digest}?${query}`, data);
+      assert.equal(answer.status, 201);
+      assert.equal(answer.headers.location, `/v2/params/manifests/${digest}`);
+      assert.deepEqual(String(answer.headers['oci-tag']).split(', '), tags);
+      for (const tag of tags) {
+        const got = await registry.call('GET', `/v2/params/manifests/${tag}`);
+        assert.equal(got.headers['docker-content-digest'], digest, 'the digest that the client knows');
+        assert.ok(got.body.equals(data));
+      }
+    }
+  });
+
+  test('a tag parameter that is no tag refuses the push, and so do too many; beside a tag they count for nothing', async () => {
+    const { data, digest } = await registry.pushImage('badparams', 'v1');
+    for (const tag of ['', '-a', 'a%2fb', 'a'.repeat(129), '%ff', 'a%0d%0ab']) {
+      const answer = await registry.pushManifest('badparams', `${digest}?tag=good&tag=${tag}`, data);
+      assert.deepEqual([answer.status, answer.code], [400, 'MANIFEST_INVALID'], tag);
+    }
+    const many = Array.from({ length: 101 }, (_, index) => `tag=t${index}`).join('&');
+    const answer = await registry.pushManifest('badparams', `${digest}?${many}`, data);
+    assert.deepEqual([answer.status, answer.code], [414, 'UNSUPPORTED']);
+    const byTag = await registry.pushManifest('badparams', 'v2?tag=v3', data);
+    assert.deepEqual([byTag.status, byTag.headers['oci-tag']], [201, undefined]);
+    const listed = await registry.call('GET', '/v2/badparams/tags/list');
+    assert.deepEqual(listed.json(), { name: 'badparams', tags: ['v1', 'v2'] });
+  });
+
   test('chunked, without a length', async () => {
     const { data } = await registry.pushImage('r', 'v1');
     async function* body() {

@@ -45,7 +45,7 @@ export class RegistryFixture {
   ) {}
 
   static async start(
-    options: { prefix?: string; limits?: { manifestBytes?: number }; root?: string } = {},
+    options: { prefix?: string; limits?: { manifestBytes?: number }; root?: string; deletes?: boolean } = {},
   ): Promise<RegistryFixture> {
     const root = options.root ?? (await mkdtemp(join(tmpdir(), 'registry-test-')));
     const driver = new FilesystemDriver({ root });
@@ -55,6 +55,7 @@ export class RegistryFixture {
       store: new Store(driver, { largestManifest: manifestBytes }),
       limits: { manifestBytes, catalogEntries: 1000, tagEntries: 1000 },
       prefix: options.prefix ?? '',
+      deletes: options.deletes ?? true,
       authenticate: async request => {
         const user = request.headers['x-test-user'];
         if (user === 'nobody') throw new RegistryError('UNAUTHORIZED');

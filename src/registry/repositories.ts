@@ -1,3 +1,4 @@
+import { RegistryError } from '../errors.js';
 import type { Exchange } from './exchange.js';
 
 /** GET /v2/_catalog: the repositories that the caller may pull from. */
@@ -6,4 +7,11 @@ export async function listRepositories(exchange: Exchange): Promise<void> {
   const visible = (name: string) => exchange.may('pull', name);
   const { names, more } = await exchange.store.catalog.repositories(limit, after, visible);
   exchange.json(200, { repositories: names }, exchange.nextPage(exchange.catalogPath, limit, names, more));
+}
+
+/** DELETE /api/v1/repositories/N: a whole repository, which the OCI API has no way to remove. */
+export async function deleteRepository(exchange: Exchange): Promise<void> {
+  if (!(await exchange.store.catalog.remove(exchange.repository)))
+    throw new RegistryError('NAME_UNKNOWN', { detail: { name: exchange.repository } });
+  exchange.empty(204);
 }

@@ -1,0 +1,229 @@
+import assert from 'node:assert/strict';
+import { access, readdir, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { digestOf, indexOf, OCI_INDEX, OCI_MANIFEST, RegistryFixture } from '../support/registry-fixture.js';
+
+/** distribution-spec, "Content Management". */
+describe('content management', () => {
+  let registry: RegistryFixture;
+  before(async () => {
+    registry = await RegistryFixture.start();
+  });
+  after(async () => {
+    assert.deepEqual(registry.faults, []);
+    await registry.stop();
+  });
+  const status = async (method: string, path: string) => {
+    const answer = await registry.call(method, path);
+    return answer.code === undefined ? answer.status : [answer.status, answer.code];
+  };
+  const tagsOf = async (repository: string) =>
+    ((await registry.call('GET', `/v2/${repository}/tags/list`)).json() as { tags: string[] }).tags;
+  const folder = (repository: string) => join(registry.root, 'docker/registry/v2/repositories', repository);
+
+  describe('deleting tags', () => {
+    test('takes the tag alone', async () => {
+      const image = await registry.pushImage('tags', 'a');
+      await registry.pushManifest('tags', 'b', image.data);
+      assert.equal(await status('DELETE', '/v2/tags/manifests/a'), 202);
+      assert.equal(await status('HEAD', '/v2/tags/manifests/a'), 404);
+      assert.deepEqual(await status('GET', '/v2/tags/manifests/a'), [404, 'MANIFEST_UNKNOWN']);
+      assert.equal(await status('HEAD', '/v2/tags/manifests/b'), 200);
+      assert.equal(await status('HEAD', `/v2/tags/manifests/${image.digest}`), 200);
+      assert.deepEqual(await tagsOf('tags'), ['b']);
+      await assert.rejects(access(join(folder('tags'), '_manifests/tags/a')));
+    });
+
+    test('of one that is not there is 404', async () => {
+      await registry.pushImage('tags', 'b');
+      assert.deepEqual(await status('DELETE', '/v2/tags/manifests/absent'), [404, 'MANIFEST_UNKNOWN']);
+      assert.deepEqual(await status('DELETE', '/v2/tags/manifests/-bad'), [404, 'MANIFEST_UNKNOWN']);
+      assert.deepEqual(await status('DELETE', '/v2/absent/manifests/b'), [404, 'NAME_UNKNOWN']);
+    });
+
+    test('takes one whose link was lost', async () => {
+      await registry.pushImage('torn', 'a');
+      await writeFile(join(folder('torn'), '_manifests/tags/a/current/link'), '');
+      assert.deepEqual(await tagsOf('torn'), ['a']);
+      assert.equal(await status('DELETE', '/v2/torn/manifests/a'), 202);
+      assert.deepEqual(await tagsOf('torn'), []);
+    });
+  });
+
+  describe('deleting manifests', () => {
+    test('takes every tag on it, and no other', async () => {
+      const image = await registry.pushImage('manifests', 'a');
+      for (let index = 0; index < 40; index++) await registry.pushManifest('manifests', `t${index}`, image.data);
+      await registry.pushImage('manifests', 'other');
+      assert.equal(await status('DELETE', `/v2/manifests/manifests/${image.digest}`), 202);
+      assert.equal(await status('HEAD', `/v2/manifests/manifests/${image.digest}`), 404);
+      assert.equal(await status('HEAD', '/v2/manifests/manifests/t7'), 404);
+      assert.deepEqual(await tagsOf('manifests'), ['other']);
+      assert.equal(await status('HEAD', `/v2/manifests/blobs/${image.layer}`), 200);
+      assert.deepEqual(await status('DELETE', `/v2/manifests/manifests/${image.digest}`), [404, 'MANIFEST_UNKNOWN']);
+      assert.deepEqual(await status('DELETE', `/v2/absent/manifests/${image.digest}`), [404, 'NAME_UNKNOWN']);
+      assert.deepEqual(await status('DELETE', '/v2/manifests/manifests/sha256:abc'), [400, 'DIGEST_INVALID']);
+    });
+
+    test('leaves it to other repositories', async () => {
+      const image = await registry.pushImage('here', 'a');
+      for (const digest of [image.layer, image.config])
+        await registry.call('POST', `/v2/there/blobs/uploads/?mount=${digest}&from=here`);
+      await registry.pushManifest('there', 'a', image.data);
+      assert.equal(await status('DELETE', `/v2/here/manifests/${image.digest}`), 202);
+      assert.equal(await status('GET', '/v2/there/manifests/a'), 200);
+      assert.equal(await status('GET', `/v2/here/manifests/${image.digest}`).then(String), '404,MANIFEST_UNKNOWN');
+    });
+
+    test('by one digest takes it under the other', async () => {
+      for (const asked of ['sha256', 'sha512'] as const) {
+        const { data } = await registry.pushImage('algorithms', 'a');
+        const other = digestOf(data, 'sha512');
+        assert.equal((await registry.pushManifest('algorithms', `${other}?tag=b`, data)).status, 201);
+        assert.equal(await status('DELETE', `/v2/algorithms/manifests/${digestOf(data, asked)}`), 202);
+        for (const reference of [digestOf(data), other, 'a', 'b'])
+          assert.equal(await status('HEAD', `/v2/algorithms/manifests/${reference}`), 404, reference);
+        assert.deepEqual(await tagsOf('algorithms'), []);
+      }
+    });
+
+    test('leaves nothing of it but its bytes', async () => {
+      const image = await registry.pushImage('traces', 'a');
+      const data = indexOf([image.data], { subject: { mediaType: OCI_MANIFEST, digest: image.digest, size: 1 } });
+      await registry.pushManifest('traces', digestOf(data), data, OCI_INDEX);
+      for (const digest of [digestOf(data), image.digest])
+        assert.equal(await status('DELETE', `/v2/traces/manifests/${digest}`), 202);
+      const files = await readdir(folder('traces'), { recursive: true, withFileTypes: true });
+      const left = files.filter(file => file.isFile() && !file.parentPath.includes('_layers'));
+      assert.deepEqual(left, []);
+    });
+
+    test('pushed again it is there again', async () => {
+      const image = await registry.pushImage('again', 'a');
+      assert.equal(await status('DELETE', `/v2/again/manifests/${image.digest}`), 202);
+      assert.equal((await registry.pushManifest('again', 'a', image.data)).status, 201);
+      assert.equal(await status('GET', '/v2/again/manifests/a'), 200);
+    });
+
+    test('beside pushes of the same leaves it whole or away', async () => {
+      const image = await registry.pushImage('race', 'a');
+      for (let round = 0; round < 20; round++) {
+        await Promise.all([
+          registry.pushManifest('race', 'a', image.data),
+          registry.call('DELETE', `/v2/race/manifests/${image.digest}`),
+          registry.pushManifest('race', 'b', image.data),
+        ]);
+        const tags = await tagsOf('race');
+        for (const tag of tags) assert.equal(await status('GET', `/v2/race/manifests/${tag}`), 200, tag);
+      }
+    });
+  });
+
+  describe('deleting blobs', () => {
+    test('takes it from this repository only, and pushing it again gives it back', async () => {
+      const data = Buffer.from('a blob of two');
+      const digest = await registry.pushBlob('one', data);
+      await registry.pushBlob('two', data);
+      assert.equal(await status('DELETE', `/v2/one/blobs/${digest}`), 202);
+      assert.equal(await status('HEAD', `/v2/one/blobs/${digest}`), 404);
+      assert.deepEqual(await status('GET', `/v2/one/blobs/${digest}`), [404, 'BLOB_UNKNOWN']);
+      assert.deepEqual(await status('DELETE', `/v2/one/blobs/${digest}`), [404, 'BLOB_UNKNOWN']);
+      assert.equal(await status('GET', `/v2/two/blobs/${digest}`), 200);
+      await registry.pushBlob('one', data);
+      assert.equal(await status('HEAD', `/v2/one/blobs/${digest}`), 200);
+    });
+
+    test('by one digest takes it under the other', async () => {
+      for (const asked of ['sha256', 'sha512'] as const) {
+        const data = Buffer.from(`by ${asked}`);
+        const long = digestOf(data, 'sha512');
+        await registry.pushBlob('algorithms', data);
+        await registry.call('POST', `/v2/algorithms/blobs/uploads/?digest=${long}`, { body: data });
+        assert.equal(await status('HEAD', `/v2/algorithms/blobs/${long}`), 200);
+        assert.equal(await status('DELETE', `/v2/algorithms/blobs/${digestOf(data, asked)}`), 202);
+        assert.equal(await status('HEAD', `/v2/algorithms/blobs/${digestOf(data)}`), 404);
+        assert.equal(await status('HEAD', `/v2/algorithms/blobs/${long}`), 404);
+      }
+    });
+
+    test('of a bad digest is 400', async () => {
+      for (const digest of ['sha256:abc', 'md5:d41d8cd98f00b204e9800998ecf8427e', 'latest'])
+        assert.deepEqual(await status('DELETE', `/v2/one/blobs/${digest}`), [400, 'DIGEST_INVALID']);
+    });
+
+    test('one that is gone stays gone although another repository is read', async () => {
+      const data = Buffer.from('cached elsewhere');
+      const digest = await registry.pushBlob('x', data);
+      await registry.pushBlob('y', data);
+      assert.equal(await status('DELETE', `/v2/x/blobs/${digest}`), 202);
+      assert.equal(await status('GET', `/v2/y/blobs/${digest}`), 200);
+      assert.equal(await status('HEAD', `/v2/x/blobs/${digest}`), 404);
+    });
+  });
+
+  describe('deleting a repository', () => {
+    test('takes all that it holds, and none of those below its name', async () => {
+      const image = await registry.pushImage('whole', 'a');
+      await registry.pushImage('whole/below', 'a');
+      const upload = await registry.call('POST', '/v2/whole/blobs/uploads/');
+      assert.equal(await status('DELETE', '/api/v1/repositories/whole'), 204);
+      assert.deepEqual(await status('GET', '/v2/whole/tags/list'), [404, 'NAME_UNKNOWN']);
+      assert.deepEqual(await status('GET', '/v2/whole/manifests/a'), [404, 'NAME_UNKNOWN']);
+      assert.equal(await status('HEAD', `/v2/whole/manifests/${image.digest}`), 404);
+      assert.equal(await status('HEAD', `/v2/whole/blobs/${image.layer}`), 404);
+      assert.equal(await status('HEAD', upload.headers.location!), 404);
+      assert.equal(await status('GET', '/v2/whole/below/manifests/a'), 200);
+      const { repositories } = (await registry.call('GET', '/v2/_catalog?n=1000')).json() as { repositories: string[] };
+      assert.ok(!repositories.includes('whole') && repositories.includes('whole/below'));
+      assert.deepEqual(await readdir(folder('whole')), ['below']);
+      assert.deepEqual(await status('DELETE', '/api/v1/repositories/whole'), [404, 'NAME_UNKNOWN']);
+    });
+
+    test('of a bad name is 400, and nothing else is served there', async () => {
+      for (const name of ['', 'A', '_x', 'a//b', '../a', '%2e%2e', 'a%2fb'])
+        assert.deepEqual(await status('DELETE', `/api/v1/repositories/${name}`), [400, 'NAME_INVALID'], name);
+      const answer = await registry.call('GET', '/api/v1/repositories/two');
+      assert.deepEqual([answer.status, answer.code, answer.headers.allow], [405, 'UNSUPPORTED', 'DELETE']);
+      assert.deepEqual(await status('DELETE', '/api/v1/repositories'), [404, 'UNSUPPORTED']);
+    });
+  });
+
+  test('where deletes are off, every one of them is 405 and deletes nothing (CVE-2026-41888)', async () => {
+    const { root } = registry;
+    const image = await registry.pushImage('kept', 'a');
+    const off = await RegistryFixture.start({ root, deletes: false });
+    try {
+      for (const path of [
+        '/v2/kept/manifests/a',
+        '/v2/kept/manifests/absent',
+        `/v2/kept/manifests/${image.digest}`,
+        `/v2/kept/blobs/${image.layer}`,
+      ]) {
+        const answer = await off.call('DELETE', path);
+        assert.deepEqual([answer.status, answer.code], [405, 'UNSUPPORTED'], path);
+        assert.match(answer.headers.allow!, /^GET, HEAD(, PUT)?$/);
+      }
+      const answer = await off.call('DELETE', '/api/v1/repositories/kept');
+      assert.deepEqual([answer.status, answer.code], [405, 'UNSUPPORTED']);
+      assert.equal((await off.call('GET', '/v2/kept/manifests/a')).status, 200);
+      assert.equal((await off.call('GET', `/v2/kept/blobs/${image.layer}`)).status, 200);
+      const upload = await off.call('POST', '/v2/kept/blobs/uploads/');
+      assert.equal(
+        (await off.call('DELETE', upload.headers.location!)).status,
+        204,
+        'to cancel an upload is no delete',
+      );
+    } finally {
+      await off.stop({ keep: true });
+    }
+  });
+
+  test('a repository whose bytes are lost can still be deleted from', async () => {
+    const image = await registry.pushImage('lost', 'a');
+    const hex = image.digest.slice(7);
+    await rm(join(registry.root, 'docker/registry/v2/blobs/sha256', hex.slice(0, 2), hex), { recursive: true });
+    assert.equal(await status('DELETE', `/v2/lost/manifests/${image.digest}`), 202);
+    assert.deepEqual(await tagsOf('lost'), []);
+  });
+});
