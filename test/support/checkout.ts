@@ -3,7 +3,7 @@ import { join, relative, sep } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 /** The checkout that the tests run from. */
-const CHECKOUT = fileURLToPath(new URL('../../..', import.meta.url));
+export const CHECKOUT = fileURLToPath(new URL('../../..', import.meta.url));
 
 const LEFT_OUT = new Set(['.git', 'node_modules', 'dist', 'data']);
 
