@@ -60,8 +60,13 @@ export class Uploads {
     const uuid = randomUUID();
     const first: FirstStep = { offset: 0, epoch: this.driver.epoch, owner, algorithm };
     const now = Buffer.from(new Date().toISOString());
-    await this.driver.create(layout.uploadStartedAt(repository, uuid), now, { durable: false });
-    await this.createStep({ repository, uuid, owner }, 0, first);
+    try {
+      await this.driver.create(layout.uploadStartedAt(repository, uuid), now, { durable: false });
+      await this.createStep({ repository, uuid, owner }, 0, first);
+    } catch (error) {
+      await this.discard({ repository, uuid }).catch(() => undefined);
+      throw error;
+    }
     return uuid;
   }
 
@@ -158,7 +163,7 @@ export class Uploads {
       await this.blobs.link(repository, canonical, digest);
     } finally {
       await writer.abort();
-      await this.driver.removeAll(layout.upload(repository, uuid));
+      await this.discard({ repository, uuid });
     }
   }
 
@@ -168,9 +173,10 @@ export class Uploads {
     await this.discard(upload);
   }
 
-  private async discard({ repository, uuid }: UploadKey): Promise<void> {
+  /** An upload that a power cut brings back is abandoned, and expires. */
+  private async discard({ repository, uuid }: Pick<UploadKey, 'repository' | 'uuid'>): Promise<void> {
     this.running.delete(uuid);
-    await this.driver.removeAll(layout.upload(repository, uuid));
+    await this.driver.removeAll(layout.upload(repository, uuid), { durable: false });
   }
 
   private createStep({ repository, uuid }: UploadKey, number: number, step: Step): Promise<boolean> {
@@ -180,7 +186,8 @@ export class Uploads {
 
   private async readStep({ repository, uuid }: UploadKey, number: number): Promise<Step> {
     const data = await this.driver.get(layout.uploadStep(repository, uuid, number), 64 * 1024);
-    if (!data) throw unknown();
+    // Steps are not flushed: a power cut may have left one empty.
+    if (!data || data.length === 0) throw unknown();
     return JSON.parse(data.toString('utf8')) as Step;
   }
 
