@@ -58,8 +58,22 @@ export interface StorageDriver {
    */
   assemble(segments: readonly string[], key: string): Promise<void>;
 
-  /** Sets an object's time of last change to now, which renews a lease; false when there is none. */
+  /**
+   * Sets an object's time of last change to now, which renews a lease; false when there is none. After true the object
+   * is there, and no `removeStale` whose `before` lies in the past takes it.
+   */
   touch(key: string): Promise<boolean>;
+
+  /**
+   * Removes one object unless it was changed, replaced or touched at `before` or later. Atomic against all of those, in
+   * any process: an object that has to stay is never absent, not for a moment, nor after a crash. Takes the folders that
+   * this leaves empty along. Not for keys that `create` decides. Survives a power cut unless `durable` is false.
+   * @returns whether it has removed one
+   */
+  removeStale(key: string, before: Date, options?: { durable?: boolean }): Promise<boolean>;
+
+  /** Removes the folder, those below it and those above, as far as they hold no object. Where there are no folders, nothing. */
+  removeEmptyFolders(prefix: string): Promise<void>;
 }
 
 export interface ObjectInfo {

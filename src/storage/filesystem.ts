@@ -1,14 +1,15 @@
 import { randomUUID } from 'node:crypto';
 import { constants } from 'node:fs';
-import { access, copyFile, type FileHandle, link, open, readdir, rename, stat, unlink, utimes } from 'node:fs/promises';
+import { copyFile, type FileHandle, link, open, readdir, rename, stat, unlink } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { systemCode } from '../errors.js';
 import type { ByteRange } from '../reference.js';
 import type { ByteStream, Entry, ObjectInfo, SegmentWriter, StorageDriver } from './driver.js';
 import { BufferBudget } from './filesystem/budget.js';
+import { currentSeconds, doomedName, isBack, removeFile, removeStaleFile, renew } from './filesystem/doomed.js';
 import { isAbsent, storageFailure } from './filesystem/failure.js';
 import { Flusher, type Sync, sync } from './filesystem/flusher.js';
-import { ignoreAbsence, makeFolders, removeFolder, TRIES } from './filesystem/folders.js';
+import { ignoreAbsence, makeFolders, pruneFolders, removeFolder, TRIES } from './filesystem/folders.js';
 import { FileReader } from './filesystem/reader.js';
 import { FileSegment } from './filesystem/segment.js';
 import { readSmall } from './filesystem/small.js';
@@ -64,7 +65,7 @@ export class FilesystemDriver implements StorageDriver {
 
   async stat(key: string): Promise<ObjectInfo | undefined> {
     const path = this.#path(key);
-    return ifPresent(`stat ${key}`, async () => {
+    return ifPresent(`stat ${key}`, path, async () => {
       const info = await stat(path);
       return info.isDirectory() ? undefined : { size: info.size, modified: info.mtime };
     });
@@ -72,12 +73,12 @@ export class FilesystemDriver implements StorageDriver {
 
   async get(key: string, limit = SMALL_OBJECT): Promise<Buffer | undefined> {
     const path = this.#path(key);
-    return ifPresent(`get ${key}`, () => readSmall(path, limit));
+    return ifPresent(`get ${key}`, path, () => readSmall(path, limit));
   }
 
   async read(key: string, range?: ByteRange): Promise<ByteStream | undefined> {
     const path = this.#path(key);
-    return ifPresent(`read ${key}`, async () => {
+    return ifPresent(`read ${key}`, path, async () => {
       const handle = await open(path, 'r');
       try {
         const info = await handle.stat();
@@ -105,7 +106,7 @@ export class FilesystemDriver implements StorageDriver {
   async create(key: string, data: Uint8Array, { durable = true } = {}): Promise<boolean> {
     const path = this.#path(key);
     return this.#change(`create ${key}`, async () => {
-      const created = !(await exists(path)) && (await this.#link(path, data, durable));
+      const created = !(await isBack(path)) && (await this.#link(path, data, durable));
       // Also when another was first: who hears that the object is there relies on it as much as its maker.
       if (durable) await this.#flusher.folder(dirname(path));
       return created;
@@ -115,14 +116,9 @@ export class FilesystemDriver implements StorageDriver {
   async remove(key: string): Promise<boolean> {
     const path = this.#path(key);
     return this.#change(`remove ${key}`, async () => {
-      try {
-        await unlink(path);
-      } catch (error) {
-        if (isAbsent(error) || (await isFolder(path))) return false;
-        throw error;
-      }
-      await this.#flusher.folder(dirname(path));
-      return true;
+      const removed = await removeFile(path);
+      if (removed) await this.#flusher.folder(dirname(path));
+      return removed;
     });
   }
 
@@ -139,17 +135,22 @@ export class FilesystemDriver implements StorageDriver {
     { after, limit = Number.POSITIVE_INFINITY }: { after?: string; limit?: number } = {},
   ): Promise<Entry[]> {
     const path = this.#path(prefix);
-    const children = await ifPresent(`list ${prefix}`, () => readdir(path, { withFileTypes: true }));
+    const children = await ifPresent(`list ${prefix}`, undefined, () => readdir(path, { withFileTypes: true }));
     if (children === undefined) return [];
-    const rest = after === undefined ? children : children.filter(child => child.name > after);
+    const named = children.map(child => {
+      const doomed = doomedName(child.name);
+      return { name: doomed ?? child.name, child: doomed === undefined ? child : undefined };
+    });
+    const rest = after === undefined ? named : named.filter(({ name }) => name > after);
     // Names made by this program are ASCII, for which the order of code units is the order of bytes.
     rest.sort((one, other) => (one.name < other.name ? -1 : 1));
     const entries: Entry[] = [];
-    for (const child of rest) {
+    for (const { name, child } of rest) {
       if (entries.length >= limit) break;
-      const folder = child.isSymbolicLink() ? await isFolder(join(path, child.name)) : child.isDirectory();
+      if (name === entries.at(-1)?.name) continue;
+      const folder = child?.isSymbolicLink() ? await isFolder(join(path, name)) : (child?.isDirectory() ?? false);
       // A symbolic link to nowhere is neither.
-      if (folder !== undefined) entries.push({ name: child.name, folder });
+      if (folder !== undefined) entries.push({ name, folder });
     }
     return entries;
   }
@@ -176,11 +177,26 @@ export class FilesystemDriver implements StorageDriver {
 
   async touch(key: string): Promise<boolean> {
     const path = this.#path(key);
-    return this.#change(`touch ${key}`, async () => {
-      const now = new Date();
-      const done = await ifPresent(`touch ${key}`, () => utimes(path, now, now).then(() => true));
-      return done ?? false;
+    return this.#change(`touch ${key}`, () => renew(path));
+  }
+
+  async removeStale(key: string, before: Date, { durable = true } = {}): Promise<boolean> {
+    const path = this.#path(key);
+    return this.#change(`remove stale ${key}`, async () => {
+      const removed = await removeStaleFile(path, before);
+      if (removed) await this.#prune(dirname(path));
+      if (removed && durable) await this.#flusher.folder(dirname(path));
+      return removed;
     });
+  }
+
+  async removeEmptyFolders(prefix: string): Promise<void> {
+    const path = this.#path(prefix);
+    await this.#change(`remove empty folders of ${prefix}`, () => this.#prune(path));
+  }
+
+  async #prune(path: string): Promise<void> {
+    await pruneFolders(path, this.#root, folder => this.#flusher.forget(folder));
   }
 
   /** Flushes one segment and gives it its final name. */
@@ -188,6 +204,7 @@ export class FilesystemDriver implements StorageDriver {
     const file = await open(segment, 'r');
     try {
       await this.#flusher.file(file, segment);
+      await setToNow(file);
     } finally {
       await file.close();
     }
@@ -244,7 +261,10 @@ export class FilesystemDriver implements StorageDriver {
     try {
       try {
         await write(file);
-        if (durable) await this.#flusher.file(file, temporary);
+        if (durable) {
+          await this.#flusher.file(file, temporary);
+          await setToNow(file);
+        }
       } finally {
         await file.close();
       }
@@ -293,28 +313,27 @@ export class FilesystemDriver implements StorageDriver {
   }
 }
 
-async function ifPresent<T>(action: string, body: () => Promise<T>): Promise<T | undefined> {
-  try {
-    return await body();
-  } catch (error) {
-    if (isAbsent(error)) return undefined;
-    throw storageFailure(action, error);
+/** @param path the file that is looked for, which may be missed only because it is being removed and comes back */
+async function ifPresent<T>(action: string, path: string | undefined, body: () => Promise<T>): Promise<T | undefined> {
+  for (;;) {
+    try {
+      return await body();
+    } catch (error) {
+      if (!isAbsent(error)) throw storageFailure(action, error);
+      if (path === undefined || systemCode(error) !== 'ENOENT' || !(await isBack(path))) return undefined;
+    }
   }
 }
 
-async function exists(path: string): Promise<boolean> {
-  try {
-    await access(path);
-    return true;
-  } catch (error) {
-    if (isAbsent(error)) return false;
-    throw error;
-  }
+/** The age of an object counts from when it is whole and on the disk, however long it took to arrive. */
+async function setToNow(file: FileHandle): Promise<void> {
+  const now = currentSeconds();
+  await file.utimes(now, now);
 }
 
 /** Undefined when there is nothing at all. */
 async function isFolder(path: string): Promise<boolean | undefined> {
-  return ifPresent(`stat ${path}`, async () => (await stat(path)).isDirectory());
+  return ifPresent(`stat ${path}`, undefined, async () => (await stat(path)).isDirectory());
 }
 
 /** A copy that shares the blocks of `from`; false where the file system cannot. */

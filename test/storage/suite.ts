@@ -4,6 +4,7 @@ import { after, before, describe, test } from 'node:test';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import type { ByteStream, SegmentWriter, StorageDriver } from '../../src/storage/driver.js';
+import { raceRemovals, removing, stale } from './races.js';
 
 /** Somewhere empty that any number of drivers can share, as processes and replicas do. */
 export interface Place {
@@ -58,6 +59,8 @@ export function testDriver(name: string, makePlace: () => Promise<Place>): void 
       assert.equal(await driver.read(absent, { start: 0, end: 1 }), undefined);
       assert.equal(await driver.remove(absent), false);
       assert.equal(await driver.touch(absent), false);
+      assert.equal(await driver.removeStale(absent, new Date()), false);
+      await driver.removeEmptyFolders(absent);
       assert.deepEqual(await driver.list(absent), []);
       await driver.removeAll(absent);
     });
@@ -266,6 +269,63 @@ export function testDriver(name: string, makePlace: () => Promise<Place>): void 
       assert.equal(await text(key), 'lease');
     });
 
+    test('an object that nobody has renewed since is removed', async () => {
+      const at = folder();
+      await put(`${at}/sha256/1/link`, 'one');
+      await put(`${at}/sha256/2/link`, 'two');
+      const { modified } = (await driver.stat(`${at}/sha256/1/link`))!;
+      assert.equal(await driver.removeStale(`${at}/sha256/1/link`, modified), false, 'changed at that very time');
+      assert.equal(await text(`${at}/sha256/1/link`), 'one');
+      const before = await stale(driver, `${at}/sha256/1/link`);
+      assert.equal(await other.removeStale(`${at}/sha256/1/link`, before), true);
+      assert.equal(await driver.stat(`${at}/sha256/1/link`), undefined);
+      assert.equal(await driver.removeStale(`${at}/sha256/1/link`, before), false);
+      assert.deepEqual(
+        await driver.list(`${at}/sha256`),
+        [{ name: '2', folder: true }],
+        'with its folder, not the rest',
+      );
+      await put(`${at}/sha256/1/link`, 'again');
+      assert.equal(await text(`${at}/sha256/1/link`, other), 'again');
+    });
+
+    test('a folder is not removed as an object', async () => {
+      const at = folder();
+      await put(`${at}/repository/link`, 'x');
+      assert.equal(await driver.removeStale(`${at}/repository`, new Date(Date.now() + 10_000)), false);
+      assert.equal(await text(`${at}/repository/link`), 'x');
+    });
+
+    test('of removers at once one has removed a stale object', async () => {
+      for (let n = 0; n < 20; n++) {
+        const key = `${folder()}/link`;
+        await put(key, 'x');
+        const before = await stale(driver, key);
+        const removed = await Promise.all(
+          [driver, other, driver, other].map(remover => remover.removeStale(key, before)),
+        );
+        assert.ok(removed.includes(true));
+        assert.equal(await driver.stat(key), undefined);
+      }
+    });
+
+    test('what is touched or replaced is never absent, whoever removes it as stale', async () => {
+      const drivers = [driver, other];
+      await raceRemovals({ at: folder(), drivers, rounds: 60, remove: removing([driver, other, other]) });
+    });
+
+    test('empty folders go, others stay', async () => {
+      const at = folder();
+      await put(`${at}/a/b/c/link`, 'x');
+      await put(`${at}/a/kept/link`, 'x');
+      await driver.remove(`${at}/a/b/c/link`);
+      await driver.removeEmptyFolders(`${at}/a/b`);
+      assert.deepEqual(await driver.list(`${at}/a`), [{ name: 'kept', folder: true }]);
+      await driver.remove(`${at}/a/kept/link`);
+      await driver.removeEmptyFolders(`${at}/a`);
+      assert.deepEqual(await driver.list(at), []);
+    });
+
     test('a range is read with both ends included', async () => {
       const key = `${folder()}/data`;
       const content = randomBytes(3 * MIB + 17);
@@ -469,6 +529,8 @@ export function testDriver(name: string, makePlace: () => Promise<Place>): void 
         await assert.rejects(driver.assemble([key], 'x'), named);
         await assert.rejects(driver.assemble([], key), named);
         await assert.rejects(driver.touch(key), named);
+        await assert.rejects(driver.removeStale(key, new Date()), named);
+        await assert.rejects(driver.removeEmptyFolders(key), named);
       }
     });
   });

@@ -51,6 +51,39 @@ export async function removeFolder(path: string, removing: (folder: string) => v
   }
 }
 
+/**
+ * Removes a folder and those below it as far as they hold no files, and then those above it, up to `root`. Whoever makes
+ * a file in one of them meanwhile makes the folder again.
+ * @param removed told of each folder that went
+ */
+export async function pruneFolders(path: string, root: string, removed: (folder: string) => void): Promise<void> {
+  await pruneBelow(path, removed);
+  for (let at = path; at !== root && at !== dirname(at) && (await removedIfEmpty(at)); at = dirname(at)) removed(at);
+}
+
+async function pruneBelow(path: string, removed: (folder: string) => void): Promise<void> {
+  const children = await readdir(path, { withFileTypes: true }).catch(ignoreAbsence);
+  for (const child of children ?? []) {
+    if (!child.isDirectory()) continue;
+    const inside = join(path, child.name);
+    await pruneBelow(inside, removed);
+    if (await removedIfEmpty(inside)) removed(inside);
+  }
+}
+
+/** Also true when there was none: its place above may be empty all the same. */
+async function removedIfEmpty(path: string): Promise<boolean> {
+  try {
+    await rmdir(path);
+    return true;
+  } catch (error) {
+    const code = systemCode(error);
+    if (code === 'ENOTEMPTY' || code === 'EEXIST' || code === 'ENOTDIR') return false;
+    ignoreAbsence(error);
+    return true;
+  }
+}
+
 export function ignoreAbsence(error: unknown): undefined {
   if (!isAbsent(error)) throw error;
 }
