@@ -279,20 +279,24 @@ const patterns = list('regular expressions', value => {
 
 const validation = section(
   {
-    disabled: key(yesNo, false, 'Turns the checks of this section off.', {
-      status: 'warned',
-      instead: 'manifests are checked all the same',
-    }),
+    disabled: key(
+      yesNo,
+      false,
+      'Turns off the checks of URLs and indexes. That a manifest is well-formed is always checked.',
+    ),
     enabled: optionalKey(yesNo, 'The old opposite of validation.disabled.', { status: 'accepted' }),
     manifests: section(
       {
         urls: section(
           {
-            allow: key(patterns, [], 'URLs of foreign layers that manifests may name. None: no manifest with URLs.'),
-            deny: key(patterns, [], 'Exceptions to those.'),
+            allow: key(
+              patterns,
+              [],
+              'URLs that the layers of a manifest may name: each must match one of these. None: any URL, for none is ever fetched here. The original then refuses every manifest with URLs, such as those of Windows images.',
+            ),
+            deny: key(patterns, [], 'URLs that they may not name.'),
           },
           'Foreign layers.',
-          { status: 'warned', instead: 'URLs in manifests are not checked yet, and never fetched' },
         ),
         indexes: section(
           {
@@ -310,11 +314,21 @@ const validation = section(
                 ),
               ),
               [],
-              'The platforms of `list`, each with `architecture` and `os`.',
+              'The platforms of `list`, each with `architecture` and `os`. None: all.',
             ),
           },
           'Indexes.',
-          { status: 'warned', instead: 'every image that an index names must be there' },
+        ),
+        images: section(
+          {
+            blobs: key(
+              oneOf('all', 'none'),
+              'all',
+              'Which layers and configs that an image names must be there at its push; `none` takes sparse images.',
+              { ours: true },
+            ),
+          },
+          'Images.',
         ),
       },
       'Manifests.',

@@ -15,7 +15,7 @@ export interface RegistryLimits {
   readonly tagEntries: number;
 }
 
-/** How many entries a page has when the client does not say. */
+/** Of the original, for tags and the catalog. */
 const DEFAULT_ENTRIES = 100;
 
 /** What every request of one registry shares. */
@@ -122,12 +122,13 @@ export class Exchange {
   /**
    * `n` and `last` of a paged list (distribution-spec, "Listing Tags").
    * @param most an `n` above it is cut down to it
+   * @param usual how many entries a page has when the client does not say
    * @throws RegistryError with status 400 for an `n` that is not a whole number
    */
-  page(most: number): { limit: number; after: string } {
+  page(most: number, usual = DEFAULT_ENTRIES): { limit: number; after: string } {
     const text = this.query.get('n');
     const after = this.query.get('last') ?? '';
-    if (text === null) return { limit: Math.min(DEFAULT_ENTRIES, most), after };
+    if (text === null) return { limit: Math.min(usual, most), after };
     if (!/^\d+$/.test(text))
       throw new RegistryError('UNSUPPORTED', {
         status: 400,
@@ -137,11 +138,21 @@ export class Exchange {
     return { limit: Math.min(Number(text), most), after };
   }
 
-  /** The Link header of a page that more entries follow (RFC 8288). @param path as the client sees it */
-  nextPage(path: string, limit: number, names: readonly string[], more: boolean): OutgoingHttpHeaders {
-    const last = names.at(-1);
-    if (!more || last === undefined) return {};
-    return { Link: `<${path}?n=${limit}&last=${encodeURIComponent(last)}>; rel="next"` };
+  /**
+   * The Link header of a page that more entries follow (RFC 8288); nothing for the last page.
+   * @param path as the client sees it
+   * @param last the last entry of this page, or undefined where no more follow
+   * @param filter further parameters, which the next page needs too
+   */
+  nextPage(
+    path: string,
+    limit: number,
+    last: string | undefined,
+    filter: Readonly<Record<string, string>> = {},
+  ): OutgoingHttpHeaders {
+    if (last === undefined) return {};
+    const query = new URLSearchParams({ ...filter, n: String(limit), last });
+    return { Link: `<${path}?${query}>; rel="next"` };
   }
 
   get catalogPath(): string {

@@ -6,7 +6,11 @@ export async function listRepositories(exchange: Exchange): Promise<void> {
   const { limit, after } = exchange.page(exchange.limits.catalogEntries);
   const visible = (name: string) => exchange.may('pull', name);
   const { names, more } = await exchange.store.catalog.repositories(limit, after, visible);
-  exchange.json(200, { repositories: names }, exchange.nextPage(exchange.catalogPath, limit, names, more));
+  exchange.json(
+    200,
+    { repositories: names },
+    exchange.nextPage(exchange.catalogPath, limit, more ? names.at(-1) : undefined),
+  );
 }
 
 /** DELETE /api/v1/repositories/N: a whole repository, which the OCI API has no way to remove. */

@@ -4,12 +4,13 @@ import { isRepositoryName } from '../reference.js';
 import { deleteBlob, getBlob } from './blobs.js';
 import type { Handler } from './exchange.js';
 import { deleteManifest, getManifest, putManifest } from './manifests.js';
+import { listReferrers } from './referrers.js';
 import { deleteRepository, listRepositories } from './repositories.js';
 import { listTags } from './tags.js';
 import { appendUpload, cancelUpload, finishUpload, startUpload, uploadStatus } from './uploads.js';
 
 /** What a path names: all of them lie below /v2/, but for `repository`, which is ours. */
-type Shape = 'base' | 'catalog' | 'manifest' | 'blob' | 'uploads' | 'upload' | 'tags' | 'repository';
+type Shape = 'base' | 'catalog' | 'manifest' | 'blob' | 'uploads' | 'upload' | 'tags' | 'referrers' | 'repository';
 
 interface Route {
   readonly method: string;
@@ -34,6 +35,7 @@ const ROUTES: readonly Route[] = [
   { method: 'PUT', shape: 'upload', action: 'push', handler: finishUpload },
   { method: 'DELETE', shape: 'upload', action: 'push', handler: cancelUpload },
   { method: 'GET', shape: 'tags', action: 'pull', handler: listTags },
+  { method: 'GET', shape: 'referrers', action: 'pull', handler: listReferrers },
   { method: 'DELETE', shape: 'repository', action: 'delete', handler: deleteRepository },
 ];
 
@@ -106,6 +108,7 @@ function parse(path: string): { shape: Shape; repository?: string; reference?: s
       : { shape: 'upload', repository: upTo(-3), reference: last };
   if (second === 'tags' && last === 'list') return { shape: 'tags', repository: upTo(-2) };
   if (second === 'manifests') return { shape: 'manifest', repository: upTo(-2), reference: last };
+  if (second === 'referrers') return { shape: 'referrers', repository: upTo(-2), reference: last };
   if (second === 'blobs') return { shape: 'blob', repository: upTo(-2), reference: last };
   return undefined;
 }

@@ -18,11 +18,13 @@ export async function startUpload(exchange: Exchange): Promise<void> {
   progress(exchange, 202, uuid, 0);
 }
 
-/** A repository that the caller may not read is the same as one without the blob. */
+/** A repository that the caller may not read is the same as one without the blob. Without `from`, any that has it will do. */
 async function mounted(exchange: Exchange, digest: Digest): Promise<boolean> {
-  const from = exchange.query.get('from');
-  if (from === null || !isRepositoryName(from) || !exchange.may('pull', from)) return false;
-  return exchange.store.blobs.mount(exchange.repository, digest, from);
+  const { query, store, repository } = exchange;
+  const readable = (name: string) => isRepositoryName(name) && exchange.may('pull', name);
+  const named = query.get('from');
+  const from = named === null ? await store.blobs.sourceOf(digest, readable) : named;
+  return from !== undefined && readable(from) && store.blobs.mount(repository, digest, from);
 }
 
 /** GET of an upload: how far it has come. */

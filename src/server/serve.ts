@@ -12,6 +12,7 @@ import { type Machine, namesHint } from '../pki/machine.js';
 import { createRegistry } from '../registry/registry.js';
 import { FilesystemDriver } from '../storage/filesystem.js';
 import { Store } from '../store/store.js';
+import type { Validation } from '../store/validation.js';
 import { createApp } from './app.js';
 import { allowPause } from './guard.js';
 import { watchHealth } from './health.js';
@@ -138,7 +139,7 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
 
     const prefix = config.http.prefix.replace(/\/$/, '');
     const registry = createRegistry({
-      store: new Store(driver, { largestManifest: LARGEST_MANIFEST }),
+      store: new Store(driver, { largestManifest: LARGEST_MANIFEST, validation: validationOf(config) }),
       limits: {
         manifestBytes: LARGEST_MANIFEST,
         catalogEntries: config.catalog.maxentries,
@@ -197,6 +198,18 @@ async function prepareCertificates({ config, dir, names, machine }: ServeOptions
     machineNames: [...own, ...machine.names],
   });
   return { certificates, files: certificates.server };
+}
+
+function validationOf({ validation: { disabled, manifests } }: Config): Validation {
+  const { urls, indexes, images } = manifests;
+  const compile = (patterns: readonly string[]) => patterns.map(pattern => new RegExp(pattern, 'u'));
+  const restricted = urls.allow.length > 0 || urls.deny.length > 0;
+  const platforms = indexes.platformlist.length > 0 ? indexes.platformlist : 'all';
+  return {
+    urls: restricted && !disabled ? { allow: compile(urls.allow), deny: compile(urls.deny) } : undefined,
+    indexes: disabled ? 'none' : indexes.platforms === 'list' ? platforms : indexes.platforms,
+    images: images.blobs,
+  };
 }
 
 async function prepareUsers({ config, firstUser, terminal }: ServeOptions): Promise<Users | undefined> {

@@ -1,9 +1,14 @@
+import { LRUCache } from 'lru-cache';
 import { RegistryError } from '../errors.js';
 import type { ByteRange, Digest } from '../reference.js';
 import type { ByteStream, StorageDriver } from '../storage/driver.js';
+import type { Catalog } from './catalog.js';
 import { layout } from './layout.js';
 import { namesOf, readLink, writeLink } from './links.js';
 import type { Locks } from './locks.js';
+
+/** How many repositories one request may search for a blob. */
+const MOST_LOOKS = 100;
 
 /** A blob as one repository sees it. */
 export interface Blob {
@@ -18,9 +23,13 @@ export interface Blob {
  * learn of another's blobs by their digests. It is looked at on each request, since any process may have removed it.
  */
 export class Blobs {
+  /** Where a blob was last met: a hint for `sourceOf`, which looks there first. */
+  private readonly seen = new LRUCache<Digest, string>({ max: 10_000 });
+
   constructor(
     private readonly driver: StorageDriver,
     private readonly locks: Locks,
+    private readonly catalog: Catalog,
   ) {}
 
   /** @returns undefined where the repository has no such blob, or its bytes are gone. */
@@ -28,6 +37,7 @@ export class Blobs {
     const canonical = await readLink(this.driver, layout.layerLink(repository, digest));
     if (!canonical) return undefined;
     const info = await this.driver.stat(layout.blob(canonical));
+    if (info) this.seen.set(digest, repository);
     return info && { canonical, size: info.size };
   }
 
@@ -49,6 +59,7 @@ export class Blobs {
   async link(repository: string, canonical: Digest, digest: Digest): Promise<void> {
     const names = digest === canonical ? [canonical] : [canonical, digest];
     await Promise.all(names.map(name => writeLink(this.driver, layout.layerLink(repository, name), canonical)));
+    this.seen.set(digest, repository);
   }
 
   /**
@@ -60,6 +71,23 @@ export class Blobs {
     if (!blob) return false;
     await this.link(repository, blob.canonical, digest);
     return true;
+  }
+
+  /**
+   * Some repository that has the blob, for a mount that names none. No list says which have it, so the search is
+   * bounded: where it was last met, then the first repositories of all.
+   * @param visible whether the caller may pull from a repository: others are not even looked at, so that neither the
+   *   answer nor its time tells of them
+   */
+  async sourceOf(digest: Digest, visible: (repository: string) => boolean): Promise<string | undefined> {
+    const met = this.seen.get(digest);
+    if (met !== undefined && visible(met) && (await this.find(met, digest))) return met;
+    let looks = 0;
+    for await (const name of this.catalog.names()) {
+      if (visible(name) && (await this.find(name, digest))) return name;
+      if (++looks === MOST_LOOKS) break;
+    }
+    return undefined;
   }
 
   /**

@@ -20,12 +20,17 @@ export class Catalog {
   /** A repository is a folder that holds `_layers` or `_manifests`, at any depth. */
   async repositories(limit: number, after = '', visible: (name: string) => boolean = () => true): Promise<Page> {
     const names: string[] = [];
-    for await (const name of this.walk('', after)) {
+    for await (const name of this.names(after)) {
       if (!visible(name)) continue;
       if (names.length === limit) return { names, more: true };
       names.push(name);
     }
     return { names, more: false };
+  }
+
+  /** All repositories after the one named, in byte order, found one after the other. */
+  names(after = ''): AsyncIterable<string> {
+    return this.walk('', after);
   }
 
   /** @returns undefined where there is no such repository. */

@@ -48,6 +48,7 @@ export const layout = {
   tagIndexLink: (name: string, ofTag: string, digest: Digest): string =>
     `${tag(name, ofTag)}/index/${path(digest)}/link`,
   record: (name: string, digest: Digest): string => `${repository(name)}/_records/${path(digest)}`,
+  referrers: (name: string, subject: Digest): string => `${repository(name)}/_referrers/${path(subject)}`,
   referrer: (name: string, subject: Digest, digest: Digest): string =>
     `${repository(name)}/_referrers/${path(subject)}/${path(digest)}`,
   upload,

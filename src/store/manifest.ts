@@ -21,6 +21,7 @@ export interface Descriptor {
   readonly urls?: readonly string[];
   readonly artifactType?: string;
   readonly annotations?: Readonly<Record<string, string>>;
+  readonly platform?: { readonly os?: string; readonly architecture?: string };
 }
 
 /** What the registry needs to know of a manifest (image-spec, manifest.md and image-index.md). */
@@ -33,6 +34,8 @@ export interface Manifest {
   readonly manifests: readonly Descriptor[];
   readonly config?: Descriptor;
   readonly subject?: Descriptor;
+  /** Every URL that one of its descriptors names. */
+  readonly urls: readonly string[];
   /** As the referrers API gives it: the manifest's own, else an image's config media type. */
   readonly artifactType?: string;
   readonly annotations?: Readonly<Record<string, string>>;
@@ -67,16 +70,24 @@ export function parseManifest(data: Uint8Array, contentType: string | undefined)
   const subject = members.subject === undefined ? undefined : descriptor(members.subject, 'subject');
   const artifactType = optionalString(members, 'artifactType') || (kind === 'image' ? config?.mediaType : undefined);
   const annotations = annotationsOf(members, 'annotations');
+  const blobs = [...(config ? [config] : []), ...layers];
+  const manifests = kind === 'index' ? descriptors(members, 'manifests', true) : [];
   return {
     mediaType,
     kind,
-    blobs: [...(config ? [config] : []), ...layers.filter(layer => !isForeign(layer))],
-    manifests: kind === 'index' ? descriptors(members, 'manifests', true) : [],
+    blobs: blobs.filter(blob => blob === config || !isForeign(blob)),
+    manifests,
+    urls: [...blobs, ...manifests].flatMap(({ urls }) => urls ?? []),
     ...(config && { config }),
     ...(subject && { subject }),
     ...(artifactType && { artifactType }),
     ...(annotations && { annotations }),
   };
+}
+
+/** The descriptor of a manifest as the referrers API gives it. @param size in bytes */
+export function describe({ mediaType, artifactType, annotations }: Manifest, digest: Digest, size: number): Descriptor {
+  return { mediaType, digest, size, ...(artifactType && { artifactType }), ...(annotations && { annotations }) };
 }
 
 /** The media type of a manifest that is stored already, whoever wrote it; undefined where it is none. */
@@ -120,6 +131,7 @@ function descriptor(value: unknown, where: string): Descriptor {
     throw invalid(`"${where}.urls" is not a list of strings`);
   const artifactType = optionalString(members, 'artifactType', where);
   const annotations = annotationsOf(members, `${where}.annotations`);
+  const platform = platformOf(members);
   return {
     mediaType,
     digest,
@@ -127,7 +139,15 @@ function descriptor(value: unknown, where: string): Descriptor {
     ...(Array.isArray(urls) && { urls: urls as string[] }),
     ...(artifactType && { artifactType }),
     ...(annotations && { annotations }),
+    ...(platform && { platform }),
   };
+}
+
+/** What does not look like a platform is none: nothing but the choice of what must be there depends on it. */
+function platformOf({ platform }: Record<string, unknown>): Descriptor['platform'] {
+  if (typeof platform !== 'object' || platform === null) return undefined;
+  const { os, architecture } = platform as Record<string, unknown>;
+  return { ...(typeof os === 'string' && { os }), ...(typeof architecture === 'string' && { architecture }) };
 }
 
 function annotationsOf(members: Record<string, unknown>, where: string): Record<string, string> | undefined {

@@ -11,6 +11,7 @@ import { namesOf, readLink, writeLink } from './links.js';
 import type { Locks } from './locks.js';
 import { type Descriptor, type Manifest, parseManifest, storedMediaType } from './manifest.js';
 import { Records } from './records.js';
+import { checkUrls, mustBeThere, type Validation } from './validation.js';
 
 export interface StoredManifest {
   /** The digest it was asked for by, or the canonical one. */
@@ -44,19 +45,24 @@ export class Manifests {
     private readonly locks: Locks,
     private readonly catalog: Catalog,
     private readonly blobs: Blobs,
-    private readonly options: { largest: number },
+    private readonly options: { largest: number; validation: Validation },
   ) {
     this.records = new Records(driver);
   }
 
   /** @throws RegistryError MANIFEST_UNKNOWN, NAME_UNKNOWN */
   async get(repository: string, reference: ManifestReference): Promise<StoredManifest> {
+    const found = await this.find(repository, reference);
+    if (!found) throw await this.unknown(repository, reference);
+    return found;
+  }
+
+  async find(repository: string, reference: ManifestReference): Promise<StoredManifest | undefined> {
     const digest =
       'digest' in reference ? reference.digest : await readLink(this.driver, layout.tagLink(repository, reference.tag));
     const canonical = digest && (await readLink(this.driver, layout.revisionLink(repository, digest)));
     const content = canonical && (await this.content(canonical));
-    if (!content) throw await this.unknown(repository, reference);
-    return { digest, ...content };
+    return content && { digest: digest!, ...content };
   }
 
   private async content(canonical: Digest): Promise<{ mediaType: string; data: Buffer } | undefined> {
@@ -82,6 +88,7 @@ export class Manifests {
     facts: { contentType?: string | undefined; pushedBy?: string | undefined },
   ): Promise<PutManifest> {
     const manifest = parseManifest(data, facts.contentType);
+    checkUrls(manifest, this.options.validation);
     const canonical: Digest = `sha256:${createHash('sha256').update(data).digest('hex')}`;
     const digest = target.digest ?? canonical;
     if (digest !== canonical && createHash(algorithmOf(digest)).update(data).digest('hex') !== hexOf(digest))
@@ -149,16 +156,16 @@ export class Manifests {
   }
 
   private async checkReferences(repository: string, manifest: Manifest): Promise<void> {
-    const missing = (
-      await Promise.all([
-        ...unique(manifest.blobs).map(async ({ digest }) =>
-          (await this.blobs.find(repository, digest)) ? [] : [digest],
-        ),
-        ...unique(manifest.manifests).map(async ({ digest }) =>
-          (await this.lists(repository, digest)) ? [] : [digest],
-        ),
-      ])
-    ).flat();
+    const { validation } = this.options;
+    const blobs = await inBatches(unique(manifest.blobs), async ({ digest }) =>
+      (await this.blobs.find(repository, digest)) || validation.images === 'none' ? [] : [digest],
+    );
+    const manifests = await inBatches(unique(manifest.manifests), async descriptor =>
+      (await this.lists(repository, descriptor.digest)) || !mustBeThere(descriptor, validation)
+        ? []
+        : [descriptor.digest],
+    );
+    const missing = [...blobs, ...manifests].flat();
     if (missing.length > 0)
       throw new RegistryError('MANIFEST_BLOB_UNKNOWN', { detail: missing.slice(0, 100).map(digest => ({ digest })) });
   }

@@ -1,7 +1,7 @@
 import type { Digest } from '../reference.js';
 import type { StorageDriver } from '../storage/driver.js';
 import { layout } from './layout.js';
-import type { Descriptor, Manifest } from './manifest.js';
+import { type Descriptor, describe, type Manifest } from './manifest.js';
 
 /**
  * What is known of one manifest without reading it again: one small file each, beside the link. It is derived, so it
@@ -35,13 +35,9 @@ export class Records {
     manifest: Manifest,
     facts: { size: number; pushedBy?: string | undefined },
   ): Promise<void> {
-    const { mediaType, artifactType, annotations, subject } = manifest;
-    const described = {
-      mediaType,
-      size: facts.size,
-      ...(artifactType && { artifactType }),
-      ...(annotations && { annotations }),
-    };
+    const { subject } = manifest;
+    const entry = describe(manifest, digest, facts.size);
+    const { digest: _, ...described } = entry;
     const record: ManifestRecord = {
       version: 1,
       ...described,
@@ -51,10 +47,7 @@ export class Records {
       ...(facts.pushedBy && { pushedBy: facts.pushedBy }),
     };
     const writes = [this.driver.write(layout.record(repository, digest), json(record))];
-    if (subject) {
-      const entry: Descriptor = { digest, ...described };
-      writes.push(this.driver.write(layout.referrer(repository, subject.digest, digest), json(entry)));
-    }
+    if (subject) writes.push(this.driver.write(layout.referrer(repository, subject.digest, digest), json(entry)));
     await Promise.all(writes);
   }
 

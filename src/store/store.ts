@@ -3,21 +3,30 @@ import { Blobs } from './blobs.js';
 import { Catalog } from './catalog.js';
 import { Locks } from './locks.js';
 import { Manifests } from './manifests.js';
+import { Referrers } from './referrers.js';
 import { Uploads } from './uploads.js';
+import type { Validation } from './validation.js';
+
+export interface StoreOptions {
+  /** In bytes. */
+  readonly largestManifest: number;
+  readonly validation: Validation;
+}
 
 /** What a registry means, with no HTTP in it. Memory holds caches only, so that any process can serve any request. */
 export class Store {
   readonly blobs: Blobs;
   readonly uploads: Uploads;
   readonly manifests: Manifests;
+  readonly referrers: Referrers;
   readonly catalog: Catalog;
 
-  /** @param options.largestManifest in bytes */
-  constructor(driver: StorageDriver, options: { largestManifest: number }) {
+  constructor(driver: StorageDriver, { largestManifest, validation }: StoreOptions) {
     const locks = new Locks();
     this.catalog = new Catalog(driver, locks);
-    this.blobs = new Blobs(driver, locks);
+    this.blobs = new Blobs(driver, locks, this.catalog);
     this.uploads = new Uploads(driver, this.blobs);
-    this.manifests = new Manifests(driver, locks, this.catalog, this.blobs, { largest: options.largestManifest });
+    this.manifests = new Manifests(driver, locks, this.catalog, this.blobs, { largest: largestManifest, validation });
+    this.referrers = new Referrers(driver, this.manifests);
   }
 }

@@ -281,6 +281,36 @@ describe('pushing blobs', () => {
     await assertBlob('ended', data);
   });
 
+  test('mounting without a source: from any repository that the caller may read', async () => {
+    for (const algorithm of ['sha256', 'sha512'] as const) {
+      const data = Buffer.from(`found by ${algorithm}`);
+      const digest = digestOf(data, algorithm);
+      await registry.call('POST', `/v2/some/source/blobs/uploads/?digest=${digest}`, { body: data });
+      const mounted = await registry.call('POST', `/v2/target/${algorithm}/blobs/uploads/?mount=${digest}`);
+      assert.equal(mounted.status, 201);
+      assert.equal(mounted.headers.location, `/v2/target/${algorithm}/blobs/${digest}`);
+      const got = await registry.call('GET', mounted.headers.location!);
+      assert.ok(got.body.equals(data));
+    }
+    const secret = await registry.pushBlob('hidden/source', Buffer.from('not to be found'));
+    const absent = digestOf(Buffer.from('nowhere at all'));
+    for (const digest of [secret, absent]) {
+      const answer = await registry.call('POST', `/v2/wanting/blobs/uploads/?mount=${digest}`);
+      assert.equal(answer.status, 202);
+      assert.match(answer.headers.location!, /^\/v2\/wanting\/blobs\/uploads\/[0-9a-f-]+$/);
+    }
+  });
+
+  test('mounting without a source, in a process that has never met the blob', async () => {
+    const digest = await registry.pushBlob('some/other', Buffer.from('written by another process'));
+    const fresh = await RegistryFixture.start({ root: registry.root });
+    try {
+      assert.equal((await fresh.call('POST', `/v2/target/blobs/uploads/?mount=${digest}`)).status, 201);
+    } finally {
+      await fresh.stop({ keep: true });
+    }
+  });
+
   test('mounting', async () => {
     const data = randomBytes(1000);
     const digest = await registry.pushBlob('source', data);

@@ -10,6 +10,7 @@ import { createListener, type Listener } from '../../src/server/listener.js';
 import type { StorageDriver } from '../../src/storage/driver.js';
 import { FilesystemDriver } from '../../src/storage/filesystem.js';
 import { Store } from '../../src/store/store.js';
+import type { Validation } from '../../src/store/validation.js';
 import { memoryLog } from './listener.js';
 
 export interface Answer {
@@ -45,14 +46,23 @@ export class RegistryFixture {
   ) {}
 
   static async start(
-    options: { prefix?: string; limits?: { manifestBytes?: number }; root?: string; deletes?: boolean } = {},
+    options: {
+      prefix?: string;
+      limits?: { manifestBytes?: number };
+      root?: string;
+      deletes?: boolean;
+      validation?: Partial<Validation>;
+    } = {},
   ): Promise<RegistryFixture> {
     const root = options.root ?? (await mkdtemp(join(tmpdir(), 'registry-test-')));
     const driver = new FilesystemDriver({ root });
     await driver.open();
     const manifestBytes = options.limits?.manifestBytes ?? 4 * 1024 * 1024;
     const registry = createRegistry({
-      store: new Store(driver, { largestManifest: manifestBytes }),
+      store: new Store(driver, {
+        largestManifest: manifestBytes,
+        validation: { urls: undefined, indexes: 'all', images: 'all', ...options.validation },
+      }),
       limits: { manifestBytes, catalogEntries: 1000, tagEntries: 1000 },
       prefix: options.prefix ?? '',
       deletes: options.deletes ?? true,

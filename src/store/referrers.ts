@@ -1,0 +1,107 @@
+import { algorithmOf, type Digest, hexOf, isDigest } from '../reference.js';
+import type { StorageDriver } from '../storage/driver.js';
+import { layout } from './layout.js';
+import { readLink } from './links.js';
+import { type Descriptor, describe, type Manifest, parseManifest } from './manifest.js';
+import type { Manifests } from './manifests.js';
+
+/** One page of descriptors, in the order of their digests. */
+export interface ReferrersPage {
+  readonly descriptors: readonly Descriptor[];
+  /** Whether there are more after the last of them. */
+  readonly more: boolean;
+}
+
+/** How many entries are read at once, and how large a page may grow before it ends: as large as a manifest may be. */
+const BATCH = 16;
+const PAGE_BYTES = 4 * 1024 * 1024;
+
+/** Which manifests have another one as their subject. An entry counts only while its manifest is in the repository. */
+export class Referrers {
+  constructor(
+    private readonly driver: StorageDriver,
+    private readonly manifests: Manifests,
+  ) {}
+
+  /**
+   * distribution-spec, "Listing Referrers". The subject need not be there, nor the repository.
+   * @param options.after the last digest of the page before
+   * @param options.artifactType only entries of this type; empty: of none
+   */
+  async list(
+    repository: string,
+    subject: Digest,
+    options: { limit: number; after: string; artifactType?: string | undefined },
+  ): Promise<ReferrersPage> {
+    const { limit, after, artifactType } = options;
+    const all = new Set([...(await this.entries(repository, subject)), ...(await this.fallback(repository, subject))]);
+    const digests = [...all].filter(digest => digest > after).sort();
+    const descriptors: Descriptor[] = [];
+    let bytes = 0;
+    for (let start = 0; start < digests.length; start += BATCH) {
+      const batch = digests.slice(start, start + BATCH);
+      const found = await Promise.all(batch.map(digest => this.descriptor(repository, subject, digest)));
+      for (const descriptor of found) {
+        if (!descriptor || (artifactType ?? typeOf(descriptor)) !== typeOf(descriptor)) continue;
+        bytes += JSON.stringify(descriptor).length;
+        if (descriptors.length === limit || (bytes > PAGE_BYTES && descriptors.length > 0))
+          return { descriptors, more: true };
+        descriptors.push(descriptor);
+      }
+    }
+    return { descriptors, more: false };
+  }
+
+  private async entries(repository: string, subject: Digest): Promise<Digest[]> {
+    const folder = layout.referrers(repository, subject);
+    const algorithms = await this.driver.list(folder);
+    const names = await Promise.all(
+      algorithms.map(async ({ name }) =>
+        (await this.driver.list(`${folder}/${name}`)).map(hex => `${name}:${hex.name}`),
+      ),
+    );
+    return names.flat().filter(isDigest);
+  }
+
+  /**
+   * What clients of a registry without this API keep by themselves: a tag on an index of the referrers (distribution-spec,
+   * "Referrers Tag Schema"). Such a registry may have been here before, and wrote no entries.
+   */
+  private async fallback(repository: string, subject: Digest): Promise<Digest[]> {
+    const tag = `${algorithmOf(subject)}-${hexOf(subject).slice(0, 64)}`;
+    const index = await this.manifest(repository, { tag });
+    return index?.kind === 'index' ? index.manifests.map(({ digest }) => digest) : [];
+  }
+
+  private async descriptor(repository: string, subject: Digest, digest: Digest): Promise<Descriptor | undefined> {
+    if (!(await readLink(this.driver, layout.revisionLink(repository, digest)))) return undefined;
+    const entry = await this.driver.get(layout.referrer(repository, subject, digest));
+    try {
+      if (entry) return JSON.parse(entry.toString('utf8')) as Descriptor;
+    } catch {
+      // It can be made again.
+    }
+    const content = await this.manifests.find(repository, { digest });
+    const manifest = content && readable(content.data);
+    if (manifest?.subject?.digest !== subject) return undefined;
+    return describe(manifest, digest, content!.data.length);
+  }
+
+  private async manifest(repository: string, reference: { tag: string }): Promise<Manifest | undefined> {
+    const content = await this.manifests.find(repository, reference);
+    return content && readable(content.data);
+  }
+}
+
+function typeOf({ artifactType = '' }: Descriptor): string {
+  return artifactType;
+}
+
+/** A stored manifest, whoever wrote it; undefined where it is not one of ours. */
+function readable(data: Buffer): Manifest | undefined {
+  try {
+    return parseManifest(data, undefined);
+  } catch {
+    return undefined;
+  }
+}
