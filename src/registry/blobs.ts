@@ -10,7 +10,8 @@ import type { Exchange } from './exchange.js';
 export async function getBlob(exchange: Exchange): Promise<void> {
   const { request, response, store, repository } = exchange;
   const digest = parseDigest(exchange.reference);
-  const blob = await store.blobs.get(repository, digest);
+  const head = request.method === 'HEAD';
+  const blob = await (head ? store.blobs.getHeld(repository, digest) : store.blobs.get(repository, digest));
   const etag = `"${digest}"`;
   const headers = {
     'Content-Type': 'application/octet-stream',
@@ -20,7 +21,7 @@ export async function getBlob(exchange: Exchange): Promise<void> {
     'Cache-Control': 'max-age=31536000, private',
   };
   if (matches(exchange.header('if-none-match'), etag)) return exchange.empty(304, { ETag: etag });
-  if (request.method === 'HEAD') {
+  if (head) {
     response.writeHead(200, { ...headers, 'Content-Length': blob.size }).end();
     return;
   }

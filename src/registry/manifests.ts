@@ -8,7 +8,10 @@ import type { Exchange } from './exchange.js';
 export async function getManifest(exchange: Exchange): Promise<void> {
   const reference = referenceOf(exchange);
   if (!reference) throw new RegistryError('MANIFEST_UNKNOWN');
-  const { digest, mediaType, data } = await exchange.store.manifests.get(exchange.repository, reference);
+  const { manifests } = exchange.store;
+  const { digest, mediaType, data } = await (exchange.request.method === 'HEAD'
+    ? manifests.getHeld(exchange.repository, reference)
+    : manifests.get(exchange.repository, reference));
   const headers = { 'Content-Type': mediaType, 'Docker-Content-Digest': digest, ETag: `"${digest}"` };
   if (matches(exchange.header('if-none-match'), headers.ETag)) return exchange.empty(304, { ETag: headers.ETag });
   exchange.bytes(200, data, headers);

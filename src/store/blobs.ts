@@ -4,6 +4,7 @@ import type { ByteRange, Digest } from '../reference.js';
 import type { ByteStream, StorageDriver } from '../storage/driver.js';
 import type { Catalog } from './catalog.js';
 import { layout } from './layout.js';
+import { type Leases, orUnheld } from './leases.js';
 import { namesOf, readLink, writeLink } from './links.js';
 import type { Locks } from './locks.js';
 
@@ -29,6 +30,7 @@ export class Blobs {
   constructor(
     private readonly driver: StorageDriver,
     private readonly locks: Locks,
+    private readonly leases: Leases,
     private readonly catalog: Catalog,
   ) {}
 
@@ -41,11 +43,25 @@ export class Blobs {
     return info && { canonical, size: info.size };
   }
 
+  /** As `find`, and what it finds stays for the grace: for answers on which a push goes on. */
+  async hold(repository: string, digest: Digest): Promise<Blob | undefined> {
+    const link = layout.layerLink(repository, digest);
+    const canonical = await readLink(this.driver, link);
+    if (!canonical) return undefined;
+    const [linked, info] = await Promise.all([this.leases.renew(link), this.leases.renew(layout.blob(canonical))]);
+    if (!linked || !info) return undefined;
+    this.seen.set(digest, repository);
+    return { canonical, size: info.size };
+  }
+
   /** @throws RegistryError BLOB_UNKNOWN */
   async get(repository: string, digest: Digest): Promise<Blob> {
-    const blob = await this.find(repository, digest);
-    if (!blob) throw new RegistryError('BLOB_UNKNOWN', { detail: { digest } });
-    return blob;
+    return known(await this.find(repository, digest), digest);
+  }
+
+  /** As `get`, for a client that will not push what it hears is there. @throws RegistryError BLOB_UNKNOWN */
+  async getHeld(repository: string, digest: Digest): Promise<Blob> {
+    return known(await orUnheld(this.hold(repository, digest), () => this.find(repository, digest)), digest);
   }
 
   /** The bytes, or the given range of them. @throws RegistryError BLOB_UNKNOWN when they have just been removed. */
@@ -67,7 +83,7 @@ export class Blobs {
    * @returns false where `from` has no such blob. Whether the caller may read `from` is the caller's question.
    */
   async mount(repository: string, digest: Digest, from: string): Promise<boolean> {
-    const blob = await this.find(from, digest);
+    const blob = await this.hold(from, digest);
     if (!blob) return false;
     await this.link(repository, blob.canonical, digest);
     return true;
@@ -103,4 +119,9 @@ export class Blobs {
       await Promise.all(names.map(name => this.driver.removeAll(layout.layer(repository, name))));
     });
   }
+}
+
+function known(blob: Blob | undefined, digest: Digest): Blob {
+  if (!blob) throw new RegistryError('BLOB_UNKNOWN', { detail: { digest } });
+  return blob;
 }

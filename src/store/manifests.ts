@@ -7,6 +7,7 @@ import { inBatches } from './batches.js';
 import type { Blobs } from './blobs.js';
 import type { Catalog } from './catalog.js';
 import { layout } from './layout.js';
+import { type Leases, orUnheld } from './leases.js';
 import { namesOf, readLink, writeLink } from './links.js';
 import type { Locks } from './locks.js';
 import { type Descriptor, type Manifest, parseManifest, storedMediaType } from './manifest.js';
@@ -43,6 +44,7 @@ export class Manifests {
   constructor(
     private readonly driver: StorageDriver,
     private readonly locks: Locks,
+    private readonly leases: Leases,
     private readonly catalog: Catalog,
     private readonly blobs: Blobs,
     private readonly options: { largest: number; validation: Validation },
@@ -63,6 +65,24 @@ export class Manifests {
     const canonical = digest && (await readLink(this.driver, layout.revisionLink(repository, digest)));
     const content = canonical && (await this.content(canonical));
     return content && { digest: digest!, ...content };
+  }
+
+  /** As `get`, for a client that will not push what it hears is there. @throws RegistryError as `get` */
+  async getHeld(repository: string, reference: ManifestReference): Promise<StoredManifest> {
+    const manifest = await this.get(repository, reference);
+    // What a tag points at stays anyway.
+    if ('tag' in reference || (await orUnheld(this.hold(repository, manifest.digest), async () => true)))
+      return manifest;
+    throw await this.unknown(repository, reference);
+  }
+
+  /** Whether the repository has the manifest; then it stays for the grace, with all that it refers to. */
+  private async hold(repository: string, digest: Digest): Promise<boolean> {
+    const canonical = await readLink(this.driver, layout.revisionLink(repository, digest));
+    if (!canonical) return false;
+    // The collector looks at the canonical one first.
+    const links = new Set([canonical, digest].map(name => layout.revisionLink(repository, name)));
+    return this.leases.renewAll([...links, layout.blob(canonical)]);
   }
 
   private async content(canonical: Digest): Promise<{ mediaType: string; data: Buffer } | undefined> {
@@ -155,10 +175,11 @@ export class Manifests {
     return new RegistryError('NAME_UNKNOWN', { detail: { name: repository } });
   }
 
+  /** What a manifest names must be there and stay, before the manifest itself is: until then only leases keep it. */
   private async checkReferences(repository: string, manifest: Manifest): Promise<void> {
     const { validation } = this.options;
     const blobs = await inBatches(unique(manifest.blobs), async ({ digest }) =>
-      (await this.blobs.find(repository, digest)) || validation.images === 'none' ? [] : [digest],
+      (await this.blobs.hold(repository, digest)) || validation.images === 'none' ? [] : [digest],
     );
     const manifests = await inBatches(unique(manifest.manifests), async descriptor =>
       (await this.lists(repository, descriptor.digest)) || !mustBeThere(descriptor, validation)
@@ -172,8 +193,7 @@ export class Manifests {
 
   /** Whether an index may list the digest: a manifest of the repository or, as in BuildKit's caches, a blob of it. */
   private async lists(repository: string, digest: Digest): Promise<boolean> {
-    const link = await readLink(this.driver, layout.revisionLink(repository, digest));
-    return link !== undefined || (await this.blobs.find(repository, digest)) !== undefined;
+    return (await this.hold(repository, digest)) || (await this.blobs.hold(repository, digest)) !== undefined;
   }
 }
 

@@ -1,0 +1,46 @@
+import { type ObjectInfo, type StorageDriver, StorageError } from '../storage/driver.js';
+
+/** A day, in milliseconds: the default. */
+export const GRACE = 24 * 3_600_000;
+
+/** How old, at most, a lease is on which an answer relies; the collector adds it to the grace. */
+export function leaseAge(grace: number): number {
+  return grace / 4;
+}
+
+/**
+ * What an answer called present stays for the grace, so that a client can rely on it until its manifest names it. The
+ * lease is the time of change of the object, a link or the bytes, and the collector takes nothing that is younger. It is
+ * renewed only where it has become old: reading it costs one look.
+ */
+export class Leases {
+  private readonly oldest: number;
+
+  /** @param grace in milliseconds, as the collector has it */
+  constructor(
+    private readonly driver: StorageDriver,
+    grace: number,
+  ) {
+    this.oldest = leaseAge(grace);
+  }
+
+  /** @returns undefined when the object is gone, or going */
+  async renew(key: string): Promise<ObjectInfo | undefined> {
+    const info = await this.driver.stat(key);
+    if (!info || Date.now() - info.modified.getTime() < this.oldest) return info;
+    return (await this.driver.touch(key)) ? info : undefined;
+  }
+
+  /** Whether all of them are there, and stay. */
+  async renewAll(keys: readonly string[]): Promise<boolean> {
+    return (await Promise.all(keys.map(key => this.renew(key)))).every(info => info !== undefined);
+  }
+}
+
+/** For answers that only tell: a storage that cannot renew a lease, since it takes no writes, can still be read. */
+export async function orUnheld<T>(held: Promise<T>, look: () => Promise<T>): Promise<T> {
+  return held.catch(error => {
+    if (error instanceof StorageError) return look();
+    throw error;
+  });
+}
