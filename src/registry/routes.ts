@@ -6,11 +6,22 @@ import type { Handler } from './exchange.js';
 import { deleteManifest, getManifest, putManifest } from './manifests.js';
 import { listReferrers } from './referrers.js';
 import { deleteRepository, listRepositories } from './repositories.js';
+import { searchRepositories } from './search.js';
 import { listTags } from './tags.js';
 import { appendUpload, cancelUpload, finishUpload, startUpload, uploadStatus } from './uploads.js';
 
-/** What a path names: all of them lie below /v2/, but for `repository`, which is ours. */
-type Shape = 'base' | 'catalog' | 'manifest' | 'blob' | 'uploads' | 'upload' | 'tags' | 'referrers' | 'repository';
+/** What a path names: all of them lie below /v2/, but for Docker's old `search` and our own `repository`. */
+type Shape =
+  | 'base'
+  | 'catalog'
+  | 'manifest'
+  | 'blob'
+  | 'uploads'
+  | 'upload'
+  | 'tags'
+  | 'referrers'
+  | 'search'
+  | 'repository';
 
 interface Route {
   readonly method: string;
@@ -36,11 +47,15 @@ const ROUTES: readonly Route[] = [
   { method: 'DELETE', shape: 'upload', action: 'push', handler: cancelUpload },
   { method: 'GET', shape: 'tags', action: 'pull', handler: listTags },
   { method: 'GET', shape: 'referrers', action: 'pull', handler: listReferrers },
+  { method: 'GET', shape: 'search', action: 'catalog', handler: searchRepositories },
   { method: 'DELETE', shape: 'repository', action: 'delete', handler: deleteRepository },
 ];
 
+/** These belong to no repository. */
+const GLOBAL: ReadonlySet<Shape> = new Set(['base', 'catalog', 'search']);
+
 /** What lies below these is for `match`. */
-const ROOTS = ['/v2', '/api/v1'];
+const ROOTS = ['/v2', '/v1', '/api/v1'];
 
 /** The methods that something here understands. Any other is refused whatever its path, and whoever sends it. */
 const METHODS: ReadonlySet<string> = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']);
@@ -86,7 +101,7 @@ export function match(method: string, path: string, options: { deletes: boolean 
       ...(rows.some(wanted) && { message: 'deletes are switched off (storage.delete.enabled)' }),
     });
   }
-  if (shape !== 'base' && shape !== 'catalog' && !isRepositoryName(repository)) throw new RegistryError('NAME_INVALID');
+  if (!GLOBAL.has(shape) && !isRepositoryName(repository)) throw new RegistryError('NAME_INVALID');
   return { action: row.action, handler: row.handler, repository, reference: decode(reference) };
 }
 
@@ -95,6 +110,7 @@ const REPOSITORIES = '/api/v1/repositories/';
 function parse(path: string): { shape: Shape; repository?: string; reference?: string } | undefined {
   if (path === '/v2/' || path === '/v2') return { shape: 'base' };
   if (path === '/v2/_catalog') return { shape: 'catalog' };
+  if (path === '/v1/search') return { shape: 'search' };
   if (path.startsWith(REPOSITORIES)) return { shape: 'repository', repository: path.slice(REPOSITORIES.length) };
   if (!path.startsWith('/v2/')) return undefined;
   // Read from the right, since a name may hold every word that has a meaning on its right.

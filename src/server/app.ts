@@ -22,8 +22,9 @@ export function createApp({ registry, prefix, headers, healthy, onIdentity }: Ap
   app.use((request, response, next) => {
     for (const [name, values] of Object.entries(headers)) response.setHeader(name, [...values]);
     // The raw target: nothing has decoded or collapsed it.
-    const { url } = request;
-    if (!url.startsWith(prefix) || !isRegistryPath(url.slice(prefix.length))) return next();
+    const path = request.url.startsWith(prefix) ? request.url.slice(prefix.length) : '';
+    if (path === '/v1/_ping' && /^(GET|HEAD)$/.test(request.method)) return ping(response);
+    if (!isRegistryPath(path)) return next();
     return registry(request, response, identity => onIdentity(request, identity));
   });
   app.get('/', (_request, response) => {
@@ -38,6 +39,12 @@ export function createApp({ registry, prefix, headers, healthy, onIdentity }: Ap
     json(response, found ? 405 : 404, new RegistryError('UNSUPPORTED', { message: 'no such endpoint' }));
   });
   return app;
+}
+
+/** What docker asks before it searches, without credentials. With this answer it sends those that it has. */
+function ping(response: ServerResponse): void {
+  response.setHeader('X-Docker-Registry-Standalone', 'true');
+  json(response, 200, true);
 }
 
 // Not by Express's own `send`, which adds a charset and an ETag.

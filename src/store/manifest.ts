@@ -85,6 +85,19 @@ export function parseManifest(data: Uint8Array, contentType: string | undefined)
   };
 }
 
+/** A manifest that is stored already, whoever wrote it; undefined where it is none that `parseManifest` takes. */
+export function readManifest(data: Uint8Array): Manifest | undefined {
+  try {
+    return parseManifest(data, undefined);
+  } catch {
+    return undefined;
+  }
+}
+
+export function isIndex(mediaType: string): boolean {
+  return Object.hasOwn(KINDS, mediaType) && KINDS[mediaType] === 'index';
+}
+
 /** The descriptor of a manifest as the referrers API gives it. @param size in bytes */
 export function describe({ mediaType, artifactType, annotations }: Manifest, digest: Digest, size: number): Descriptor {
   return { mediaType, digest, size, ...(artifactType && { artifactType }), ...(annotations && { annotations }) };

@@ -33,7 +33,7 @@ export type ManifestReference = { readonly digest: Digest } | { readonly tag: st
 const CACHED_BYTES = 32 * 1024 * 1024;
 
 export class Manifests {
-  private readonly records: Records;
+  readonly records: Records;
   /** Bytes by canonical digest, which never change. Whether a repository has them is looked up each time. */
   private readonly cache = new LRUCache<Digest, { mediaType: string; data: Buffer }>({
     maxSize: CACHED_BYTES,
@@ -49,7 +49,11 @@ export class Manifests {
     private readonly blobs: Blobs,
     private readonly options: { largest: number; validation: Validation },
   ) {
-    this.records = new Records(driver);
+    this.records = new Records(
+      driver,
+      blobs,
+      async (repository, digest) => (await this.find(repository, { digest }))?.data,
+    );
   }
 
   /** @throws RegistryError MANIFEST_UNKNOWN, NAME_UNKNOWN */

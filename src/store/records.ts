@@ -1,7 +1,8 @@
 import type { Digest } from '../reference.js';
 import type { StorageDriver } from '../storage/driver.js';
+import type { Blobs } from './blobs.js';
 import { layout } from './layout.js';
-import { type Descriptor, describe, type Manifest } from './manifest.js';
+import { type Descriptor, describe, isIndex, type Manifest, readManifest } from './manifest.js';
 
 /**
  * What is known of one manifest without reading it again: one small file each, beside the link. It is derived, so it
@@ -16,7 +17,7 @@ export interface ManifestRecord {
   readonly subject?: Digest;
   /** What the image's config says (image-spec, config.md). */
   readonly platform?: { readonly os?: string; readonly architecture?: string; readonly variant?: string };
-  /** Labels of the image's config in the `org.opencontainers.image.` namespace. */
+  /** Labels in the `org.opencontainers.image.` namespace: of the image's config, or of the first image of an index. */
   readonly labels?: Readonly<Record<string, string>>;
   /** RFC 3339, of the last push. */
   readonly pushedAt: string;
@@ -25,8 +26,16 @@ export interface ManifestRecord {
 
 const LARGEST_CONFIG = 1024 * 1024;
 
+/** Of how many images of an index the labels are looked for. */
+const MOST_CHILDREN = 8;
+
 export class Records {
-  constructor(private readonly driver: StorageDriver) {}
+  /** @param stored the bytes of a manifest of a repository */
+  constructor(
+    private readonly driver: StorageDriver,
+    private readonly blobs: Blobs,
+    private readonly stored: (repository: string, digest: Digest) => Promise<Buffer | undefined>,
+  ) {}
 
   /** Writes the record of a manifest that is being pushed and, where it has a subject, its entry among the referrers. */
   async write(
@@ -35,20 +44,29 @@ export class Records {
     manifest: Manifest,
     facts: { size: number; pushedBy?: string | undefined },
   ): Promise<void> {
-    const { subject } = manifest;
-    const entry = describe(manifest, digest, facts.size);
-    const { digest: _, ...described } = entry;
-    const record: ManifestRecord = {
-      version: 1,
-      ...described,
-      ...(subject && { subject: subject.digest }),
-      ...(await this.fromConfig(manifest.config)),
-      pushedAt: new Date().toISOString(),
-      ...(facts.pushedBy && { pushedBy: facts.pushedBy }),
-    };
-    const writes = [this.driver.write(layout.record(repository, digest), json(record))];
-    if (subject) writes.push(this.driver.write(layout.referrer(repository, subject.digest, digest), json(entry)));
-    await Promise.all(writes);
+    const record = await this.make(repository, manifest, { ...facts, pushedAt: new Date() });
+    await Promise.all(files(repository, digest, manifest, record).map(([key, data]) => this.driver.write(key, data)));
+  }
+
+  /**
+   * The record of a manifest of the repository; made now where `registry:2` wrote the manifest, with the time of its
+   * link as the time of the push. Undefined where there is no such manifest, or none that can be read.
+   */
+  async get(repository: string, digest: Digest): Promise<ManifestRecord | undefined> {
+    const link = await this.driver.stat(layout.revisionLink(repository, digest));
+    if (!link) return undefined;
+    const record = await this.read(layout.record(repository, digest));
+    if (record) return record;
+    const data = await this.stored(repository, digest);
+    const manifest = data && readManifest(data);
+    if (!manifest) return undefined;
+    const made = await this.make(repository, manifest, { size: data.length, pushedAt: link.modified });
+    // Kept for the next time where that can be done. Never over what a push has written meanwhile.
+    const kept = files(repository, digest, manifest, made).map(([key, data]) =>
+      this.driver.create(key, data, { durable: false }),
+    );
+    await Promise.allSettled(kept);
+    return made;
   }
 
   /** Forgets a manifest that is no more, and its entry among the referrers. */
@@ -68,17 +86,53 @@ export class Records {
     }
   }
 
-  private async fromConfig(config: Descriptor | undefined): Promise<Pick<ManifestRecord, 'platform' | 'labels'>> {
+  private async make(
+    repository: string,
+    manifest: Manifest,
+    facts: { size: number; pushedAt: Date; pushedBy?: string | undefined },
+  ): Promise<ManifestRecord> {
+    const { mediaType, artifactType, annotations, subject, kind } = manifest;
+    const derived =
+      kind === 'index'
+        ? await this.fromImages(repository, manifest.manifests)
+        : await this.fromConfig(repository, manifest.config);
+    return {
+      version: 1,
+      mediaType,
+      size: facts.size,
+      ...(artifactType && { artifactType }),
+      ...(annotations && { annotations }),
+      ...(subject && { subject: subject.digest }),
+      ...derived,
+      pushedAt: facts.pushedAt.toISOString(),
+      ...(facts.pushedBy && { pushedBy: facts.pushedBy }),
+    };
+  }
+
+  private async fromImages(repository: string, images: readonly Descriptor[]): Promise<Pick<ManifestRecord, 'labels'>> {
+    for (const { digest, mediaType } of images.slice(0, MOST_CHILDREN)) {
+      // Not of a nested index, so that no chain of them can lead far.
+      const labels = isIndex(mediaType) ? undefined : (await this.get(repository, digest))?.labels;
+      if (labels) return { labels };
+    }
+    return {};
+  }
+
+  private async fromConfig(
+    repository: string,
+    config: Descriptor | undefined,
+  ): Promise<Pick<ManifestRecord, 'platform' | 'labels'>> {
     if (
       !config ||
       config.size > LARGEST_CONFIG ||
       !/^application\/vnd\.(docker\.container|oci)\.image\.(config\.)?v1\+json$/.test(config.mediaType)
     )
       return {};
-    // The blob of a SHA-512 descriptor is stored under another name, which only its link tells; that is rare enough.
-    if (!config.digest.startsWith('sha256:')) return {};
+    // Through the link of the repository: a sparse image may name a config that is another's.
+    const blob = await this.blobs.find(repository, config.digest);
+    if (!blob || blob.size > LARGEST_CONFIG) return {};
+    const data = await this.driver.get(layout.blob(blob.canonical));
     try {
-      const data = await this.driver.get(layout.blob(config.digest), LARGEST_CONFIG);
       const content = JSON.parse(data?.toString('utf8') ?? '{}') as Record<string, unknown>;
       const platform = strings(content, ['os', 'architecture', 'variant']);
       const all = ((content.config as Record<string, unknown> | undefined)?.Labels ?? {}) as Record<string, unknown>;
@@ -91,6 +145,21 @@ export class Records {
       return {};
     }
   }
+}
+
+/** What is written for one manifest, by key. */
+function files(
+  repository: string,
+  digest: Digest,
+  manifest: Manifest,
+  record: ManifestRecord,
+): ReadonlyArray<readonly [string, Buffer]> {
+  const { subject } = manifest;
+  const entry = describe(manifest, digest, record.size);
+  return [
+    [layout.record(repository, digest), json(record)],
+    ...(subject ? [[layout.referrer(repository, subject.digest, digest), json(entry)] as const] : []),
+  ];
 }
 
 /** Those of the named members that are strings; undefined when none is. */

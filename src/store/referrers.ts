@@ -2,7 +2,7 @@ import { algorithmOf, type Digest, hexOf, isDigest } from '../reference.js';
 import type { StorageDriver } from '../storage/driver.js';
 import { layout } from './layout.js';
 import { readLink } from './links.js';
-import { type Descriptor, describe, type Manifest, parseManifest } from './manifest.js';
+import { type Descriptor, describe, type Manifest, readManifest } from './manifest.js';
 import type { Manifests } from './manifests.js';
 
 /** One page of descriptors, in the order of their digests. */
@@ -82,26 +82,17 @@ export class Referrers {
       // It can be made again.
     }
     const content = await this.manifests.find(repository, { digest });
-    const manifest = content && readable(content.data);
+    const manifest = content && readManifest(content.data);
     if (manifest?.subject?.digest !== subject) return undefined;
     return describe(manifest, digest, content!.data.length);
   }
 
   private async manifest(repository: string, reference: { tag: string }): Promise<Manifest | undefined> {
     const content = await this.manifests.find(repository, reference);
-    return content && readable(content.data);
+    return content && readManifest(content.data);
   }
 }
 
 function typeOf({ artifactType = '' }: Descriptor): string {
   return artifactType;
-}
-
-/** A stored manifest, whoever wrote it; undefined where it is not one of ours. */
-function readable(data: Buffer): Manifest | undefined {
-  try {
-    return parseManifest(data, undefined);
-  } catch {
-    return undefined;
-  }
 }

@@ -5,6 +5,7 @@ import { GRACE, Leases } from './leases.js';
 import { Locks } from './locks.js';
 import { Manifests } from './manifests.js';
 import { Referrers } from './referrers.js';
+import { Search } from './search.js';
 import { Uploads } from './uploads.js';
 import type { Validation } from './validation.js';
 
@@ -22,6 +23,7 @@ export class Store {
   readonly uploads: Uploads;
   readonly manifests: Manifests;
   readonly referrers: Referrers;
+  readonly search: Search;
   readonly catalog: Catalog;
 
   constructor(driver: StorageDriver, { largestManifest, validation, grace = GRACE }: StoreOptions) {
@@ -35,5 +37,6 @@ export class Store {
       validation,
     });
     this.referrers = new Referrers(driver, this.manifests);
+    this.search = new Search(driver, this.catalog, this.manifests);
   }
 }

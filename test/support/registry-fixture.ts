@@ -41,6 +41,7 @@ export class RegistryFixture {
   private constructor(
     readonly root: string,
     readonly driver: StorageDriver,
+    readonly store: Store,
     private readonly listener: Listener,
     readonly port: number,
   ) {}
@@ -58,11 +59,12 @@ export class RegistryFixture {
     const driver = new FilesystemDriver({ root });
     await driver.open();
     const manifestBytes = options.limits?.manifestBytes ?? 4 * 1024 * 1024;
+    const store = new Store(driver, {
+      largestManifest: manifestBytes,
+      validation: { urls: undefined, indexes: 'all', images: 'all', ...options.validation },
+    });
     const registry = createRegistry({
-      store: new Store(driver, {
-        largestManifest: manifestBytes,
-        validation: { urls: undefined, indexes: 'all', images: 'all', ...options.validation },
-      }),
+      store,
       limits: { manifestBytes, catalogEntries: 1000, tagEntries: 1000 },
       prefix: options.prefix ?? '',
       deletes: options.deletes ?? true,
@@ -77,7 +79,7 @@ export class RegistryFixture {
     const handler: http.RequestListener = (request, response) => void registry(request, response);
     const listener = createListener({ tls: 'plain', handler, log: memoryLog([]) });
     const { port } = await listener.listen({ host: '127.0.0.1', port: 0 });
-    const fixture = new RegistryFixture(root, driver, listener, port);
+    const fixture = new RegistryFixture(root, driver, store, listener, port);
     return fixture;
   }
 
