@@ -1,5 +1,5 @@
 import { isRepositoryName, isTag } from '../reference.js';
-import type { StorageDriver } from '../storage/driver.js';
+import type { Entry, StorageDriver } from '../storage/driver.js';
 import { layout } from './layout.js';
 import type { Locks } from './locks.js';
 
@@ -30,7 +30,7 @@ export class Catalog {
 
   /** All repositories after the one named, in byte order, found one after the other. */
   names(after = ''): AsyncIterable<string> {
-    return this.walk('', after);
+    return this.walk('', this.driver.list(layout.repositories), after);
   }
 
   /** @returns undefined where there is no such repository. */
@@ -71,16 +71,25 @@ export class Catalog {
    * The names below a folder in byte order. `a-b` sorts before `a/b`, though the folder `a` comes before `a-b`: so a
    * name and the names below it are two entries, and the latter sort as if they ended in a slash.
    */
-  private async *walk(prefix: string, after: string): AsyncGenerator<string> {
-    const folder = prefix === '' ? layout.repositories : layout.repository(prefix.slice(0, -1));
-    const children = (await this.driver.list(folder)).filter(({ name, folder }) => folder && !name.startsWith('_'));
+  private async *walk(prefix: string, listing: Promise<Entry[]>, after: string): AsyncGenerator<string> {
+    const children = (await listing).filter(({ name, folder }) => folder && !name.startsWith('_'));
     const keys = children.flatMap(({ name }) => [name, `${name}/`]).sort((a, b) => (a < b ? -1 : 1));
+    // What a folder holds says both whether it is a repository and which ones lie below it.
+    const listings = new Map<string, Promise<Entry[]>>();
+    const list = (path: string) => {
+      const known = listings.get(path) ?? this.driver.list(layout.repository(path));
+      listings.set(path, known);
+      return known;
+    };
     for (const key of keys) {
-      const path = prefix + key;
-      if (key.endsWith('/')) {
-        // All that lies below sorts between `path` and `path` with its slash raised by one.
-        if (after < `${path.slice(0, -1)}0`) yield* this.walk(path, after);
-      } else if (path > after && isRepositoryName(path) && (await this.exists(path))) yield path;
+      const below = key.endsWith('/');
+      const path = prefix + (below ? key.slice(0, -1) : key);
+      if (below) {
+        // All that lies below sorts between `path/` and `path0`, the slash raised by one.
+        if (after < `${path}0`) yield* this.walk(`${path}/`, list(path), after);
+        listings.delete(path);
+      } else if (path > after && isRepositoryName(path) && (await list(path)).some(({ name }) => isPart(name)))
+        yield path;
     }
   }
 }
