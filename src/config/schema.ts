@@ -188,6 +188,16 @@ const storage = section(
       },
       'A folder of this machine. The default.',
     ),
+    verify: key(
+      oneOf('daily', 'always', 'off'),
+      'daily',
+      'When a blob is hashed as it is pulled whole, so that a corrupt one is never delivered: once a day while it is unchanged, each time, or never.',
+      {
+        ours: true,
+        caution: value =>
+          value.toLowerCase() === 'off' ? 'is off: bytes that the disk has lost or changed are delivered' : undefined,
+      },
+    ),
     delete: section(
       {
         enabled: key(

@@ -70,25 +70,30 @@ export async function deleteBlob(exchange: Exchange): Promise<void> {
   exchange.empty(202);
 }
 
-/** Streams the parts one after the other, at the client's pace. A source is freed whatever happens. */
+/**
+ * Streams the parts one after the other, at the client's pace. A source is freed whatever happens; one that fails before
+ * its first bytes can still be answered with an error.
+ */
 async function send(
   { response }: Exchange,
   status: number,
   headers: Record<string, string | number>,
   parts: Iterable<Buffer | ByteStream> | AsyncIterable<Buffer | ByteStream>,
 ): Promise<void> {
-  response.writeHead(status, headers);
   const write = writer(response);
   // One chunk is on its way while the next is read, and no more: chunks are lent (see `ByteStream`).
   let onItsWay: Promise<void> = Promise.resolve();
   for await (const part of parts)
     for await (const chunk of Buffer.isBuffer(part) ? [part] : part) {
       await onItsWay;
+      if (!response.headersSent) response.writeHead(status, headers);
       onItsWay = write(chunk);
       // Its failure is met at the next turn.
       onItsWay.catch(() => undefined);
     }
   await onItsWay;
+  // The answer of an empty blob has no chunk.
+  if (!response.headersSent) response.writeHead(status, headers);
   response.end();
 }
 

@@ -139,7 +139,17 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
 
     const prefix = config.http.prefix.replace(/\/$/, '');
     const registry = createRegistry({
-      store: new Store(driver, { largestManifest: LARGEST_MANIFEST, validation: validationOf(config) }),
+      store: new Store(driver, {
+        largestManifest: LARGEST_MANIFEST,
+        validation: validationOf(config),
+        verify: config.storage.verify,
+        onCorruption: ({ digest, actual, key }) =>
+          log.error('the stored bytes are corrupt; push the image again, or run registry-secure verify --repair', {
+            digest,
+            actual,
+            key,
+          }),
+      }),
       limits: {
         manifestBytes: LARGEST_MANIFEST,
         catalogEntries: config.catalog.maxentries,

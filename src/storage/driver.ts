@@ -18,7 +18,7 @@ export interface StorageDriver {
   open(): Promise<void>;
   close(): Promise<void>;
 
-  /** Size in bytes and time of last change of one object; undefined when there is none. */
+  /** What is known of one object without reading it; undefined when there is none. */
   stat(key: string): Promise<ObjectInfo | undefined>;
 
   /** A whole small object. @throws StorageError 'unavailable' when it is larger than `limit` bytes (default 16 MiB). */
@@ -79,6 +79,8 @@ export interface StorageDriver {
 export interface ObjectInfo {
   readonly size: number;
   readonly modified: Date;
+  /** Opaque. Whenever the object has been written, replaced or touched it is another one, for every process. */
+  readonly version: string;
 }
 
 /** How many chunks of a `ByteStream` are good at a time. */
@@ -90,6 +92,8 @@ export const LENT_CHUNKS = 3;
  * `return`, as `for await` does; both free everything.
  */
 export interface ByteStream extends AsyncIterableIterator<Buffer> {
+  /** Of the whole object, as it was when it was opened: these are its bytes, whatever has taken its name since. */
+  readonly info: ObjectInfo;
   return(): Promise<IteratorReturnResult<undefined>>;
 }
 

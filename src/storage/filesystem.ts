@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { constants } from 'node:fs';
+import { constants, type Stats } from 'node:fs';
 import { copyFile, type FileHandle, link, open, readdir, rename, stat, unlink } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { systemCode } from '../errors.js';
@@ -67,7 +67,7 @@ export class FilesystemDriver implements StorageDriver {
     const path = this.#path(key);
     return ifPresent(`stat ${key}`, path, async () => {
       const info = await stat(path);
-      return info.isDirectory() ? undefined : { size: info.size, modified: info.mtime };
+      return info.isDirectory() ? undefined : objectInfo(info);
     });
   }
 
@@ -83,7 +83,7 @@ export class FilesystemDriver implements StorageDriver {
       try {
         const info = await handle.stat();
         const end = range === undefined ? info.size : Math.min(range.end + 1, info.size);
-        if (!info.isDirectory()) return new FileReader(handle, range?.start ?? 0, end, this.#budget);
+        if (!info.isDirectory()) return new FileReader(handle, objectInfo(info), range?.start ?? 0, end, this.#budget);
       } catch (error) {
         await handle.close();
         throw error;
@@ -311,6 +311,11 @@ export class FilesystemDriver implements StorageDriver {
       throw new TypeError(`not a storage key: ${JSON.stringify(key)}`);
     return `${this.#root}/${key}`;
   }
+}
+
+/** Whatever changes a file changes its time of change, which nobody can set. */
+function objectInfo({ ino, size, mtime, mtimeMs, ctimeMs }: Stats): ObjectInfo {
+  return { size, modified: mtime, version: `${ino}:${size}:${mtimeMs}:${ctimeMs}` };
 }
 
 /** @param path the file that is looked for, which may be missed only because it is being removed and comes back */

@@ -1,8 +1,9 @@
 import { LRUCache } from 'lru-cache';
 import { RegistryError } from '../errors.js';
 import type { ByteRange, Digest } from '../reference.js';
-import type { ByteStream, StorageDriver } from '../storage/driver.js';
+import { type ByteStream, type StorageDriver, StorageError } from '../storage/driver.js';
 import type { Catalog } from './catalog.js';
+import type { Integrity } from './integrity.js';
 import { layout } from './layout.js';
 import { type Leases, orUnheld } from './leases.js';
 import { namesOf, readLink, writeLink } from './links.js';
@@ -31,16 +32,18 @@ export class Blobs {
     private readonly driver: StorageDriver,
     private readonly locks: Locks,
     private readonly leases: Leases,
+    private readonly integrity: Integrity,
     private readonly catalog: Catalog,
   ) {}
 
-  /** @returns undefined where the repository has no such blob, or its bytes are gone. */
+  /** @returns undefined where the repository has no such blob, or its bytes are gone, or known to be corrupt. */
   async find(repository: string, digest: Digest): Promise<Blob | undefined> {
     const canonical = await readLink(this.driver, layout.layerLink(repository, digest));
     if (!canonical) return undefined;
     const info = await this.driver.stat(layout.blob(canonical));
-    if (info) this.seen.set(digest, repository);
-    return info && { canonical, size: info.size };
+    if (!info || this.integrity.isCorrupt(layout.blob(canonical), info)) return undefined;
+    this.seen.set(digest, repository);
+    return { canonical, size: info.size };
   }
 
   /** As `find`, and what it finds stays for the grace: for answers on which a push goes on. */
@@ -49,7 +52,7 @@ export class Blobs {
     const canonical = await readLink(this.driver, link);
     if (!canonical) return undefined;
     const [linked, info] = await Promise.all([this.leases.renew(link), this.leases.renew(layout.blob(canonical))]);
-    if (!linked || !info) return undefined;
+    if (!linked || !info || this.integrity.isCorrupt(layout.blob(canonical), info)) return undefined;
     this.seen.set(digest, repository);
     return { canonical, size: info.size };
   }
@@ -64,11 +67,21 @@ export class Blobs {
     return known(await orUnheld(this.hold(repository, digest), () => this.find(repository, digest)), digest);
   }
 
-  /** The bytes, or the given range of them. @throws RegistryError BLOB_UNKNOWN when they have just been removed. */
-  async read(blob: Blob, range?: ByteRange): Promise<ByteStream> {
-    const stream = await this.driver.read(layout.blob(blob.canonical), range);
+  /**
+   * The bytes, or the given range of them.
+   * @throws RegistryError BLOB_UNKNOWN when they have just been removed, and from the stream before its last chunk where
+   *   the whole is read and is corrupt
+   */
+  async read({ canonical, size }: Blob, range?: ByteRange): Promise<ByteStream> {
+    const key = layout.blob(canonical);
+    const stream = await this.driver.read(key, range);
     if (!stream) throw new RegistryError('BLOB_UNKNOWN');
-    return stream;
+    if (stream.info.size !== size) {
+      await stream.return();
+      throw new StorageError('unavailable', `${key} has changed its size from ${size} to ${stream.info.size}`);
+    }
+    const isWhole = range === undefined || (range.start === 0 && range.end >= size - 1);
+    return isWhole ? this.integrity.checked(canonical, key, stream) : stream;
   }
 
   /** Makes stored bytes a blob of the repository, under their canonical digest and the one that the client used. */

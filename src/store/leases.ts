@@ -1,4 +1,5 @@
 import { type ObjectInfo, type StorageDriver, StorageError } from '../storage/driver.js';
+import type { Integrity } from './integrity.js';
 
 /** A day, in milliseconds: the default. */
 export const GRACE = 24 * 3_600_000;
@@ -19,6 +20,7 @@ export class Leases {
   /** @param grace in milliseconds, as the collector has it */
   constructor(
     private readonly driver: StorageDriver,
+    private readonly integrity: Integrity,
     grace: number,
   ) {
     this.oldest = leaseAge(grace);
@@ -28,7 +30,10 @@ export class Leases {
   async renew(key: string): Promise<ObjectInfo | undefined> {
     const info = await this.driver.stat(key);
     if (!info || Date.now() - info.modified.getTime() < this.oldest) return info;
-    return (await this.driver.touch(key)) ? info : undefined;
+    if (!(await this.driver.touch(key))) return undefined;
+    const renewed = await this.driver.stat(key);
+    if (renewed) this.integrity.renewed(key, info, renewed);
+    return renewed;
   }
 
   /** Whether all of them are there, and stay. */

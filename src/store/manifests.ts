@@ -6,6 +6,7 @@ import type { StorageDriver } from '../storage/driver.js';
 import { inBatches } from './batches.js';
 import type { Blobs } from './blobs.js';
 import type { Catalog } from './catalog.js';
+import type { Integrity } from './integrity.js';
 import { layout } from './layout.js';
 import { type Leases, orUnheld } from './leases.js';
 import { namesOf, readLink, writeLink } from './links.js';
@@ -45,6 +46,7 @@ export class Manifests {
     private readonly driver: StorageDriver,
     private readonly locks: Locks,
     private readonly leases: Leases,
+    private readonly integrity: Integrity,
     private readonly catalog: Catalog,
     private readonly blobs: Blobs,
     private readonly options: { largest: number; validation: Validation },
@@ -92,8 +94,9 @@ export class Manifests {
   private async content(canonical: Digest): Promise<{ mediaType: string; data: Buffer } | undefined> {
     const cached = this.cache.get(canonical);
     if (cached) return cached;
-    const data = await this.driver.get(layout.blob(canonical), Math.max(this.options.largest, 16 * 1024 * 1024));
-    if (!data) return undefined;
+    const key = layout.blob(canonical);
+    const data = await this.driver.get(key, Math.max(this.options.largest, 16 * 1024 * 1024));
+    if (!data || !this.integrity.isIntact(canonical, key, data)) return undefined;
     const content = { mediaType: storedMediaType(data) ?? 'application/octet-stream', data };
     this.cache.set(canonical, content);
     return content;

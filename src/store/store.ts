@@ -1,6 +1,7 @@
 import type { StorageDriver } from '../storage/driver.js';
 import { Blobs } from './blobs.js';
 import { Catalog } from './catalog.js';
+import { type Corruption, Integrity, type VerifyMode } from './integrity.js';
 import { GRACE, Leases } from './leases.js';
 import { Locks } from './locks.js';
 import { Manifests } from './manifests.js';
@@ -15,6 +16,10 @@ export interface StoreOptions {
   readonly validation: Validation;
   /** For how long the collector leaves alone what nothing refers to, in milliseconds; a day unless told. */
   readonly grace?: number;
+  /** When a pulled blob is hashed: `daily` unless told. */
+  readonly verify?: VerifyMode;
+  /** Told of each blob and manifest whose bytes turn out to be others than its digest says. */
+  readonly onCorruption?: (found: Corruption) => void;
 }
 
 /** What a registry means, with no HTTP in it. Memory holds caches only, so that any process can serve any request. */
@@ -26,13 +31,15 @@ export class Store {
   readonly search: Search;
   readonly catalog: Catalog;
 
-  constructor(driver: StorageDriver, { largestManifest, validation, grace = GRACE }: StoreOptions) {
+  constructor(driver: StorageDriver, options: StoreOptions) {
+    const { largestManifest, validation, grace = GRACE, verify = 'daily', onCorruption = () => {} } = options;
     const locks = new Locks();
-    const leases = new Leases(driver, grace);
+    const integrity = new Integrity(verify, onCorruption);
+    const leases = new Leases(driver, integrity, grace);
     this.catalog = new Catalog(driver, locks);
-    this.blobs = new Blobs(driver, locks, leases, this.catalog);
+    this.blobs = new Blobs(driver, locks, leases, integrity, this.catalog);
     this.uploads = new Uploads(driver, this.blobs);
-    this.manifests = new Manifests(driver, locks, leases, this.catalog, this.blobs, {
+    this.manifests = new Manifests(driver, locks, leases, integrity, this.catalog, this.blobs, {
       largest: largestManifest,
       validation,
     });

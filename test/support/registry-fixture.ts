@@ -9,6 +9,7 @@ import { createRegistry } from '../../src/registry/registry.js';
 import { createListener, type Listener } from '../../src/server/listener.js';
 import type { StorageDriver } from '../../src/storage/driver.js';
 import { FilesystemDriver } from '../../src/storage/filesystem.js';
+import type { Corruption, VerifyMode } from '../../src/store/integrity.js';
 import { Store } from '../../src/store/store.js';
 import type { Validation } from '../../src/store/validation.js';
 import { memoryLog } from './listener.js';
@@ -53,6 +54,8 @@ export class RegistryFixture {
       root?: string;
       deletes?: boolean;
       validation?: Partial<Validation>;
+      verify?: VerifyMode;
+      onCorruption?: (found: Corruption) => void;
     } = {},
   ): Promise<RegistryFixture> {
     const root = options.root ?? (await mkdtemp(join(tmpdir(), 'registry-test-')));
@@ -62,6 +65,8 @@ export class RegistryFixture {
     const store = new Store(driver, {
       largestManifest: manifestBytes,
       validation: { urls: undefined, indexes: 'all', images: 'all', ...options.validation },
+      verify: options.verify ?? 'daily',
+      onCorruption: options.onCorruption ?? (found => fixture.faults.push(found)),
     });
     const registry = createRegistry({
       store,

@@ -1,5 +1,5 @@
 import type { FileHandle } from 'node:fs/promises';
-import { type ByteStream, LENT_CHUNKS, StorageError } from '../driver.js';
+import { type ByteStream, LENT_CHUNKS, type ObjectInfo, StorageError } from '../driver.js';
 import type { BufferBudget } from './budget.js';
 import { storageFailure } from './failure.js';
 
@@ -16,6 +16,7 @@ export class FileReader implements ByteStream {
 
   constructor(
     private readonly handle: FileHandle,
+    readonly info: ObjectInfo,
     start: number,
     private readonly end: number,
     private readonly budget: BufferBudget,
