@@ -25,7 +25,7 @@ export function serve(program: Command): void {
   for (const option of nameOptions()) command.addOption(option);
   addConfigFlags(command).action(async (file: string | undefined) => {
     const options = command.opts<Options>();
-    await untilStopped(await start(loadFor(command, { file }), options));
+    await untilStopped(() => start(loadFor(command, { file }), options));
   });
 }
 
@@ -60,15 +60,18 @@ export async function start(
 const ECHO = 1_000;
 
 /** Serves until SIGTERM or Ctrl-C, then drains. A second signal, unless it is the echo of the first, ends it at once. */
-export async function untilStopped(server: RunningServer): Promise<void> {
-  await new Promise<void>(stop => {
+export async function untilStopped(starting: () => Promise<RunningServer>): Promise<void> {
+  // Listened for from the first moment: who sees the port open may already want it closed.
+  const stop = new Promise<void>(resolve => {
     let first: number | undefined;
     const heard = () => {
       first ??= performance.now();
       if (performance.now() - first > ECHO) process.exit(1);
-      stop();
+      resolve();
     };
     for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, heard);
   });
+  const server = await starting();
+  await stop;
   await server.stop();
 }

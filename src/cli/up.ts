@@ -33,9 +33,11 @@ export function up(program: Command): void {
     const password = options.passwordStdin ? await readPassword(options, []) : undefined;
     // A file that some package has put into /etc is not what somebody means who asks for a registry here.
     const loaded = loadFor(command, { standardFiles: false });
-    const server = await start(loaded, { ...options, firstUser: { name: options.user, password } });
-    process.stdout.write(story(server, options));
-    await untilStopped(server);
+    await untilStopped(async () => {
+      const server = await start(loaded, { ...options, firstUser: { name: options.user, password } });
+      process.stdout.write(story(server, options));
+      return server;
+    });
   });
 }
 

@@ -26,7 +26,7 @@ describe('leases: what an answer called present stays for the grace of a day', (
   /** Hours since the last change, rounded. */
   const ages = (keys: readonly string[]) =>
     Promise.all(
-      keys.map(async key => Math.round((Date.now() - (await stat(join(registry.root, key))).mtimeMs) / HOUR)),
+      keys.map(async key => Math.abs(Math.round((Date.now() - (await stat(join(registry.root, key))).mtimeMs) / HOUR))),
     );
   const blobKeys = (repository: string, digest: Digest) => [layout.layerLink(repository, digest), layout.blob(digest)];
   const manifestKeys = (repository: string, digest: Digest) => [
