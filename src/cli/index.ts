@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { OperatorError } from '../errors.js';
 import { config } from './config.js';
+import { health } from './health.js';
 import { initCerts } from './init-certs.js';
 import { serve } from './serve.js';
 import { trust } from './trust.js';
@@ -9,7 +10,7 @@ import { up } from './up.js';
 import { user } from './user.js';
 
 /** The command table: each entry adds one command, and lives in the file of its name. */
-const COMMANDS: ReadonlyArray<(program: Command) => void> = [up, serve, initCerts, user, trust, config];
+const COMMANDS: ReadonlyArray<(program: Command) => void> = [up, serve, initCerts, user, trust, config, health];
 
 /** Exit codes: 0 done, 1 failed for a reason that one line explains, 2 the command line was wrong. */
 export async function main(args: readonly string[]): Promise<void> {

@@ -2,6 +2,7 @@ import type { Command } from 'commander';
 import { type Loaded, loadConfig } from '../config/load.js';
 import { thisMachine } from '../pki/machine.js';
 import { environmentNames, unique } from '../pki/names.js';
+import { wantsVolumeOwner } from '../server/privileges.js';
 import { type RunningServer, serve as startServer } from '../server/serve.js';
 import { addConfigFlags, flagsFrom } from './config-flags.js';
 import { dirOption, nameOptions } from './options.js';
@@ -19,14 +20,18 @@ export function serve(program: Command): void {
     .summary('serve the registry as configured')
     .description(
       'Serves the registry. The configuration is a file in the format of registry:2, its REGISTRY_* variables, and these flags; without any of them it makes its own certificates and first user, as up does.',
-    )
-    .argument('[config]', 'the configuration file')
-    .addOption(dirOption());
-  for (const option of nameOptions()) command.addOption(option);
-  addConfigFlags(command).action(async (file: string | undefined) => {
+    );
+  serveOptions(command).action(async (file: string | undefined) => {
     const options = command.opts<Options>();
     await untilStopped(() => start(loadFor(command, { file }), options));
   });
+}
+
+/** What may follow `serve` on the command line. */
+export function serveOptions(command: Command): Command {
+  command.argument('[config]', 'the configuration file').addOption(dirOption());
+  for (const option of nameOptions()) command.addOption(option);
+  return addConfigFlags(command);
 }
 
 /** The configuration of a command that has the configuration's flags. */
@@ -52,6 +57,7 @@ export async function start(
     names: unique([...(options.ip ?? []), ...(options.dns ?? []), ...environmentNames()]),
     machine: thisMachine(),
     terminal: process.stdout.isTTY,
+    asVolumeOwner: wantsVolumeOwner(process.env.REGISTRY_SECURE_USER),
     ...(options.firstUser && { firstUser: options.firstUser }),
   });
 }

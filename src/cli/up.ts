@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import type { Loaded } from '../config/load.js';
 import { advertisedHost, thisMachine } from '../pki/machine.js';
 import { environmentNames, imageHost } from '../pki/names.js';
 import { quoted, renderTrust, trustInstructions } from '../pki/trust.js';
@@ -23,22 +24,32 @@ export function up(program: Command): void {
     .summary('make what is missing, serve, and say how clients get in')
     .description(
       'Makes the certificates, the first user and the data folder where they are missing, reuses what is there, serves, and prints how clients trust the registry and log in.',
-    )
-    .addOption(dirOption())
-    .option('--user <name>', 'the first user (default: admin)')
-    .option('--password-stdin', "read the first user's password from standard input, instead of making one up");
-  for (const option of nameOptions()) command.addOption(option);
-  addConfigFlags(command).action(async () => {
+    );
+  upOptions(command).action(async () => {
     const options = command.opts<Options>();
     const password = options.passwordStdin ? await readPassword(options, []) : undefined;
-    // A file that some package has put into /etc is not what somebody means who asks for a registry here.
-    const loaded = loadFor(command, { standardFiles: false });
+    const loaded = loadForUp(command);
     await untilStopped(async () => {
       const server = await start(loaded, { ...options, firstUser: { name: options.user, password } });
       process.stdout.write(story(server, options));
       return server;
     });
   });
+}
+
+/** What may follow `up` on the command line. */
+export function upOptions(command: Command): Command {
+  command
+    .addOption(dirOption())
+    .option('--user <name>', 'the first user (default: admin)')
+    .option('--password-stdin', "read the first user's password from standard input, instead of making one up");
+  for (const option of nameOptions()) command.addOption(option);
+  return addConfigFlags(command);
+}
+
+/** A file that some package has put into /etc is not what somebody means who asks for a registry here. */
+export function loadForUp(command: Command): Loaded {
+  return loadFor(command, { standardFiles: false });
 }
 
 /** What the operator needs to know now, in the order in which it is needed. */

@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http';
 import { isIP } from 'node:net';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { Authenticator } from '../auth/authenticate.js';
 import { HtpasswdCredentials } from '../auth/credentials.js';
 import { createPolicy } from '../auth/policy.js';
@@ -18,6 +18,7 @@ import { allowPause } from './guard.js';
 import { watchHealth } from './health.js';
 import { createListener, type Handler, type Listener } from './listener.js';
 import { createAccessLog, createLogger, requestId } from './log.js';
+import { type Account, become, makingAs, unreadable, volumeOwner } from './privileges.js';
 import { ensureUsers, type Users } from './users.js';
 import { watchFiles } from './watch.js';
 
@@ -36,6 +37,8 @@ export interface ServeOptions {
   readonly firstUser?: { readonly name?: string | undefined; readonly password?: string | undefined };
   /** Whether standard output is a terminal, on which a new password may be shown. */
   readonly terminal: boolean;
+  /** Started as root, to become the owner of the volume once keys and port are open. */
+  readonly asVolumeOwner: boolean;
 }
 
 export interface RunningServer {
@@ -53,7 +56,7 @@ export interface RunningServer {
 }
 
 /**
- * The composition root: configuration → keys and port → storage → store → users → application → listener.
+ * The composition root: configuration → keys, port, users → (root no longer) → storage → store → application.
  * @throws OperatorError for whatever keeps the registry from being served as configured
  */
 export async function serve(options: ServeOptions): Promise<RunningServer> {
@@ -71,7 +74,10 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
   try {
     for (const warning of options.warnings) log.warn(warning);
     const address = parseAddress(config.http.addr);
-    const { certificates, files } = await prepareCertificates(options, address.host);
+    const data = config.storage.filesystem.rootdirectory;
+    const { account, warning: stillRoot } = options.asVolumeOwner ? await volumeOwner(data) : {};
+    if (stillRoot) log.warn(stillRoot);
+    const { certificates, files } = await prepareCertificates(options, address.host, account);
     let listener: Listener | undefined;
     if (files)
       watch([files.certificate, files.key], 'certificate', async () => {
@@ -116,14 +122,7 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
     listener = server;
     closers.push(() => server.drain(0));
 
-    const data = config.storage.filesystem.rootdirectory;
-    const driver = new FilesystemDriver({ root: data, onFault: message => log.error(message) });
-    await driver.open();
-    closers.push(() => driver.close());
-    const health = watchHealth(driver, log, config.health.storagedriver);
-    closers.push(() => health.close());
-
-    const users = await prepareUsers(options);
+    const users = await prepareUsers(options, account);
     let source: HtpasswdCredentials | undefined;
     if (users) {
       watch([users.file], 'htpasswd file', async () => {
@@ -134,6 +133,19 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
       source = await HtpasswdCredentials.open(users.file);
       for (const warning of source.warnings) log.warn(warning);
     }
+    if (account) {
+      become(account);
+      log.info('gave up root', { ...account });
+      const read = [...(files ? [files.certificate, files.key] : []), ...(users ? [users.file] : [])];
+      for (const warning of await unreadable(account, read)) log.warn(warning);
+    }
+
+    const driver = new FilesystemDriver({ root: data, onFault: message => log.error(message) });
+    await driver.open();
+    closers.push(() => driver.close());
+    const health = watchHealth(driver, log, config.health.storagedriver);
+    closers.push(() => health.close());
+
     if (!source) log.warn('the registry is open (auth.none): everybody who reaches it may pull and push');
     const authenticator = new Authenticator(source ? { realm: config.auth.htpasswd!.realm, source } : 'open');
 
@@ -196,17 +208,20 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
 }
 
 /** Whose certificate is served: the operator's, or one of our own authority in `certs/`; none over plain HTTP. */
-async function prepareCertificates({ config, dir, names, machine }: ServeOptions, host: string) {
+async function prepareCertificates(
+  { config, dir, names, machine }: ServeOptions,
+  host: string,
+  account: Account | undefined,
+) {
   if (config.http.insecureplainhttp) return { certificates: undefined, files: undefined };
   const { certificate, key } = config.http.tls;
   if (certificate !== undefined && key !== undefined) return { certificates: undefined, files: { certificate, key } };
   // An address that we are told to listen on is one that clients use; 0.0.0.0 and [::] are none.
   const own = isIP(host) === 0 || /^[0.:]*$/.test(host) ? [] : [host];
-  const certificates = await ensureCertificates({
-    dir: join(dir, 'certs'),
-    names,
-    machineNames: [...own, ...machine.names],
-  });
+  const folder = join(dir, 'certs');
+  const certificates = await makingAs(account, folder, () =>
+    ensureCertificates({ dir: folder, names, machineNames: [...own, ...machine.names] }),
+  );
   return { certificates, files: certificates.server };
 }
 
@@ -222,7 +237,11 @@ function validationOf({ validation: { disabled, manifests } }: Config): Validati
   };
 }
 
-async function prepareUsers({ config, firstUser, terminal }: ServeOptions): Promise<Users | undefined> {
+async function prepareUsers(
+  { config, firstUser, terminal }: ServeOptions,
+  account: Account | undefined,
+): Promise<Users | undefined> {
   const file = config.auth.htpasswd?.path;
-  return file === undefined ? undefined : ensureUsers({ file, terminal, ...firstUser });
+  if (file === undefined) return undefined;
+  return makingAs(account, dirname(file), () => ensureUsers({ file, terminal, ...firstUser }));
 }

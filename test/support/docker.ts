@@ -69,6 +69,11 @@ export class Docker {
     return this.namespace.refused(['docker', ...args], { ...options, env: this.#env(env) });
   }
 
+  /** Runs the lines of a recipe, which must succeed, in a shell that knows this dockerd. */
+  recipe(lines: string, { env, ...options }: RunOptions = {}): Promise<string> {
+    return this.namespace.must(['sh', '-euc', lines], { ...options, env: this.#env(env) });
+  }
+
   /** Builds an image from a folder with the classic builder, which needs no network. */
   async build(folder: string, tag: string, flags: readonly string[] = []): Promise<void> {
     await this.must(['build', '-q', '-t', tag, ...flags, folder]);
