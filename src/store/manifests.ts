@@ -125,8 +125,12 @@ export class Manifests {
       await this.driver.write(layout.blob(canonical), data);
       await this.records.write(repository, digest, manifest, { size: data.length, pushedBy: facts.pushedBy });
       const names = digest === canonical ? [canonical] : [canonical, digest];
-      await Promise.all(names.map(name => writeLink(this.driver, layout.revisionLink(repository, name), canonical)));
+      const link = () =>
+        Promise.all(names.map(name => writeLink(this.driver, layout.revisionLink(repository, name), canonical)));
+      await link();
       await Promise.all(target.tags.map(tag => this.tag(repository, tag, digest)));
+      // Another process may have deleted the manifest in between, and looked for tags before these were there.
+      if (!(await this.driver.stat(layout.revisionLink(repository, digest)))) await link();
     });
     return { digest, ...(manifest.subject && { subject: manifest.subject.digest }) };
   }

@@ -21,7 +21,8 @@ describe('podman, buildah and skopeo', { timeout: 240_000 }, () => {
 
   before(async () => {
     namespace = await Namespace.create();
-    const up = ['up', '--addr', `${namespace.ip}:5000`, '--ip', namespace.ip, '--user', alice.user, '--password-stdin'];
+    const names = ['--addr', `${namespace.ip}:5000`, '--ip', namespace.ip];
+    const up = ['up', ...names, '--user', alice.user, '--password-stdin', '--allow-deletes'];
     registry = await Registry.start(namespace, up, { input: `${alice.password}\n` });
     podman = new Podman(namespace);
     image = `${registry.host}/team/app:1`;
@@ -146,6 +147,20 @@ describe('podman, buildah and skopeo', { timeout: 240_000 }, () => {
       tags.map(line => line.split(/ +/)),
       ['1', 'docker'].map(tag => [`${registry.host}/team/app`, tag]),
     );
+  });
+
+  test('skopeo deletes an image, and with it every tag on it', async () => {
+    const copy = (tag: string) =>
+      podman.must('skopeo', ['copy', '-q', `docker://${image}`, `docker://${registry.host}/team/gone:${tag}`]);
+    await copy('1');
+    await copy('2');
+    await podman.must('skopeo', ['delete', `docker://${registry.host}/team/gone:1`]);
+    const refused = await podman.refused('skopeo', ['inspect', `docker://${registry.host}/team/gone:2`]);
+    assert.match(refused, /manifest unknown/);
+    const tags = await podman.must('skopeo', ['list-tags', `docker://${registry.host}/team/gone`]);
+    assert.deepEqual(JSON.parse(tags).Tags, []);
+    await copy('1');
+    await podman.must('skopeo', ['inspect', `docker://${registry.host}/team/gone:1`]);
   });
 
   test('logged out, it is refused again', async () => {
