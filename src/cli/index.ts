@@ -4,13 +4,23 @@ import { OperatorError } from '../errors.js';
 import { config } from './config.js';
 import { health } from './health.js';
 import { initCerts } from './init-certs.js';
+import { maintenance } from './maintenance.js';
 import { serve } from './serve.js';
 import { trust } from './trust.js';
 import { up } from './up.js';
 import { user } from './user.js';
 
 /** The command table: each entry adds one command, and lives in the file of its name. */
-const COMMANDS: ReadonlyArray<(program: Command) => void> = [up, serve, initCerts, user, trust, config, health];
+const COMMANDS: ReadonlyArray<(program: Command) => void> = [
+  up,
+  serve,
+  initCerts,
+  user,
+  trust,
+  config,
+  health,
+  maintenance,
+];
 
 /** Exit codes: 0 done, 1 failed for a reason that one line explains, 2 the command line was wrong. */
 export async function main(args: readonly string[]): Promise<void> {

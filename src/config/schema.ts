@@ -240,10 +240,11 @@ const storage = section(
         ),
         readonly: section(
           {
-            enabled: key(yesNo, false, 'Refuses every push and delete.', {
-              status: 'refused',
-              instead: 'remove it: read-only mode is not served yet',
-            }),
+            enabled: key(
+              yesNo,
+              false,
+              'Answers every push and delete with 405, and writes nothing, so that the volume may be mounted read-only. To do so for a while, in every process: `registry-secure maintenance on`.',
+            ),
           },
           'Read-only mode.',
         ),

@@ -7,9 +7,11 @@ import { Exchange, type RegistryContext } from './exchange.js';
 import { isKnownMethod, match } from './routes.js';
 
 export interface RegistryOptions extends RegistryContext {
-  /** @throws RegistryError UNAUTHORIZED with the challenge */
   /** Whether anything can be deleted (`storage.delete.enabled`). */
   readonly deletes: boolean;
+  /** Why nothing can be changed at present, for the client; undefined when it can. */
+  readonly readOnly: () => string | undefined;
+  /** @throws RegistryError UNAUTHORIZED with the challenge */
   readonly authenticate: (request: IncomingMessage) => Promise<Identity>;
   /** Told of what is not the client's fault: errors of the storage and of this program. */
   readonly onFault: (error: unknown, request: IncomingMessage) => void;
@@ -32,7 +34,8 @@ export function createRegistry(options: RegistryOptions): Registry {
       const identity = await options.authenticate(request);
       onIdentity?.(identity);
       const [path, query = ''] = splitOnce(url, '?');
-      const found = path.startsWith(options.prefix) && match(method, path.slice(options.prefix.length), options);
+      const rules = { deletes: options.deletes, readOnly: options.readOnly() };
+      const found = path.startsWith(options.prefix) && match(method, path.slice(options.prefix.length), rules);
       if (!found) throw new RegistryError('UNSUPPORTED', { status: 404, message: 'no such endpoint' });
       const { action, handler, repository, reference } = found;
       if (action && !options.authorise(identity, action, repository)) throw new RegistryError('DENIED');

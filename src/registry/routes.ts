@@ -83,14 +83,22 @@ export function isKnownMethod(method: string | undefined): boolean {
  * reach the grammar as they are, and fail it.
  * @param path without its query
  * @param options.deletes whether the routes that delete exist
+ * @param options.readOnly why only the routes that read exist; undefined where all do
  * @throws RegistryError NAME_INVALID; UNSUPPORTED (405, with Allow); undefined where nothing has such a path
  */
-export function match(method: string, path: string, options: { deletes: boolean }): Match | undefined {
+export function match(
+  method: string,
+  path: string,
+  options: { deletes: boolean; readOnly: string | undefined },
+): Match | undefined {
   const found = parse(path);
   if (!found) return undefined;
   const { shape, repository = '', reference = '' } = found;
   const rows = ROUTES.filter(route => route.shape === shape);
-  const served = rows.filter(route => options.deletes || route.action !== 'delete');
+  const { deletes, readOnly } = options;
+  const served = rows.filter(
+    ({ method, action }) => (deletes || action !== 'delete') && (readOnly === undefined || method === 'GET'),
+  );
   // HEAD is GET without the body, which the exchange leaves out.
   const wanted = (route: Route) => route.method === (method === 'HEAD' ? 'GET' : method);
   const row = served.find(wanted);
@@ -98,7 +106,7 @@ export function match(method: string, path: string, options: { deletes: boolean 
     const allowed = served.flatMap(route => (route.method === 'GET' ? ['GET', 'HEAD'] : [route.method]));
     throw new RegistryError('UNSUPPORTED', {
       headers: { Allow: allowed.join(', ') },
-      ...(rows.some(wanted) && { message: 'deletes are switched off (storage.delete.enabled)' }),
+      ...(rows.some(wanted) && { message: readOnly ?? 'deletes are switched off (storage.delete.enabled)' }),
     });
   }
   if (!GLOBAL.has(shape) && !isRepositoryName(repository)) throw new RegistryError('NAME_INVALID');

@@ -18,6 +18,7 @@ import { allowPause } from './guard.js';
 import { watchHealth } from './health.js';
 import { createListener, type Handler, type Listener } from './listener.js';
 import { createAccessLog, createLogger, requestId } from './log.js';
+import { watchMaintenance } from './maintenance.js';
 import { type Account, become, makingAs, unreadable, volumeOwner } from './privileges.js';
 import { ensureUsers, type Users } from './users.js';
 import { watchFiles } from './watch.js';
@@ -140,9 +141,17 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
       for (const warning of await unreadable(account, read)) log.warn(warning);
     }
 
-    const driver = new FilesystemDriver({ root: data, onFault: message => log.error(message) });
+    const { readonly } = config.storage.maintenance;
+    const driver = new FilesystemDriver({
+      root: data,
+      readOnly: readonly.enabled,
+      onFault: message => log.error(message),
+    });
     await driver.open();
     closers.push(() => driver.close());
+    if (readonly.enabled) log.warn('read-only: pushes and deletes are refused (storage.maintenance.readonly)');
+    const maintenance = await watchMaintenance(driver, log);
+    closers.push(() => maintenance.close());
     const health = watchHealth(driver, log, config.health.storagedriver);
     closers.push(() => health.close());
 
@@ -169,6 +178,7 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
       },
       prefix,
       deletes: config.storage.delete.enabled,
+      readOnly: () => (readonly.enabled ? 'the registry is read-only' : maintenance.refusal),
       authenticate: request => authenticator.authenticate(request),
       authorise: createPolicy({ open: !source }),
       onFault: (error, request) => log.error('a request failed', { method: request.method, path: request.url, error }),

@@ -4,7 +4,14 @@ import { copyFile, type FileHandle, link, open, readdir, rename, stat, unlink } 
 import { dirname, join, resolve } from 'node:path';
 import { systemCode } from '../errors.js';
 import type { ByteRange } from '../reference.js';
-import type { ByteStream, Entry, ObjectInfo, SegmentWriter, StorageDriver } from './driver.js';
+import {
+  type ByteStream,
+  type Entry,
+  type ObjectInfo,
+  type SegmentWriter,
+  type StorageDriver,
+  StorageError,
+} from './driver.js';
 import { BufferBudget } from './filesystem/budget.js';
 import { currentSeconds, doomedName, isBack, removeFile, removeStaleFile, renew } from './filesystem/doomed.js';
 import { isAbsent, storageFailure } from './filesystem/failure.js';
@@ -13,11 +20,13 @@ import { ignoreAbsence, makeFolders, pruneFolders, removeFolder, TRIES } from '.
 import { FileReader } from './filesystem/reader.js';
 import { FileSegment } from './filesystem/segment.js';
 import { readSmall } from './filesystem/small.js';
-import { FORMAT_FILE, PRIVATE, prepareVolume, refusal, volumeEpoch } from './filesystem/volume.js';
+import { checkVolume, FORMAT_FILE, PRIVATE, prepareVolume, refusal, volumeEpoch } from './filesystem/volume.js';
 
 export interface FilesystemOptions {
   /** The folder that holds `docker/registry/v2`, as in `registry:2`. Made when missing. */
   readonly root: string;
+  /** Writes nothing, not even at the start. */
+  readonly readOnly?: boolean;
   /** Told once, with a line for the log, when a failed flush has turned the store read-only. */
   readonly onFault?: (message: string) => void;
   /** Stands for fdatasync and fsync where a test needs a disk that fails. */
@@ -37,6 +46,7 @@ const SMALL_OBJECT = 16 * 1024 * 1024;
 export class FilesystemDriver implements StorageDriver {
   readonly name = 'filesystem';
   readonly #root: string;
+  readonly #readOnly: boolean;
   readonly #flusher: Flusher;
   readonly #budget = new BufferBudget(TRANSFER_BUFFERS);
 
@@ -44,6 +54,7 @@ export class FilesystemDriver implements StorageDriver {
 
   constructor(options: FilesystemOptions) {
     this.#root = resolve(options.root);
+    this.#readOnly = options.readOnly ?? false;
     this.#flusher = new Flusher(this.#root, options.sync ?? sync, options.onFault ?? (() => {}));
   }
 
@@ -53,8 +64,11 @@ export class FilesystemDriver implements StorageDriver {
 
   async open(): Promise<void> {
     try {
-      await prepareVolume(this.#root, this.#flusher);
-      await this.create(FORMAT_FILE.key, FORMAT_FILE.content);
+      if (this.#readOnly) await checkVolume(this.#root);
+      else {
+        await prepareVolume(this.#root, this.#flusher);
+        await this.create(FORMAT_FILE.key, FORMAT_FILE.content);
+      }
       this.#epoch = await volumeEpoch(this.#root);
     } catch (error) {
       throw await refusal(this.#root, error);
@@ -295,8 +309,9 @@ export class FilesystemDriver implements StorageDriver {
     return join(this.#root, PRIVATE, 'tmp', randomUUID());
   }
 
-  /** Runs what changes the volume, unless a failed flush forbids it. */
+  /** Runs what changes the volume, unless a failed flush forbids it, or whoever opened it. */
   async #change<T>(action: string, body: () => Promise<T>): Promise<T> {
+    if (this.#readOnly) throw new StorageError('unavailable', `${action}: the volume is open for reading only`);
     this.#flusher.check();
     try {
       return await body();

@@ -17,6 +17,9 @@ import { algorithmOf, type Digest, hexOf } from '../reference.js';
  *         _records/<algorithm>/<hex>                           * what we know of one manifest (store/records.ts)
  *         _referrers/<algorithm>/<hex>/<algorithm>/<hex>       * descriptor of a manifest whose subject is the first digest
  *
+ *     registry-secure/                                            * what belongs to no repository, for this program only
+ *       maintenance                                              * there while nothing may be changed (store/maintenance.ts)
+ *
  * For a digest of another algorithm a link is kept under that algorithm and holds the canonical SHA-256. Only a tag that
  * was pushed together with such a digest holds that digest, as the revision link's name: the client is to hear it again.
  */
@@ -31,6 +34,7 @@ const tag = (name: string, tag: string): string => `${repository(name)}/_manifes
 const upload = (name: string, uuid: string): string => `${repository(name)}/_uploads/${uuid}`;
 
 export const layout = {
+  maintenance: 'registry-secure/maintenance',
   repositories: `${ROOT}/repositories`,
   repository,
   blob: (canonical: Digest): string => `${ROOT}/blobs/sha256/${hexOf(canonical).slice(0, 2)}/${hexOf(canonical)}/data`,

@@ -37,6 +37,8 @@ export interface CallOptions {
 export class RegistryFixture {
   /** Everything that was reported as the server's fault: empty in most tests, and checked there. */
   readonly faults: unknown[] = [];
+  /** Why nothing can be changed; undefined while it can. */
+  readOnly: string | undefined;
   private readonly agent = new http.Agent({ keepAlive: true });
 
   private constructor(
@@ -53,13 +55,14 @@ export class RegistryFixture {
       limits?: { manifestBytes?: number };
       root?: string;
       deletes?: boolean;
+      readOnlyVolume?: boolean;
       validation?: Partial<Validation>;
       verify?: VerifyMode;
       onCorruption?: (found: Corruption) => void;
     } = {},
   ): Promise<RegistryFixture> {
     const root = options.root ?? (await mkdtemp(join(tmpdir(), 'registry-test-')));
-    const driver = new FilesystemDriver({ root });
+    const driver = new FilesystemDriver({ root, readOnly: options.readOnlyVolume ?? false });
     await driver.open();
     const manifestBytes = options.limits?.manifestBytes ?? 4 * 1024 * 1024;
     const store = new Store(driver, {
@@ -73,6 +76,7 @@ export class RegistryFixture {
       limits: { manifestBytes, catalogEntries: 1000, tagEntries: 1000 },
       prefix: options.prefix ?? '',
       deletes: options.deletes ?? true,
+      readOnly: () => fixture.readOnly,
       authenticate: async request => {
         const user = request.headers['x-test-user'];
         if (user === 'nobody') throw new RegistryError('UNAUTHORIZED');

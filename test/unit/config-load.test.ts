@@ -245,10 +245,6 @@ describe('what is not supported', () => {
       'REGISTRY_PROXY_REMOTEURL: proxy is not supported; remove it: pull-through is not served',
     ],
     [
-      { REGISTRY_STORAGE_MAINTENANCE_READONLY_ENABLED: 'true' },
-      'REGISTRY_STORAGE_MAINTENANCE_READONLY_ENABLED: storage.maintenance.readonly.enabled is not supported; remove it: read-only mode is not served yet',
-    ],
-    [
       { REGISTRY_HTTP_TLS_CLIENTCAS_0: '/ca.pem' },
       'REGISTRY_HTTP_TLS_CLIENTCAS_0: http.tls.clientcas is not supported; remove it, and let users log in with passwords',
     ],

@@ -34,6 +34,16 @@ export async function prepareVolume(root: string, flusher: Flusher): Promise<voi
   await removeLeftovers(temporaries);
 }
 
+/** Looks whether there is a volume that this version can read. Writes nothing. */
+export async function checkVolume(root: string): Promise<void> {
+  const info = await stat(root).catch(error => {
+    if (systemCode(error) !== 'ENOENT') throw error;
+    throw new OperatorError(`there is no data folder ${root}`, { fix: 'check the path, or the mount', cause: error });
+  });
+  if (!info.isDirectory()) throw Object.assign(new Error(), { code: 'ENOTDIR' });
+  await checkFormat(root);
+}
+
 /**
  * The boot of this machine and the mount below the root: a power cut ends the one, a copy of the disk has another. Where
  * the system does not tell its boot, each process is on its own.
@@ -120,7 +130,10 @@ export async function refusal(root: string, thrown: unknown): Promise<unknown> {
     case 'EEXIST':
       return refuse(`the data folder ${root} is not a folder`, 'name another one, or move the file away');
     case 'EROFS':
-      return refuse(`the file system of the data folder ${root} is read-only`, `mount it writable: findmnt -T ${root}`);
+      return refuse(
+        `the file system of the data folder ${root} is read-only`,
+        `mount it writable (findmnt -T ${root}), or serve it so: REGISTRY_STORAGE_MAINTENANCE_READONLY_ENABLED=true`,
+      );
     case 'ENOSPC':
     case 'EDQUOT':
       return refuse(`no space left for the data folder ${root}`, `free some: df -h ${root}; df -i ${root}`);

@@ -1,0 +1,51 @@
+import { stat } from 'node:fs/promises';
+import type { Command } from 'commander';
+import { loadConfig } from '../config/load.js';
+import type { Config } from '../config/schema.js';
+import { become } from '../server/privileges.js';
+import { FilesystemDriver } from '../storage/filesystem.js';
+import { dirOption } from './options.js';
+
+/** The arguments of every command that works on the data that `serve` serves. */
+export function addVolumeOptions(command: Command): Command {
+  return command
+    .argument('[config]', 'the configuration file that serve is given')
+    .addOption(dirOption())
+    .option('--root <folder>', 'the data folder itself');
+}
+
+/**
+ * The configuration for such a command. Whoever names a folder means what is in it, and not what some package has put
+ * into /etc.
+ */
+export function volumeConfig(command: Command, file: string | undefined): Config {
+  const { dir, root } = command.opts<{ dir: string; root?: string }>();
+  const dirGiven = command.getOptionValueSource('dir') === 'cli';
+  const flags = root === undefined ? [] : [{ flag: '--root', key: 'storage.filesystem.rootdirectory', value: root }];
+  return loadConfig({ dir, dirGiven, file, standardFiles: !dirGiven, env: process.env, flags }).config;
+}
+
+/** Opens the data, hands it to the task, and closes it. @throws OperatorError where there is none */
+export async function withVolume<T>(
+  config: Config,
+  options: { readOnly: boolean },
+  task: (driver: FilesystemDriver) => Promise<T>,
+): Promise<T> {
+  const root = config.storage.filesystem.rootdirectory;
+  // What is not there must not be made: it would be the wrong place.
+  await new FilesystemDriver({ root, readOnly: true }).open();
+  if (!options.readOnly) await becomeOwner(root);
+  const driver = new FilesystemDriver({ root, readOnly: options.readOnly });
+  await driver.open();
+  try {
+    return await task(driver);
+  } finally {
+    await driver.close();
+  }
+}
+
+/** Root would leave files that the process which serves the volume, as its owner, could not read. */
+async function becomeOwner(root: string): Promise<void> {
+  const { uid, gid } = await stat(root);
+  if (process.getuid?.() === 0 && uid !== 0) become({ uid, gid });
+}

@@ -1,0 +1,59 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { LocalRegistry } from '../support/local-registry.js';
+
+let dir: string;
+before(() => {
+  dir = mkdtempSync(join(tmpdir(), 'registry-maintenance-'));
+});
+after(() => rmSync(dir, { recursive: true, force: true }));
+
+const maintenance = (...args: string[]) => LocalRegistry.run(dir, ['maintenance', ...args, '--dir', dir]);
+
+test('maintenance reaches a serving process within a second, and ends', { timeout: 60_000 }, async t => {
+  const registry = await LocalRegistry.start(dir, ['up']);
+  t.after(() => registry.stop());
+  const auth = `admin:${registry.password}`;
+  const push = async () => (await registry.call('POST', '/v2/a/blobs/uploads/', { auth })).status;
+  const within = async (wanted: number) => {
+    const start = performance.now();
+    await registry.until(async () => (await push()) === wanted);
+    return performance.now() - start;
+  };
+  assert.equal(await push(), 202);
+  assert.match((await maintenance('status')).stdout, /^everything is served$/m);
+
+  const on = await maintenance('on', '--reason', 'moving disks');
+  assert.deepEqual([on.status, on.stderr], [0, '']);
+  // A look each half second, and a machine that is busy with other things.
+  assert.ok((await within(405)) < 1500);
+  const refused = await registry.call('POST', '/v2/a/blobs/uploads/', { auth });
+  assert.match(refused.body.toString(), /read-only for maintenance: moving disks/);
+  assert.equal((await registry.call('GET', '/v2/_catalog', { auth })).status, 200);
+  assert.match(registry.stderr, /level=warn msg="read-only for maintenance/);
+  const { maintenance: active, reason } = JSON.parse((await maintenance('status', '--json')).stdout);
+  assert.deepEqual([active, reason], [true, 'moving disks']);
+
+  assert.equal((await maintenance('off')).status, 0);
+  assert.ok((await within(202)) < 1500);
+  assert.match((await maintenance('off')).stdout, /there was no maintenance/);
+});
+
+test('where there is no data it says so, and makes none', async () => {
+  const { status, stderr } = await LocalRegistry.run(dir, ['maintenance', 'on', '--root', join(dir, 'absent')]);
+  assert.equal(status, 1);
+  assert.match(stderr, /^registry-secure: there is no data folder \S*absent; check the path, or the mount$/m);
+  assert.equal((await LocalRegistry.run(dir, ['maintenance', 'on', '--reason', 'two\nlines'])).status, 2);
+});
+
+test('serve with storage.maintenance.readonly.enabled refuses pushes and needs nothing writable', async t => {
+  const env = { REGISTRY_STORAGE_MAINTENANCE_READONLY_ENABLED: 'true' };
+  const registry = await LocalRegistry.start(dir, ['up'], { env });
+  t.after(() => registry.stop());
+  const auth = `admin:${registry.password}`;
+  assert.equal((await registry.call('GET', '/v2/_catalog', { auth })).status, 200);
+  assert.equal((await registry.call('POST', '/v2/a/blobs/uploads/', { auth })).status, 405);
+});
