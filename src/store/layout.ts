@@ -19,6 +19,8 @@ import { algorithmOf, type Digest, hexOf } from '../reference.js';
  *
  *     registry-secure/                                            * what belongs to no repository, for this program only
  *       maintenance                                              * there while nothing may be changed (store/maintenance.ts)
+ *       collector                                                * lease of the collector that is running
+ *       collected                                                * when one has run last, and what it found
  *
  * For a digest of another algorithm a link is kept under that algorithm and holds the canonical SHA-256. Only a tag that
  * was pushed together with such a digest holds that digest, as the revision link's name: the client is to hear it again.
@@ -35,8 +37,11 @@ const upload = (name: string, uuid: string): string => `${repository(name)}/_upl
 
 export const layout = {
   maintenance: 'registry-secure/maintenance',
+  collectorLease: 'registry-secure/collector',
+  collected: 'registry-secure/collected',
   repositories: `${ROOT}/repositories`,
   repository,
+  blobs: `${ROOT}/blobs/sha256`,
   blob: (canonical: Digest): string => `${ROOT}/blobs/sha256/${hexOf(canonical).slice(0, 2)}/${hexOf(canonical)}/data`,
   layers: (name: string): string => `${repository(name)}/_layers`,
   layer: (name: string, digest: Digest): string => `${repository(name)}/_layers/${path(digest)}`,
@@ -51,10 +56,13 @@ export const layout = {
   tagLink: (name: string, ofTag: string): string => `${tag(name, ofTag)}/current/link`,
   tagIndexLink: (name: string, ofTag: string, digest: Digest): string =>
     `${tag(name, ofTag)}/index/${path(digest)}/link`,
+  records: (name: string): string => `${repository(name)}/_records`,
   record: (name: string, digest: Digest): string => `${repository(name)}/_records/${path(digest)}`,
+  subjects: (name: string): string => `${repository(name)}/_referrers`,
   referrers: (name: string, subject: Digest): string => `${repository(name)}/_referrers/${path(subject)}`,
   referrer: (name: string, subject: Digest, digest: Digest): string =>
     `${repository(name)}/_referrers/${path(subject)}/${path(digest)}`,
+  uploads: (name: string): string => `${repository(name)}/_uploads`,
   upload,
   uploadStartedAt: (name: string, uuid: string): string => `${upload(name, uuid)}/startedat`,
   uploadSteps: (name: string, uuid: string): string => `${upload(name, uuid)}/steps`,

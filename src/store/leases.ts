@@ -26,19 +26,18 @@ export class Leases {
     this.oldest = leaseAge(grace);
   }
 
-  /** @returns undefined when the object is gone, or going */
-  async renew(key: string): Promise<ObjectInfo | undefined> {
+  /**
+   * @param before what to do before the object's time changes
+   * @returns undefined when the object is gone, or going
+   */
+  async renew(key: string, before?: () => Promise<unknown>): Promise<ObjectInfo | undefined> {
     const info = await this.driver.stat(key);
     if (!info || Date.now() - info.modified.getTime() < this.oldest) return info;
+    await before?.();
     if (!(await this.driver.touch(key))) return undefined;
     const renewed = await this.driver.stat(key);
     if (renewed) this.integrity.renewed(key, info, renewed);
     return renewed;
-  }
-
-  /** Whether all of them are there, and stay. */
-  async renewAll(keys: readonly string[]): Promise<boolean> {
-    return (await Promise.all(keys.map(key => this.renew(key)))).every(info => info !== undefined);
   }
 }
 

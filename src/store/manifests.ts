@@ -87,8 +87,12 @@ export class Manifests {
     const canonical = await readLink(this.driver, layout.revisionLink(repository, digest));
     if (!canonical) return false;
     // The collector looks at the canonical one first.
-    const links = new Set([canonical, digest].map(name => layout.revisionLink(repository, name)));
-    return this.leases.renewAll([...links, layout.blob(canonical)]);
+    const links = [...new Set([canonical, digest])].map(name =>
+      // The time of a link that `registry:2` wrote is when its manifest was pushed: it is recorded before it changes.
+      this.leases.renew(layout.revisionLink(repository, name), () => this.records.get(repository, name)),
+    );
+    const found = await Promise.all([...links, this.leases.renew(layout.blob(canonical))]);
+    return found.every(info => info !== undefined);
   }
 
   private async content(canonical: Digest): Promise<{ mediaType: string; data: Buffer } | undefined> {

@@ -26,6 +26,20 @@ export interface ManifestRecord {
 
 const LARGEST_CONFIG = 1024 * 1024;
 
+/** The record of a manifest as it was last written; undefined where there is none, or a damaged one. */
+export async function readRecord(
+  driver: StorageDriver,
+  repository: string,
+  digest: Digest,
+): Promise<ManifestRecord | undefined> {
+  const data = await driver.get(layout.record(repository, digest));
+  try {
+    return data && (JSON.parse(data.toString('utf8')) as ManifestRecord);
+  } catch {
+    return undefined;
+  }
+}
+
 /** Of how many images of an index the labels are looked for. */
 const MOST_CHILDREN = 8;
 
@@ -55,7 +69,7 @@ export class Records {
   async get(repository: string, digest: Digest): Promise<ManifestRecord | undefined> {
     const link = await this.driver.stat(layout.revisionLink(repository, digest));
     if (!link) return undefined;
-    const record = await this.read(layout.record(repository, digest));
+    const record = await readRecord(this.driver, repository, digest);
     if (record) return record;
     const data = await this.stored(repository, digest);
     const manifest = data && readManifest(data);
@@ -71,19 +85,9 @@ export class Records {
 
   /** Forgets a manifest that is no more, and its entry among the referrers. */
   async remove(repository: string, digest: Digest): Promise<void> {
-    const key = layout.record(repository, digest);
-    const subject = (await this.read(key))?.subject;
+    const subject = (await readRecord(this.driver, repository, digest))?.subject;
     if (subject) await this.driver.remove(layout.referrer(repository, subject, digest));
-    await this.driver.remove(key);
-  }
-
-  private async read(key: string): Promise<ManifestRecord | undefined> {
-    const data = await this.driver.get(key);
-    try {
-      return data && (JSON.parse(data.toString('utf8')) as ManifestRecord);
-    } catch {
-      return undefined;
-    }
+    await this.driver.remove(layout.record(repository, digest));
   }
 
   private async make(
