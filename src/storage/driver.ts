@@ -41,8 +41,8 @@ export interface StorageDriver {
   remove(key: string): Promise<boolean>;
 
   /**
-   * Removes every object below the folder `prefix`, and where the place has folders, those. Survives a power cut unless
-   * `durable` is false. Symbolic links go, what they point at stays.
+   * Removes every object below the folder `prefix`, in the order of their names, and where the place has folders, those.
+   * Survives a power cut unless `durable` is false. Symbolic links go, what they point at stays.
    */
   removeAll(prefix: string, options?: { durable?: boolean }): Promise<void>;
 
@@ -53,8 +53,9 @@ export interface StorageDriver {
   createSegment(key: string): Promise<SegmentWriter>;
 
   /**
-   * Makes one object of the segments, in order, replacing what is there, and consumes them. No reader sees a part.
-   * Survives a power cut. No segment at all makes an empty object.
+   * Makes one object of the segments, in order, replacing what is there. No reader sees a part. Survives a power cut. The
+   * segments stay, so that it can be done again by whoever crashes before the object is referred to. No segment at all
+   * makes an empty object.
    */
   assemble(segments: readonly string[], key: string): Promise<void>;
 
@@ -109,7 +110,7 @@ export interface SegmentWriter {
   write(chunk: Uint8Array): Promise<void> | undefined;
   /** All accepted bytes are in the object and survive SIGKILL. Resolves to their number. */
   close(): Promise<number>;
-  /** Forgets the segment, also a closed one, and frees its place. Never throws. Harmless after `assemble` took it. */
+  /** Forgets the segment, also a closed one, and frees its place. Never throws. What `assemble` made of it stays. */
   abort(): Promise<void>;
 }
 

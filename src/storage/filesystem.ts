@@ -185,7 +185,6 @@ export class FilesystemDriver implements StorageDriver {
       if (paths.length === 1) await this.#promote(paths[0]!, path);
       else await this.#join(paths, path);
       await this.#flusher.folder(dirname(path));
-      if (paths.length > 1) for (const part of paths) await unlink(part).catch(ignoreAbsence);
     });
   }
 
@@ -213,7 +212,7 @@ export class FilesystemDriver implements StorageDriver {
     await pruneFolders(path, this.#root, folder => this.#flusher.forget(folder));
   }
 
-  /** Flushes one segment and gives it its final name. */
+  /** Flushes one segment and gives it its final name beside its own. */
   async #promote(segment: string, path: string): Promise<void> {
     const file = await open(segment, 'r');
     try {
@@ -222,13 +221,16 @@ export class FilesystemDriver implements StorageDriver {
     } finally {
       await file.close();
     }
-    await this.#inFolder(path, () => rename(segment, path));
+    if (await this.#named(segment, path)) return;
+    // A link does not replace what is there, but a rename does.
+    const temporary = this.#temporary();
+    await this.#inFolder(temporary, () => link(segment, temporary));
+    await this.#rename(temporary, path);
+    // It leaves both names where the other was one of the same file.
+    await unlink(temporary).catch(ignoreAbsence);
   }
 
-  /**
-   * Several segments become one new file. They stay as they are until it has its name: after a crash on the way the
-   * upload goes on from where it was. The first is shared, not copied, where the file system can (xfs, btrfs).
-   */
+  /** Several segments become one new file. The first is shared, not copied, where the file system can (xfs, btrfs). */
   async #join(segments: readonly string[], path: string): Promise<void> {
     const temporary = this.#temporary();
     const shared = await share(segments[0]!, temporary);
@@ -243,13 +245,20 @@ export class FilesystemDriver implements StorageDriver {
     const temporary = this.#temporary();
     await this.#fill(temporary, 'wx', path, durable, file => file.writeFile(data));
     try {
-      await this.#inFolder(path, () => link(temporary, path));
+      return await this.#named(temporary, path);
+    } finally {
+      await unlink(temporary).catch(() => {});
+    }
+  }
+
+  /** Gives a file one more name; false when another has it. */
+  async #named(file: string, path: string): Promise<boolean> {
+    try {
+      await this.#inFolder(path, () => link(file, path));
       return true;
     } catch (error) {
       if (systemCode(error) === 'EEXIST') return false;
       throw error;
-    } finally {
-      await unlink(temporary).catch(() => {});
     }
   }
 

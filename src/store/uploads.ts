@@ -131,7 +131,7 @@ export class Uploads {
     try {
       await this.driver.assemble(segments, layout.blob(canonical));
     } catch (error) {
-      // Of two PUTs at once the other has taken the segments, and with them the upload.
+      // Of two PUTs at once the other has ended the upload.
       const left = await Promise.all(segments.map(key => this.driver.stat(key)));
       if (left.includes(undefined)) throw unknown();
       throw error;
@@ -176,6 +176,8 @@ export class Uploads {
   /** An upload that a power cut brings back is abandoned, and expires. */
   private async discard({ repository, uuid }: Pick<UploadKey, 'repository' | 'uuid'>): Promise<void> {
     this.running.delete(uuid);
+    // The first step goes first. Without it there is no upload, and a crash leaves none that has lost its bytes.
+    await this.driver.removeAll(layout.uploadSteps(repository, uuid), { durable: false });
     await this.driver.removeAll(layout.upload(repository, uuid), { durable: false });
   }
 

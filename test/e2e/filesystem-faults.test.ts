@@ -130,7 +130,7 @@ describe('system calls', () => {
     ]);
     assert.deepEqual(during(`assemble ${BLOB}`), [
       `fdatasync ${REPOSITORY}/_uploads/1/1`,
-      `rename ${REPOSITORY}/_uploads/1/1, ${BLOB}`,
+      `link ${REPOSITORY}/_uploads/1/1, ${BLOB}`,
       ...fsyncs(...foldersOf(BLOB).filter(folder => folder !== 'ROOT')),
     ]);
     assert.deepEqual(during(`create ${LAYER}`), [
@@ -332,6 +332,5 @@ describe('full and read-only file systems', () => {
       await truncate(filler, statSync(filler).size - 8 * MIB);
       await driver.assemble(['uploads/1', 'uploads/2'], BLOB);
       assert.equal((await driver.stat(BLOB))?.size, 40 * MIB + 10);
-      assert.equal(await driver.stat('uploads/1'), undefined);
     }));
 });

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { readdir, readFile, stat } from 'node:fs/promises';
+import { readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import http from 'node:http';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -205,6 +205,29 @@ describe('pushing blobs', () => {
       [],
     );
     await assertBlob('race-put', data);
+  });
+
+  test('an upload whose blob could not be linked ends with the next PUT', async () => {
+    for (const chunks of [[10_000], [10_000, 5_000]]) {
+      const repository = `unlinked-${chunks.length}`;
+      const data = randomBytes(chunks.reduce((sum, size) => sum + size));
+      const location = await start(repository);
+      let sent = 0;
+      for (const size of chunks) {
+        const body = data.subarray(sent, sent + size);
+        assert.equal((await registry.call('PATCH', location, { body })).status, 202);
+        sent += size;
+      }
+      // A file in the place of the folder of links.
+      const layers = join(registry.root, 'docker/registry/v2/repositories', repository, '_layers');
+      await writeFile(layers, '');
+      assert.equal((await put(location, digestOf(data))).status, 503);
+      assert.equal(registry.faults.splice(0).length, 1);
+      assert.equal((await registry.call('GET', location)).headers.range, `0-${data.length - 1}`);
+      await rm(layers);
+      assert.equal((await put(location, digestOf(data))).status, 201);
+      await assertBlob(repository, data);
+    }
   });
 
   test('a client that leaves mid-chunk keeps what arrived, at its true offset', async () => {

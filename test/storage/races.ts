@@ -79,4 +79,5 @@ async function replace(driver: StorageDriver, key: string, round: number): Promi
   await writer.write(Buffer.from('new'));
   await writer.close();
   await driver.assemble([`${key}-segment`], key);
+  await writer.abort();
 }

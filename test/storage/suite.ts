@@ -371,7 +371,10 @@ export function testDriver(name: string, makePlace: () => Promise<Place>): void 
       assert.equal(await segment(`${at}/segments/1`, ...chunks), content.length);
       await other.assemble([`${at}/segments/1`], `${at}/blob/data`);
       assert.ok((await bytes(`${at}/blob/data`))?.equals(content));
-      assert.equal(await driver.stat(`${at}/segments/1`), undefined, 'the segment is consumed');
+      // A crash may come before anything refers to the object: then it is made again.
+      await driver.assemble([`${at}/segments/1`], `${at}/blob/data`);
+      await driver.removeAll(`${at}/segments`);
+      assert.ok((await bytes(`${at}/blob/data`))?.equals(content));
     });
 
     test('thousands of one-byte chunks', async () => {
@@ -391,7 +394,7 @@ export function testDriver(name: string, makePlace: () => Promise<Place>): void 
         `${at}/data`,
       );
       assert.ok((await bytes(`${at}/data`))?.equals(Buffer.concat(parts)));
-      assert.deepEqual(await driver.list(`${at}/segments`), [], 'the segments are consumed');
+      assert.equal((await driver.list(`${at}/segments`)).length, parts.length, 'the segments stay');
     });
 
     test('no segment makes an empty object', async () => {

@@ -37,7 +37,7 @@ export function doomedName(name: string): string | undefined {
 export async function removeStaleFile(path: string, before: Date): Promise<boolean> {
   const isStale = async () => {
     const info = await lstat(path).catch(ignoreAbsence);
-    return info === undefined ? undefined : info.isFile() && info.mtimeMs < before.getTime();
+    return info === undefined ? undefined : info.isFile() && info.mtime < before;
   };
   for (let tries = 1; tries <= TRIES; tries++) {
     const stale = await isStale();
@@ -67,7 +67,7 @@ async function settle(path: string, before: Date): Promise<boolean> {
   for (const taken of (await takenFrom(path)) ?? []) {
     const info = await lstat(taken).catch(ignoreAbsence);
     if (info === undefined) continue;
-    if (info.mtimeMs >= before.getTime()) await putBack(taken, path);
+    if (info.mtime >= before) await putBack(taken, path);
     else if (await unlinked(taken)) removed = true;
   }
   await removeEmpty(folderOf(path));

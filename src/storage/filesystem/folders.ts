@@ -29,13 +29,14 @@ export async function makeFolders(path: string, mode: number, below?: string): P
 }
 
 /**
- * Removes a folder with all below it. Symbolic links go, what they point at stays.
+ * Removes a folder with all below it, in the order of the names. Symbolic links go, what they point at stays.
  * @param removing told of each folder before it goes
  */
 export async function removeFolder(path: string, removing: (folder: string) => void): Promise<void> {
   for (let tries = 1; ; tries++) {
     const children = await readdir(path, { withFileTypes: true }).catch(ignoreAbsence);
     if (children === undefined) return;
+    children.sort((one, other) => (one.name < other.name ? -1 : 1));
     for (const child of children) {
       const inside = join(path, child.name);
       if (child.isDirectory()) await removeFolder(inside, removing);
