@@ -52,6 +52,17 @@ describe('removal of stale files', () => {
     }
   });
 
+  test('an object that is as old as the limit stays, whatever its fraction of a millisecond', async () => {
+    for (const fraction of [0.2, 0.5, 0.7]) {
+      await driver.write('blobs/1', Buffer.from('one'));
+      const seconds = Math.floor(longAgo.getTime() / 1000) + (500 + fraction) / 1000;
+      await utimes(path('blobs/1'), seconds, seconds);
+      const { modified } = (await driver.stat('blobs/1'))!;
+      assert.equal(await driver.removeStale('blobs/1', modified), false, String(fraction));
+      assert.equal(await driver.removeStale('blobs/1', new Date(modified.getTime() + 1)), true, String(fraction));
+    }
+  });
+
   /** What a process that died left behind, at each of its steps. */
   const LEFT: Readonly<Record<string, (key: string) => Promise<void>>> = {
     'with the folder made': key => mkdir(path(`${key}~doomed`)),
