@@ -121,6 +121,8 @@ class HttpListener implements Listener {
     server.on(options.tls === 'plain' ? 'connection' : 'secureConnection', (socket: Socket) => this.#welcome(socket));
     server.on('request', (request, response) => this.#request(request, response, false));
     server.on('checkContinue', (request, response) => this.#request(request, response, true));
+    // Node would answer 417 by itself, past the handler and the guard; RFC 9110 §10.1.1 lets a server ignore it.
+    server.on('checkExpectation', (request, response) => this.#request(request, response, false));
     server.on('connect', (_request, socket: Duplex) => this.#refuseConnect(socket));
     server.on('clientError', (error, socket) => this.#clientError(error, socket as Socket));
   }
@@ -298,13 +300,14 @@ async function within(time: number, promise: Promise<void>): Promise<void> {
 
 /** What the operator can do about an error of `listen`; other errors as they are. */
 export function listenError(error: Error, host: string, port: number, platform = process.platform): Error {
-  const address = host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
+  const shownHost = host.includes(':') ? `[${host}]` : host;
+  const address = `${shownHost}:${port}`;
   switch (systemCode(error)) {
     case 'EADDRINUSE':
       return new OperatorError(`port ${port} is in use (${address})`, { fix: portFix(port, platform), cause: error });
     case 'EACCES':
       return new OperatorError(`may not listen on ${address}: ports below 1024 need a privilege`, {
-        fix: `choose another: --addr ${host}:5000, or give Node the privilege: sudo setcap cap_net_bind_service=+ep ${process.execPath}`,
+        fix: `choose another: --addr ${shownHost}:5000, or give Node the privilege: sudo setcap cap_net_bind_service=+ep ${process.execPath}`,
         cause: error,
       });
     case 'EADDRNOTAVAIL':
@@ -318,8 +321,13 @@ export function listenError(error: Error, host: string, port: number, platform =
         fix: `listen on all addresses: --addr 0.0.0.0:${port}`,
         cause: error,
       });
-    default:
+    case undefined:
       return error;
+    default:
+      return new OperatorError(`cannot listen on ${address} (${systemCode(error)})`, {
+        fix: `listen on all addresses: --addr 0.0.0.0:${port}`,
+        cause: error,
+      });
   }
 }
 

@@ -204,6 +204,21 @@ test('an upgrade is ignored', async t => {
   assert.match(answer, /^HTTP\/1\.1 200 /);
 });
 
+test('an expectation of another kind is a request like any other, and ends as one', async t => {
+  const { port, lines } = await serve(t, (_request, response) => void response.writeHead(401).end(), {
+    limits: { linger: 50, look: 10 },
+  });
+  const answer = await say(
+    await tls(port),
+    'POST / HTTP/1.1\r\nHost: x\r\nExpect: the-unexpected\r\nContent-Length: 1000000000\r\n\r\n',
+  );
+  assert.match(answer, /^HTTP\/1\.1 401 /);
+  assert.deepEqual(
+    lines.map(({ fields }) => fields?.reason),
+    ['it was answered and did not leave'],
+  );
+});
+
 test('100 Continue is sent when the body is read, and not where the answer comes first', async t => {
   const order: string[] = [];
   const { port } = await serve(t, async (request, response) => {
@@ -270,6 +285,7 @@ test('a port in use, an address that is not here: what and how to mend it', asyn
     );
   await rejects(listen('127.0.0.1', port), new RegExp(`port ${port} is in use`), /--addr/);
   await rejects(listen('203.0.113.7', 0), /no address 203\.0\.113\.7/, /0\.0\.0\.0/);
+  await rejects(listen('fe80::1', 0), /^cannot listen on \[fe80::1\]:0 \(E[A-Z]+\)$/, /0\.0\.0\.0/);
   await rejects(listen('no-such-name.invalid', 0), /no-such-name\.invalid has no address/, /0\.0\.0\.0/);
 });
 
@@ -287,8 +303,9 @@ test('what to do about a port depends on the port and the system', () => {
   assert.match(advice('EADDRINUSE', 5000, 'linux'), /ss -ltnp 'sport = :5000'/);
   assert.match(advice('EADDRINUSE', 65_535, 'linux'), /--addr 0\.0\.0\.0:5000$/);
   assert.match(advice('EACCES', 443, 'linux'), /below 1024.*--addr 0\.0\.0\.0:5000.*setcap cap_net_bind_service/);
-  const other = Object.assign(new Error('odd'), { code: 'EODD' });
-  assert.equal(listenError(other, '0.0.0.0', 1, 'linux'), other);
+  assert.match(advice('EODD', 1, 'linux'), /^cannot listen on 0\.0\.0\.0:1 \(EODD\)/);
+  const mistake = new TypeError('of this program');
+  assert.equal(listenError(mistake, '0.0.0.0', 1, 'linux'), mistake);
 });
 
 test('plain HTTP, where it was asked for', async t => {
