@@ -3,6 +3,7 @@ import { constants, type Stats } from 'node:fs';
 import { copyFile, type FileHandle, link, open, readdir, rename, stat, unlink } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { systemCode } from '../errors.js';
+import { makeFolders } from '../folder.js';
 import type { ByteRange } from '../reference.js';
 import {
   type ByteStream,
@@ -16,7 +17,7 @@ import { BufferBudget } from './filesystem/budget.js';
 import { currentSeconds, doomedName, isBack, removeFile, removeStaleFile, renew } from './filesystem/doomed.js';
 import { isAbsent, storageFailure } from './filesystem/failure.js';
 import { Flusher, type Sync, sync } from './filesystem/flusher.js';
-import { ignoreAbsence, makeFolders, pruneFolders, removeFolder, TRIES } from './filesystem/folders.js';
+import { ignoreAbsence, pruneFolders, removeFolder, TRIES } from './filesystem/folders.js';
 import { FileReader } from './filesystem/reader.js';
 import { FileSegment } from './filesystem/segment.js';
 import { readSmall } from './filesystem/small.js';

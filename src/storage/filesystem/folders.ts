@@ -1,32 +1,10 @@
-import { mkdir, readdir, rmdir, unlink } from 'node:fs/promises';
+import { readdir, rmdir, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { systemCode } from '../../errors.js';
 import { isAbsent } from './failure.js';
 
 /** How often work is begun again that another process undoes meanwhile: a folder that it removes, a file that it adds. */
 export const TRIES = 20;
-
-/**
- * `mkdir -p`, because Node's own (20.20) answers ENOENT where the disk is full or read-only.
- * @param below where to stop: a root that is gone, an unmounted volume perhaps, is not made again.
- * @returns the uppermost folder that it made, if any.
- * @throws ENOENT when `below` is missing, or another process removes what this one makes.
- */
-export async function makeFolders(path: string, mode: number, below?: string): Promise<string | undefined> {
-  try {
-    await mkdir(path, mode);
-    return path;
-  } catch (error) {
-    if (systemCode(error) === 'EEXIST') return undefined;
-    const above = dirname(path);
-    if (systemCode(error) !== 'ENOENT' || above === below || above === path) throw error;
-    const first = await makeFolders(above, mode, below);
-    await mkdir(path, mode).catch(failed => {
-      if (systemCode(failed) !== 'EEXIST') throw failed;
-    });
-    return first ?? path;
-  }
-}
 
 /**
  * Removes a folder with all below it, in the order of the names. Symbolic links go, what they point at stays.

@@ -2,9 +2,9 @@ import { randomUUID } from 'node:crypto';
 import { link, lstat, readdir, readFile, stat, unlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { OperatorError, systemCode } from '../../errors.js';
+import { makeFolders } from '../../folder.js';
 import { StorageError } from '../driver.js';
 import type { Flusher } from './flusher.js';
-import { makeFolders } from './folders.js';
 
 /**
  * What this program keeps for itself in a volume, beside the tree of `registry:2`:
