@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
-import { OperatorError } from '../errors.js';
+import { OperatorError, systemCode } from '../errors.js';
 import { config } from './config.js';
 import { health } from './health.js';
 import { initCerts } from './init-certs.js';
@@ -34,6 +34,11 @@ export async function main(args: readonly string[]): Promise<void> {
     .showHelpAfterError('(add --help for the options)')
     .exitOverride();
   for (const add of COMMANDS) add(program);
+  // Whoever reads the output may have seen enough, as `head` has.
+  for (const stream of [process.stdout, process.stderr])
+    stream.on('error', error => {
+      if (systemCode(error) !== 'EPIPE') throw error;
+    });
   try {
     await program.parseAsync(args, { from: 'user' });
   } catch (error) {

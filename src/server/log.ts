@@ -175,7 +175,8 @@ const SHOWN = new Set(
   'account artifactType digest digest-algorithm from last mount n page q scope service tag'.split(' '),
 );
 
-function withoutSecrets(url: string): string {
+/** A request target as a log may show it. */
+export function withoutSecrets(url: string): string {
   const query = url.indexOf('?') + 1;
   if (query === 0) return url;
   const parts = url.slice(query).split('&');

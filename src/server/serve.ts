@@ -17,7 +17,7 @@ import { createApp } from './app.js';
 import { allowPause } from './guard.js';
 import { watchHealth } from './health.js';
 import { createListener, type Handler, type Listener } from './listener.js';
-import { createAccessLog, createLogger, requestId } from './log.js';
+import { createAccessLog, createLogger, requestId, withoutSecrets } from './log.js';
 import { watchMaintenance } from './maintenance.js';
 import { type Account, become, makingAs, unreadable, volumeOwner } from './privileges.js';
 import { ensureUsers, type Users } from './users.js';
@@ -181,7 +181,8 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
       readOnly: () => (readonly.enabled ? 'the registry is read-only' : maintenance.refusal),
       authenticate: request => authenticator.authenticate(request),
       authorise: createPolicy({ open: !source }),
-      onFault: (error, request) => log.error('a request failed', { method: request.method, path: request.url, error }),
+      onFault: (error, request) =>
+        log.error('a request failed', { method: request.method, path: withoutSecrets(request.url ?? ''), error }),
     });
     app = createApp({
       registry,

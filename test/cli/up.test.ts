@@ -184,6 +184,20 @@ describe('up and serve', () => {
     assert.equal(answer.status, 200);
   });
 
+  test('a fault is logged as the access log shows requests, without what may be a secret', async () => {
+    const tag = join(dir, 'data/docker/registry/v2/repositories/a/_manifests/tags/t/current');
+    await mkdir(tag, { recursive: true });
+    await writeFile(join(tag, 'link'), 'x'.repeat(2000));
+    const registry = await start(['up']);
+    const answer = await registry.call('GET', '/v2/a/manifests/t?n=1&code=canary', {
+      auth: `admin:${registry.password}`,
+    });
+    assert.equal(answer.status, 503);
+    await registry.until(() => /a request failed/.test(registry.stderr));
+    assert.match(registry.stderr, /path="?\/v2\/a\/manifests\/t\?n=1&code=\*\*\*/);
+    assert.ok(!registry.stderr.includes('canary'));
+  });
+
   test('what keeps it from starting is one line with the fix, and exit code 1', async () => {
     const taken = createServer().listen(0, '127.0.0.1');
     await new Promise(resolve => taken.once('listening', resolve));
@@ -202,6 +216,7 @@ describe('up and serve', () => {
       [['--certificate', join(dir, 'absent.crt'), '--key', join(dir, 'other.key')], /absent\.crt.*; .+/],
       [['--htpasswd', dir], /is a folder.*; .+/],
       [['--addr', 'nowhere'], /--addr.*; .+/],
+      [['--htpasswd', join(dir, 'a-file', 'htpasswd')], /a-file.*; .+/],
     ];
     for (const [args, message] of cases) {
       const addr = args.includes('--addr') ? [] : ['--addr', '127.0.0.1:0'];
