@@ -1,6 +1,7 @@
 import { resolve } from 'node:path';
 import { z } from 'zod';
 import { OperatorError } from '../errors.js';
+import { formatSize, parseSize } from '../size.js';
 import { formatDuration, parseAddress, parseBoolean, parseDuration, quote } from './values.js';
 
 /**
@@ -156,6 +157,22 @@ export function count(least: number, fallback: number): Kind<number> {
       if (!/^-?\d{1,15}$/.test(value)) throw new OperatorError(`${quote(value)} is not a whole number`);
       return Number(value) < least ? fallback : Number(value);
     }),
+  };
+}
+
+/** A number of bytes from `least` to `most`, written with a unit. */
+export function size(least: number, most: number): Kind<number> {
+  return {
+    type: 'size',
+    shape: 'scalar',
+    schema: parsed(value => {
+      const bytes = parseSize(value);
+      if (bytes >= least && bytes <= most) return bytes;
+      throw new OperatorError(`${quote(value)} is too ${bytes < least ? 'small' : 'large'}`, {
+        fix: `write a size from ${formatSize(least)} to ${formatSize(most)}`,
+      });
+    }),
+    write: formatSize,
   };
 }
 

@@ -17,6 +17,7 @@ import {
   path,
   positiveDuration,
   section,
+  size,
   text,
   unsupported,
   yesNo,
@@ -29,6 +30,7 @@ import { isBareDuration, quote } from './values.js';
  */
 
 const HOUR = 3_600_000;
+const MIB = 1024 * 1024;
 
 /** The original reads a bare integer as nanoseconds, which an operator hardly ever means. */
 const bare = {
@@ -348,6 +350,28 @@ const validation = section(
   'What a pushed manifest must fulfil.',
 );
 
+const limits = section(
+  {
+    manifestsize: key(
+      size(4 * MIB, 64 * MIB),
+      4 * MIB,
+      'The largest manifest that is taken; the specification asks for 4 MiB.',
+    ),
+    uploads: key(
+      count(0, 1000),
+      1000,
+      'How many unfinished uploads one user may have, or everybody together without a login; 0: any number. More are answered with 429.',
+    ),
+    quotas: key(
+      map('sizes', size(0, Number.MAX_SAFE_INTEGER).schema, /^(?:\*|[a-z0-9][a-z0-9._/-]{0,254})$/),
+      {},
+      'Bytes by prefix: `team: 10GiB` bounds the repository `team` and all below `team/`, `"*"` all there are. Each blob counts once. What would go beyond is answered with 403.',
+    ),
+  },
+  'Limits of this program.',
+  { ours: true },
+);
+
 const page = (what: string) => `The most ${what} in one answer; clients are led on to the next page.`;
 
 export const schema = section(
@@ -362,6 +386,7 @@ export const schema = section(
     catalog: section({ maxentries: key(count(1, 1000), 1000, page('repositories')) }, 'The catalog.'),
     tags: section({ maxtags: key(count(1, 1000), 1000, page('tags')) }, 'Lists of tags.'),
     validation,
+    limits,
     proxy: unsupported('refused', 'A cache of another registry.', 'remove it: pull-through is not served'),
     notifications: unsupported('warned', 'Events to other servers.'),
     redis: unsupported('warned', 'A shared cache.', 'remove it: nothing needs it'),

@@ -23,9 +23,6 @@ import { type Account, become, makingAs, unreadable, volumeOwner } from './privi
 import { ensureUsers, type Users } from './users.js';
 import { watchFiles } from './watch.js';
 
-/** distribution-spec asks for at least 4 MiB. */
-const LARGEST_MANIFEST = 4 * 1024 * 1024;
-
 export interface ServeOptions {
   /** The folder that holds `certs/`, `auth/` and `data/`. */
   readonly dir: string;
@@ -161,7 +158,9 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
     const prefix = config.http.prefix.replace(/\/$/, '');
     const registry = createRegistry({
       store: new Store(driver, {
-        largestManifest: LARGEST_MANIFEST,
+        largestManifest: config.limits.manifestsize,
+        quotas: config.limits.quotas,
+        openUploads: config.limits.uploads,
         validation: validationOf(config),
         verify: config.storage.verify,
         onCorruption: ({ digest, actual, key }) =>
@@ -172,7 +171,7 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
           }),
       }),
       limits: {
-        manifestBytes: LARGEST_MANIFEST,
+        manifestBytes: config.limits.manifestsize,
         catalogEntries: config.catalog.maxentries,
         tagEntries: config.tags.maxtags,
       },

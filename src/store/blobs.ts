@@ -8,6 +8,7 @@ import { layout } from './layout.js';
 import { type Leases, orUnheld } from './leases.js';
 import { namesOf, readLink, writeLink } from './links.js';
 import type { Locks } from './locks.js';
+import type { Quotas } from './quotas.js';
 
 /** How many repositories one request may search for a blob. */
 const MOST_LOOKS = 100;
@@ -33,6 +34,7 @@ export class Blobs {
     private readonly locks: Locks,
     private readonly leases: Leases,
     private readonly integrity: Integrity,
+    private readonly quotas: Quotas,
     private readonly catalog: Catalog,
   ) {}
 
@@ -94,11 +96,13 @@ export class Blobs {
   /**
    * Cross-repository mount (distribution-spec, "Mounting a blob from another repository").
    * @returns false where `from` has no such blob. Whether the caller may read `from` is the caller's question.
+   * @throws RegistryError DENIED where the repository's quota does not hold it
    */
   async mount(repository: string, digest: Digest, from: string): Promise<boolean> {
     const blob = await this.hold(from, digest);
     if (!blob) return false;
-    await this.link(repository, blob.canonical, digest);
+    const { canonical, size } = blob;
+    await this.quotas.within(repository, canonical, size, () => this.link(repository, canonical, digest));
     return true;
   }
 

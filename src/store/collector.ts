@@ -70,7 +70,7 @@ export interface CollectorReport {
  */
 export async function collect(driver: StorageDriver, options: CollectOptions): Promise<CollectorReport> {
   const run = new CollectorRun(driver, options);
-  for await (const { name, parts } of repositories(driver)) {
+  for await (const { name, parts } of everyRepository(driver)) {
     run.tell({ event: 'repository', repository: name });
     await sweepRepository(run, name, parts);
     if (options.uploads) await removeAbandonedUploads(run, name, options.uploads);
@@ -135,7 +135,7 @@ export class CollectorRun {
 }
 
 /** Every folder with parts of a repository in it, also where no repository can be called so: its links count. */
-async function* repositories(
+export async function* everyRepository(
   driver: StorageDriver,
   above = '',
 ): AsyncGenerator<{ readonly name: string; readonly parts: readonly string[] }> {
@@ -144,7 +144,7 @@ async function* repositories(
   const parts = folders.filter(name => name.startsWith('_'));
   if (above !== '' && parts.length > 0) yield { name: above, parts };
   for (const name of folders.filter(name => !name.startsWith('_')))
-    yield* repositories(driver, above === '' ? name : `${above}/${name}`);
+    yield* everyRepository(driver, above === '' ? name : `${above}/${name}`);
 }
 
 /** Removes the bytes that no link leads to. */

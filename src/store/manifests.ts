@@ -12,6 +12,7 @@ import { type Leases, orUnheld } from './leases.js';
 import { namesOf, readLink, writeLink } from './links.js';
 import type { Locks } from './locks.js';
 import { type Descriptor, type Manifest, parseManifest, storedMediaType } from './manifest.js';
+import type { Quotas } from './quotas.js';
 import { Records } from './records.js';
 import { checkUrls, mustBeThere, type Validation } from './validation.js';
 
@@ -47,6 +48,7 @@ export class Manifests {
     private readonly locks: Locks,
     private readonly leases: Leases,
     private readonly integrity: Integrity,
+    private readonly quotas: Quotas,
     private readonly catalog: Catalog,
     private readonly blobs: Blobs,
     private readonly options: { largest: number; validation: Validation },
@@ -110,7 +112,7 @@ export class Manifests {
    * Stores a manifest, durably, in an order in which a crash leaves garbage at worst: the bytes, what is known of them,
    * the repository's link to them, and the tags last.
    * @param target the digest that the client says, which it is held to, and the tags that are to point at the manifest
-   * @throws RegistryError MANIFEST_INVALID, DIGEST_INVALID, MANIFEST_BLOB_UNKNOWN
+   * @throws RegistryError MANIFEST_INVALID, DIGEST_INVALID, MANIFEST_BLOB_UNKNOWN, DENIED
    */
   async put(
     repository: string,
@@ -126,15 +128,17 @@ export class Manifests {
       throw new RegistryError('DIGEST_INVALID', { detail: { digest } });
     await this.locks.shared(repository, async () => {
       await this.checkReferences(repository, manifest);
-      await this.driver.write(layout.blob(canonical), data);
-      await this.records.write(repository, digest, manifest, { size: data.length, pushedBy: facts.pushedBy });
-      const names = digest === canonical ? [canonical] : [canonical, digest];
-      const link = () =>
-        Promise.all(names.map(name => writeLink(this.driver, layout.revisionLink(repository, name), canonical)));
-      await link();
-      await Promise.all(target.tags.map(tag => this.tag(repository, tag, digest)));
-      // Another process may have deleted the manifest in between, and looked for tags before these were there.
-      if (!(await this.driver.stat(layout.revisionLink(repository, digest)))) await link();
+      await this.quotas.within(repository, canonical, data.length, async () => {
+        await this.driver.write(layout.blob(canonical), data);
+        await this.records.write(repository, digest, manifest, { size: data.length, pushedBy: facts.pushedBy });
+        const names = digest === canonical ? [canonical] : [canonical, digest];
+        const link = () =>
+          Promise.all(names.map(name => writeLink(this.driver, layout.revisionLink(repository, name), canonical)));
+        await link();
+        await Promise.all(target.tags.map(tag => this.tag(repository, tag, digest)));
+        // Another process may have deleted the manifest in between, and looked for tags before these were there.
+        if (!(await this.driver.stat(layout.revisionLink(repository, digest)))) await link();
+      });
     });
     return { digest, ...(manifest.subject && { subject: manifest.subject.digest }) };
   }

@@ -5,8 +5,10 @@ import { type Corruption, Integrity, type VerifyMode } from './integrity.js';
 import { GRACE, Leases } from './leases.js';
 import { Locks } from './locks.js';
 import { Manifests } from './manifests.js';
+import { type QuotaLimits, Quotas } from './quotas.js';
 import { Referrers } from './referrers.js';
 import { Search } from './search.js';
+import { UploadCap } from './upload-cap.js';
 import { Uploads } from './uploads.js';
 import type { Validation } from './validation.js';
 
@@ -16,6 +18,9 @@ export interface StoreOptions {
   readonly validation: Validation;
   /** For how long the collector leaves alone what nothing refers to, in milliseconds; a day unless told. */
   readonly grace?: number;
+  readonly quotas?: QuotaLimits;
+  /** How many unfinished uploads a principal may have; any number unless told. */
+  readonly openUploads?: number;
   /** When a pulled blob is hashed: `daily` unless told. */
   readonly verify?: VerifyMode;
   /** Told of each blob and manifest whose bytes turn out to be others than its digest says. */
@@ -37,9 +42,10 @@ export class Store {
     const integrity = new Integrity(verify, onCorruption);
     const leases = new Leases(driver, integrity, grace);
     this.catalog = new Catalog(driver, locks);
-    this.blobs = new Blobs(driver, locks, leases, integrity, this.catalog);
-    this.uploads = new Uploads(driver, this.blobs);
-    this.manifests = new Manifests(driver, locks, leases, integrity, this.catalog, this.blobs, {
+    const quotas = new Quotas(driver, this.catalog, options.quotas ?? {});
+    this.blobs = new Blobs(driver, locks, leases, integrity, quotas, this.catalog);
+    this.uploads = new Uploads(driver, this.blobs, quotas, new UploadCap(driver, options.openUploads ?? 0));
+    this.manifests = new Manifests(driver, locks, leases, integrity, quotas, this.catalog, this.blobs, {
       largest: largestManifest,
       validation,
     });

@@ -5,6 +5,8 @@ import { type Algorithm, algorithmOf, type Digest, hexOf } from '../reference.js
 import type { StorageDriver } from '../storage/driver.js';
 import type { Blobs } from './blobs.js';
 import { layout } from './layout.js';
+import type { Quotas } from './quotas.js';
+import type { UploadCap } from './upload-cap.js';
 
 /**
  * An upload is a folder of numbered steps. Step 0 says whose it is; each later one adds a segment: bytes that are
@@ -53,18 +55,21 @@ export class Uploads {
   constructor(
     private readonly driver: StorageDriver,
     private readonly blobs: Blobs,
+    private readonly quotas: Quotas,
+    private readonly cap: UploadCap,
   ) {}
 
-  /** Starts an upload of unknown content. @returns its UUID. */
+  /** Starts an upload of unknown content. @returns its UUID. @throws RegistryError TOOMANYREQUESTS */
   async start(repository: string, owner: string, algorithm: Algorithm = 'sha256'): Promise<string> {
     const uuid = randomUUID();
     const first: FirstStep = { offset: 0, epoch: this.driver.epoch, owner, algorithm };
     const now = Buffer.from(new Date().toISOString());
+    await this.cap.enter(owner);
     try {
       await this.driver.create(layout.uploadStartedAt(repository, uuid), now, { durable: false });
       await this.createStep({ repository, uuid, owner }, 0, first);
     } catch (error) {
-      await this.discard({ repository, uuid }).catch(() => undefined);
+      await this.discard({ repository, uuid, owner }).catch(() => undefined);
       throw error;
     }
     return uuid;
@@ -115,7 +120,7 @@ export class Uploads {
 
   /**
    * Makes the blob of all that arrived, if it is what the digest says, durably, and ends the upload either way.
-   * @throws RegistryError DIGEST_INVALID, BLOB_UPLOAD_UNKNOWN
+   * @throws RegistryError DIGEST_INVALID, BLOB_UPLOAD_UNKNOWN, DENIED
    */
   async finish(upload: UploadKey, digest: Digest): Promise<void> {
     const state = await this.load(upload);
@@ -129,20 +134,34 @@ export class Uploads {
       throw new RegistryError('DIGEST_INVALID', { detail: { digest } });
     }
     try {
-      await this.driver.assemble(segments, layout.blob(canonical));
+      await this.commit(upload.repository, { canonical, digest, size: state.last.offset }, segments);
     } catch (error) {
+      if (error instanceof RegistryError) {
+        await this.discard(upload);
+        throw error;
+      }
       // Of two PUTs at once the other has ended the upload.
       const left = await Promise.all(segments.map(key => this.driver.stat(key)));
       if (left.includes(undefined)) throw unknown();
       throw error;
     }
-    await this.blobs.link(upload.repository, canonical, digest);
     await this.discard(upload);
+  }
+
+  private async commit(
+    repository: string,
+    { canonical, digest, size }: { canonical: Digest; digest: Digest; size: number },
+    segments: readonly string[],
+  ): Promise<void> {
+    await this.quotas.within(repository, canonical, size, async () => {
+      await this.driver.assemble(segments, layout.blob(canonical));
+      await this.blobs.link(repository, canonical, digest);
+    });
   }
 
   /**
    * A whole blob in one request. It has no steps, since nobody could resume it.
-   * @throws RegistryError DIGEST_INVALID, SIZE_INVALID
+   * @throws RegistryError DIGEST_INVALID, SIZE_INVALID, DENIED
    */
   async whole(repository: string, digest: Digest, body: AsyncIterable<Buffer>, length?: number): Promise<void> {
     const uuid = randomUUID();
@@ -159,8 +178,7 @@ export class Uploads {
       if (length !== undefined && received !== length) throw wrongSize(length, received);
       const canonical = named(hashes, digest);
       if (!canonical) throw new RegistryError('DIGEST_INVALID', { detail: { digest } });
-      await this.driver.assemble([segment], layout.blob(canonical));
-      await this.blobs.link(repository, canonical, digest);
+      await this.commit(repository, { canonical, digest, size: received }, [segment]);
     } finally {
       await writer.abort();
       await this.discard({ repository, uuid });
@@ -174,8 +192,9 @@ export class Uploads {
   }
 
   /** An upload that a power cut brings back is abandoned, and expires. */
-  private async discard({ repository, uuid }: Pick<UploadKey, 'repository' | 'uuid'>): Promise<void> {
+  private async discard({ repository, uuid, owner }: Omit<UploadKey, 'owner'> & Partial<UploadKey>): Promise<void> {
     this.running.delete(uuid);
+    if (owner !== undefined) this.cap.leave(owner);
     // The first step goes first. Without it there is no upload, and a crash leaves none that has lost its bytes.
     await this.driver.removeAll(layout.uploadSteps(repository, uuid), { durable: false });
     await this.driver.removeAll(layout.upload(repository, uuid), { durable: false });

@@ -10,6 +10,7 @@ import { createListener, type Listener } from '../../src/server/listener.js';
 import type { StorageDriver } from '../../src/storage/driver.js';
 import { FilesystemDriver } from '../../src/storage/filesystem.js';
 import type { Corruption, VerifyMode } from '../../src/store/integrity.js';
+import type { QuotaLimits } from '../../src/store/quotas.js';
 import { Store } from '../../src/store/store.js';
 import type { Validation } from '../../src/store/validation.js';
 import { memoryLog } from './listener.js';
@@ -58,6 +59,8 @@ export class RegistryFixture {
       readOnlyVolume?: boolean;
       validation?: Partial<Validation>;
       verify?: VerifyMode;
+      quotas?: QuotaLimits;
+      openUploads?: number;
       onCorruption?: (found: Corruption) => void;
     } = {},
   ): Promise<RegistryFixture> {
@@ -69,6 +72,8 @@ export class RegistryFixture {
       largestManifest: manifestBytes,
       validation: { urls: undefined, indexes: 'all', images: 'all', ...options.validation },
       verify: options.verify ?? 'daily',
+      quotas: options.quotas ?? {},
+      openUploads: options.openUploads ?? 0,
       onCorruption: options.onCorruption ?? (found => fixture.faults.push(found)),
     });
     const registry = createRegistry({
