@@ -109,6 +109,12 @@ export class Uploads {
         const next: Step = { offset, segment, epoch: this.driver.epoch, ...(sha256 && { sha256 }) };
         kept = await this.createStep(upload, number + 1, next);
         if (!kept) throw outOfOrder(await this.offset(upload));
+        // Another request may have ended the upload meanwhile: then this step has only made its folder again.
+        if (!(await this.driver.stat(layout.uploadStep(upload.repository, upload.uuid, 0)))) {
+          kept = false;
+          await this.discard(upload);
+          throw unknown();
+        }
         if (hashes) this.running.set(upload.uuid, { number: number + 1, hashes });
       }
       if (cut) throw cut;

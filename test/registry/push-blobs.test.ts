@@ -67,6 +67,28 @@ describe('pushing blobs', () => {
     await assertBlob('docker', data);
   });
 
+  test('a chunk that is still under way when the upload is finished or cancelled is refused, and leaves nothing', async () => {
+    const data = randomBytes(1000);
+    const ends: ReadonlyArray<readonly [(location: string) => Promise<Answer>, number]> = [
+      [location => put(location, digestOf(data)), 201],
+      [location => registry.call('DELETE', location), 204],
+    ];
+    for (const [end, status] of ends) {
+      const location = await start('late');
+      await registry.call('PATCH', location, { body: data });
+      const late = await registry.call('PATCH', location, {
+        body: (async function* () {
+          yield Buffer.from('first');
+          assert.equal((await end(location)).status, status);
+          yield Buffer.from('second');
+        })(),
+      });
+      assert.deepEqual([late.status, late.code], [404, 'BLOB_UPLOAD_UNKNOWN']);
+      assert.deepEqual(await uploadsLeft('late'), []);
+    }
+    await assertBlob('late', data);
+  });
+
   test('in chunks with Content-Range, the last one in the PUT', async () => {
     const data = randomBytes(3000);
     const location = await start('chunks');
