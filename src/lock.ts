@@ -62,6 +62,8 @@ async function acquire(path: string, token: string, abandonedAfter: number): Pro
     if (holder.token !== seen?.token || holder.touched !== seen.touched) [seen, seenSince] = [holder, now];
     const patience = holder.token === UNNAMED ? Math.min(LONGEST_UNNAMED, abandonedAfter) : abandonedAfter;
     if (isDead(holder) || now - seenSince > patience) {
+      // Who was to remove the lock may have died before: then that right is free again.
+      if (now - seenSince > patience + abandonedAfter) await remove(rightTo(path, holder.token));
       await breakLock(path, holder.token);
       continue;
     }
@@ -75,13 +77,18 @@ async function acquire(path: string, token: string, abandonedAfter: number): Pro
 
 /** Only one of those who found the lock abandoned may remove it, and only while it is still that same lock. */
 async function breakLock(path: string, token: string): Promise<void> {
-  const right = `${path}.${token}`;
+  const right = rightTo(path, token);
   if (!(await create(right, ''))) {
     await pause(20);
     return;
   }
   if ((await read(path))?.token === token) await remove(path);
   await remove(right);
+}
+
+/** The file whose maker may remove the lock that has this token. */
+function rightTo(path: string, token: string): string {
+  return `${path}.${token}`;
 }
 
 /** False when the file exists. */

@@ -97,6 +97,14 @@ test('a lock that nobody touches any more is broken, also one of another machine
   assert.deepEqual(readdirSync(dir), []);
 });
 
+test('a lock is broken although another process has died while it broke it', async () => {
+  const path = join(dir, 'lock');
+  writeFileSync(path, JSON.stringify({ token: 'a-token', pid: 1, machine: 'elsewhere' }));
+  writeFileSync(`${path}.a-token`, '');
+  assert.equal(await withLock(path, async () => 'held', 100), 'held');
+  assert.deepEqual(readdirSync(dir), []);
+});
+
 test('who has lost the lock learns of it, and leaves the lock of the next one alone', async () => {
   const path = join(dir, 'lock');
   await withLock(path, async held => {
