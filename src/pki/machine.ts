@@ -101,14 +101,14 @@ function readOr(path: string, otherwise: string): string {
 
 /**
  * The name of a certificate that others should use: the first one that is not for the machine itself. A private address
- * that the machine no longer has gives way to one that it has. `localhost` where there is no other.
+ * that the machine no longer has gives way to one of its kind that it has. `localhost` where there is no other.
  */
 export function advertisedHost(names: readonly string[], machine: Machine): string {
   const forOthers = names.filter(name => !name.startsWith('*.') && !isLoopback(name));
   // A bare host name is known to few, an address works for all.
   const first = forOthers.find(name => isIP(name) !== 0 || name.includes('.')) ?? forOthers[0] ?? 'localhost';
   if (machine.container || isIP(first) === 0 || !isPrivateAddress(first) || machine.names.includes(first)) return first;
-  return forOthers.find(name => isIP(name) !== 0 && machine.names.includes(name)) ?? first;
+  return forOthers.find(name => isIP(name) === isIP(first) && machine.names.includes(name)) ?? first;
 }
 
 /** What to tell an operator whose certificate is good for this machine alone, as a fresh one in a container is. */

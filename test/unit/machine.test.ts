@@ -53,6 +53,11 @@ test('the host to advertise is the first name that others can use', () => {
   assert.equal(of('203.0.113.9', '192.168.0.12'), '203.0.113.9', 'a public address may be forwarded to us');
   assert.equal(of('192.168.0.99', '192.168.0.12'), '192.168.0.12', 'an address that the machine lost');
   assert.equal(of('192.168.0.99', 'reg.example.com'), '192.168.0.99', 'a name is no address that it has');
+  assert.equal(
+    advertisedHost(['192.168.0.99', 'fd00::12'], { ...machine, names: ['fd00::12', ...machine.names] }),
+    '192.168.0.99',
+    'who is known by IPv4 is not told to use IPv6, which image references of older clients cannot hold',
+  );
   assert.equal(of('192.168.0.99', 'localhost'), '192.168.0.99', 'still better than localhost');
   assert.equal(of('box', '192.168.0.12'), '192.168.0.12', 'a bare host name is known to few');
   assert.equal(of('box', 'localhost'), 'box');
