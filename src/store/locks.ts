@@ -9,7 +9,8 @@ export class Locks {
   shared<T>(name: string, action: () => Promise<T>): Promise<T> {
     return this.#hold(name, lock => {
       const done = lock.exclusive.then(action);
-      lock.shared = Promise.allSettled([lock.shared, done]);
+      // Without a value, or each would keep all before it for as long as the name is in use.
+      lock.shared = Promise.allSettled([lock.shared, done]).then(() => undefined);
       return done;
     });
   }
