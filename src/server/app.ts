@@ -35,8 +35,11 @@ export function createApp({ registry, prefix, headers, healthy, onIdentity }: Ap
     json(response, ok ? 200 : 503, { status: ok ? 'ok' : 'the storage does not answer' });
   });
   app.use((request, response) => {
-    const found = request.path === '/' || request.path === '/healthz' || !isKnownMethod(request.method);
-    json(response, found ? 405 : 404, new RegistryError('UNSUPPORTED', { message: 'no such endpoint' }));
+    const served = request.path === '/' || request.path === '/healthz';
+    if (!served && isKnownMethod(request.method))
+      return json(response, 404, new RegistryError('UNSUPPORTED', { message: 'no such endpoint' }));
+    response.setHeader('Allow', served ? 'GET, HEAD' : '');
+    json(response, 405, new RegistryError('UNSUPPORTED'));
   });
   return app;
 }

@@ -62,13 +62,14 @@ export function framingFault(request: IncomingMessage): Refusal | undefined {
 
 /**
  * RFC 9112 §3.2.2: a target in absolute form is accepted, and its authority replaces Host. Changes `url` and
- * `headers.host`; a target in origin form is left as it is.
+ * `headers.host`; a target in origin form, and the `*` of OPTIONS, is left as it is.
  */
 export function toOriginForm(request: IncomingMessage): Refusal | undefined {
   const target = request.url!;
-  if (target.startsWith('/')) return undefined;
+  if (target.startsWith('/') || target === '*') return undefined;
   const [, authority, rest] = /^https?:\/\/([^/?#]*)(.*)$/i.exec(target) ?? [];
-  if (authority === undefined || rest === undefined) return undefined;
+  if (authority === undefined || rest === undefined)
+    return malformed('the request target is neither a path nor a URL of HTTP');
   if (authority === '' || authority.includes('@')) return malformed('no valid authority in the request target');
   request.headers.host = authority;
   request.url = rest.startsWith('/') ? rest : `/${rest}`;

@@ -169,6 +169,12 @@ test('a target in absolute form is brought into origin form, and its authority r
     url: '/https://reg/%2e%2e/..//x',
     host: 'x',
   });
+  for (const odd of ['ftp://', 'ftp://reg/v2/', 'a://b'])
+    assert.match(
+      await say(await tls(port), `OPTIONS ${odd} HTTP/1.1\r\nHost: x\r\n\r\n`),
+      /^HTTP\/1\.1 400 [\s\S]*neither a path nor a URL/,
+      odd,
+    );
 });
 
 test('resets at any moment harm nobody', async t => {

@@ -1,0 +1,35 @@
+import assert from 'node:assert/strict';
+import { type TestContext, test } from 'node:test';
+import { createApp } from '../../src/server/app.js';
+import { say, serve, tcp } from '../support/listener.js';
+
+/** The head and body of each answer, in text. */
+async function application(t: TestContext, healthy = true) {
+  const app = createApp({
+    registry: async (_request, response) => void response.end('the registry'),
+    prefix: '/images',
+    headers: { 'X-Frame-Options': ['DENY'] },
+    healthy: () => healthy,
+    onIdentity: () => undefined,
+  });
+  const { port } = await serve(t, app, { plain: true });
+  return async (method: string, target: string) =>
+    say(await tcp(port), `${method} ${target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`);
+}
+
+test('what needs no login, and what is not served: JSON with the right status, never a page of the framework', async t => {
+  const ask = await application(t);
+  assert.match(await ask('GET', '/'), /^HTTP\/1\.1 200 [\s\S]*X-Frame-Options: DENY\r\n[\s\S]*docker login/);
+  assert.match(await ask('HEAD', '/healthz'), /^HTTP\/1\.1 200 [\s\S]*\r\n\r\n$/);
+  assert.match(await ask('GET', '/images/v2/'), /the registry$/);
+  for (const target of ['/v2/', '/HEALTHZ', '/healthz/', '/images', '//', '/%', '/%zz', '/['])
+    assert.match(await ask('GET', target), /^HTTP\/1\.1 404 [\s\S]*"code":"UNSUPPORTED"/, target);
+  for (const target of ['/', '/healthz?x'])
+    assert.match(await ask('PUT', target), /^HTTP\/1\.1 405 [\s\S]*\r\nAllow: GET, HEAD\r\n/, target);
+  assert.match(await ask('PROPFIND', '/elsewhere'), /^HTTP\/1\.1 405 [\s\S]*\r\nAllow: \r\n/);
+});
+
+test('a storage that does not answer makes it unhealthy', async t => {
+  const ask = await application(t, false);
+  assert.match(await ask('GET', '/healthz'), /^HTTP\/1\.1 503 [\s\S]*"the storage does not answer"/);
+});
