@@ -121,8 +121,11 @@ function parse(path: string): { shape: Shape; repository?: string; reference?: s
   if (path === '/v1/search') return { shape: 'search' };
   if (path.startsWith(REPOSITORIES)) return { shape: 'repository', repository: path.slice(REPOSITORIES.length) };
   if (!path.startsWith('/v2/')) return undefined;
-  // Read from the right, since a name may hold every word that has a meaning on its right.
+  // Read from the right, since a name may hold every word that has a meaning on its right. Only a digest holds a colon,
+  // and whatever follows it is a part of it, so that `sha256:../x` is a bad digest and not an unknown path.
   const parts = path.slice('/v2/'.length).split('/');
+  const colon = parts.findIndex(part => part.includes(':'));
+  if (colon >= 0) parts.push(parts.splice(colon).join('/'));
   const [third, second, last] = [parts.at(-3), parts.at(-2), parts.at(-1)!];
   const upTo = (end: number): string => parts.slice(0, end).join('/');
   if (second === 'blobs' && last === 'uploads') return { shape: 'uploads', repository: upTo(-2) };

@@ -175,10 +175,11 @@ export class Manifests {
     await this.removeTagsOn(repository, names);
     await Promise.all(names.map(name => this.driver.removeAll(layout.revision(repository, name))));
     // Another process may have pushed the manifest again meanwhile, and then all is well; or only a tag on it.
-    if (await readLink(this.driver, linkOf(canonical))) return;
-    await this.removeTagsOn(repository, names);
+    const links = await Promise.all(names.map(name => readLink(this.driver, linkOf(name))));
+    const gone = names.filter((_, index) => !links[index]);
+    await this.removeTagsOn(repository, gone);
     // Without its link, what is known of a manifest counts for nothing: whatever a crash leaves of this does no harm.
-    await Promise.all(names.map(name => this.records.remove(repository, name)));
+    await Promise.all(gone.map(name => this.records.remove(repository, name)));
   }
 
   private async removeTagsOn(repository: string, digests: readonly Digest[]): Promise<void> {

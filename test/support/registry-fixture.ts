@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { RegistryError } from '../../src/errors.js';
 import type { Digest } from '../../src/reference.js';
 import { createRegistry } from '../../src/registry/registry.js';
+import { createApp } from '../../src/server/app.js';
 import { createListener, type Listener } from '../../src/server/listener.js';
 import type { StorageDriver } from '../../src/storage/driver.js';
 import { FilesystemDriver } from '../../src/storage/filesystem.js';
@@ -90,7 +91,13 @@ export class RegistryFixture {
       authorise: (_identity, action, repository) => action !== 'pull' || !repository?.startsWith('hidden/'),
       onFault: error => fixture.faults.push(error),
     });
-    const handler: http.RequestListener = (request, response) => void registry(request, response);
+    const handler = createApp({
+      registry,
+      prefix: options.prefix ?? '',
+      headers: {},
+      healthy: () => true,
+      onIdentity: () => {},
+    });
     const listener = createListener({ tls: 'plain', handler, log: memoryLog([]) });
     const { port } = await listener.listen({ host: '127.0.0.1', port: 0 });
     const fixture = new RegistryFixture(root, driver, store, listener, port);
