@@ -1,9 +1,11 @@
 import type { Command } from 'commander';
+import { userCommand } from '../auth/htpasswd.js';
 import type { Loaded } from '../config/load.js';
 import { advertisedHost, thisMachine } from '../pki/machine.js';
 import { environmentNames, imageHost } from '../pki/names.js';
 import { quoted, renderTrust, trustInstructions } from '../pki/trust.js';
 import type { RunningServer } from '../server/serve.js';
+import { FIRST_USER } from '../server/users.js';
 import { addConfigFlags } from './config-flags.js';
 import { dirOption, nameOptions } from './options.js';
 import { readPassword } from './password.js';
@@ -41,7 +43,7 @@ export function up(program: Command): void {
 export function upOptions(command: Command): Command {
   command
     .addOption(dirOption())
-    .option('--user <name>', 'the first user (default: admin)')
+    .option('--user <name>', `the first user (default: ${FIRST_USER})`)
     .option('--password-stdin', "read the first user's password from standard input, instead of making one up");
   for (const option of nameOptions()) command.addOption(option);
   return addConfigFlags(command);
@@ -79,16 +81,19 @@ function story(server: RunningServer, options: Options): string {
     else if (users.passwordFile)
       lines.push(`  password    of ${users.name}: in ${users.passwordFile}; remove the file after use`);
     else lines.push(`  user        ${users.name}`);
-  } else if (users && options.user !== undefined)
+  } else if (users && (options.user !== undefined || options.passwordStdin)) {
+    const name = options.user ?? FIRST_USER;
     lines.push(
-      `  user        ${options.user} was not added, since there are users: registry-secure user add ${quoted(options.user)}`,
+      `  user        ${name} was not added, since there are users: ${userCommand('add', name, users.file)}`,
+      `              or, for another password: ${userCommand('passwd', name, users.file)}`,
     );
+  }
   if (certificates?.anchor) {
     const clients = ['docker', 'docker-desktop-macos'];
     const instructions = trustInstructions({ host, caFile: certificates.anchor.path, clients });
     lines.push(
       '',
-      'Once on each client (other kinds: registry-secure trust):',
+      `Once on each client (other kinds: registry-secure trust${options.dir === process.cwd() ? '' : ` --dir ${quoted(options.dir)}`}):`,
       '',
       renderTrust(instructions).trimEnd(),
     );

@@ -6,6 +6,9 @@ import { OperatorError } from '../errors.js';
 import { makeFolder } from '../folder.js';
 import { withLock } from '../lock.js';
 
+/** How the first user is called unless the operator says otherwise. */
+export const FIRST_USER = 'admin';
+
 /** What became of the password file at a start. */
 export type Users =
   | { readonly action: 'reused'; readonly file: string }
@@ -49,7 +52,7 @@ export async function ensureUsers(options: {
 
 async function makeUser({
   file,
-  name = 'admin',
+  name = FIRST_USER,
   password,
   terminal,
 }: Parameters<typeof ensureUsers>[0]): Promise<Users> {

@@ -23,7 +23,9 @@ describe('up and serve', () => {
   after(async () => {
     for (const folder of folders) await rm(folder, { recursive: true, force: true });
   });
-  const start = async (...[args, options]: [readonly string[], { env?: NodeJS.ProcessEnv; input?: string }?]) => {
+  const start = async (
+    ...[args, options]: [readonly string[], { env?: NodeJS.ProcessEnv; input?: string; cwd?: string }?]
+  ) => {
     const registry = await LocalRegistry.start(dir, args, options);
     running.push(registry);
     return registry;
@@ -83,6 +85,20 @@ describe('up and serve', () => {
     assert.match(second.stdout, /good for .*192\.168\.7\.7.*registry\.lan/);
     assert.deepEqual(await readFile(join(dir, 'certs/ca.crt')), authority);
     assert.match(second.stdout, /docker login -u NAME 192\.168\.7\.7/);
+    await second.stop();
+
+    const elsewhere = join(dir, 'a folder');
+    await mkdir(elsewhere);
+    const third = await start(['up', '--dir', dir, '--password-stdin'], { input: 'another\n', cwd: elsewhere });
+    await third.until(() => third.stdout.includes('docker login'));
+    const file = join(dir, 'auth/htpasswd');
+    assert.ok(
+      third.stdout.includes(
+        `admin was not added, since there are users: registry-secure user add admin --file ${file}`,
+      ),
+    );
+    assert.ok(third.stdout.includes(`registry-secure user passwd admin --file ${file}`));
+    assert.ok(third.stdout.includes(`(other kinds: registry-secure trust --dir ${dir})`));
   });
 
   test('the variables of the old recipes; the old recipe’s certificate is served as it is', async () => {
