@@ -1,8 +1,13 @@
-// `npm run docs`: writes the reference that is generated from the source.
-import { writeFileSync } from 'node:fs';
+// `npm run docs`: writes the pages, and the part of README.md, that are generated from the source.
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { root, setup } from './setup.js';
 
 setup();
 const { reference } = await import('../dist/src/config/reference.js');
+const { createProgram } = await import('../dist/src/cli/index.js');
+const { clientsPage, withCommandTable } = await import('../dist/src/cli/reference.js');
+const readme = join(root, 'README.md');
 writeFileSync(join(root, 'docs', 'configuration.md'), reference());
+writeFileSync(join(root, 'docs', 'clients.md'), clientsPage());
+writeFileSync(readme, withCommandTable(readFileSync(readme, 'utf8'), createProgram()));

@@ -24,6 +24,20 @@ const COMMANDS: ReadonlyArray<(program: Command) => void> = [
 
 /** Exit codes: 0 done, 1 failed for a reason that one line explains, 2 the command line was wrong. */
 export async function main(args: readonly string[]): Promise<void> {
+  // Whoever reads the output may have seen enough, as `head` has.
+  for (const stream of [process.stdout, process.stderr])
+    stream.on('error', error => {
+      if (systemCode(error) !== 'EPIPE') throw error;
+    });
+  try {
+    await createProgram().parseAsync(args, { from: 'user' });
+  } catch (error) {
+    process.exitCode = report(error);
+  }
+}
+
+/** The whole command line, ready to parse. */
+export function createProgram(): Command {
   const { version } = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')) as {
     version: string;
   };
@@ -34,16 +48,7 @@ export async function main(args: readonly string[]): Promise<void> {
     .showHelpAfterError('(add --help for the options)')
     .exitOverride();
   for (const add of COMMANDS) add(program);
-  // Whoever reads the output may have seen enough, as `head` has.
-  for (const stream of [process.stdout, process.stderr])
-    stream.on('error', error => {
-      if (systemCode(error) !== 'EPIPE') throw error;
-    });
-  try {
-    await program.parseAsync(args, { from: 'user' });
-  } catch (error) {
-    process.exitCode = report(error);
-  }
+  return program;
 }
 
 function report(error: unknown): number {

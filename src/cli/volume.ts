@@ -1,8 +1,7 @@
-import { stat } from 'node:fs/promises';
 import type { Command } from 'commander';
 import { loadConfig } from '../config/load.js';
 import type { Config } from '../config/schema.js';
-import { become } from '../server/privileges.js';
+import { becomeVolumeOwner } from '../server/privileges.js';
 import { FilesystemDriver } from '../storage/filesystem.js';
 import { dirOption } from './options.js';
 
@@ -34,7 +33,7 @@ export async function withVolume<T>(
   const root = config.storage.filesystem.rootdirectory;
   // What is not there must not be made: it would be the wrong place.
   await new FilesystemDriver({ root, readOnly: true }).open();
-  if (!options.readOnly) await becomeOwner(root);
+  if (!options.readOnly) await becomeVolumeOwner(root);
   const driver = new FilesystemDriver({ root, readOnly: options.readOnly });
   await driver.open();
   try {
@@ -42,10 +41,4 @@ export async function withVolume<T>(
   } finally {
     await driver.close();
   }
-}
-
-/** Root would leave files that the process which serves the volume, as its owner, could not read. */
-async function becomeOwner(root: string): Promise<void> {
-  const { uid, gid } = await stat(root);
-  if (process.getuid?.() === 0 && uid !== 0) become({ uid, gid });
 }

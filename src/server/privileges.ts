@@ -1,5 +1,5 @@
 import type { Stats } from 'node:fs';
-import { access, chown, constants, lstat, mkdir, readdir, stat } from 'node:fs/promises';
+import { access, chown, constants, lstat, mkdir, open, readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { OperatorError, systemCode } from '../errors.js';
 
@@ -44,35 +44,51 @@ export async function volumeOwner(root: string): Promise<{ account?: Account; wa
       cause,
     });
   });
-  const top = await stat(root);
-  if (top.uid === 0 && (await isEmpty(root))) {
+  const [{ uid, gid }, empty] = await Promise.all([stat(root), isEmpty(root)]);
+  if (uid === 0 && empty) {
     await giveAway(root, SERVICE);
     return { account: SERVICE };
   }
-  const written = await Promise.all(WRITTEN.map(name => lstatOrNothing(join(root, name))));
-  const owners = new Set([top, ...written].flatMap(stats => (stats ? [stats.uid] : [])));
-  if (owners.size === 1 && !owners.has(0)) return { account: { uid: top.uid, gid: top.gid } };
-  const { uid, gid } = top.uid === 0 ? SERVICE : top;
-  const whose = owners.size === 1 ? 'root' : `the users ${[...owners].sort((a, b) => a - b).join(' and ')}`;
+  const writers = await writersOf(root);
+  const account = soleWriter(writers, { uid, gid });
+  if (account) return { account };
+  const to = uid === 0 ? SERVICE : { uid, gid };
+  const whose = writers.length === 1 ? 'root' : `the users ${writers.join(' and ')}`;
   return {
-    warning: `running as root, since the data in ${root} belongs to ${whose}; to change that, stop this, give all of the volume to one user (chown -R ${uid}:${gid}), and start again`,
+    warning: `running as root, since the data in ${root} belongs to ${whose}; to change that, stop this, give all of the volume to one user (chown -R ${to.uid}:${to.gid}), and start again`,
   };
 }
 
+/** Has root become the owner of a volume that is another user's alone: what it writes must be readable to that user. */
+export async function becomeVolumeOwner(root: string): Promise<void> {
+  if (process.getuid?.() !== 0) return;
+  const account = soleWriter(await writersOf(root), await stat(root));
+  if (account) become(account);
+}
+
+/** Whom the root of the volume and what was written below it belong to, each once. */
+async function writersOf(root: string): Promise<number[]> {
+  const stats = await Promise.all([stat(root), ...WRITTEN.map(name => lstatOrNothing(join(root, name)))]);
+  return [...new Set(stats.flatMap(found => (found ? [found.uid] : [])))].sort((a, b) => a - b);
+}
+
+function soleWriter(writers: readonly number[], { uid, gid }: Account): Account | undefined {
+  return writers.length === 1 && uid !== 0 ? { uid, gid } : undefined;
+}
+
 /**
- * Runs a task that may make files in a folder, such as `certs/` or `auth/`, so that they belong to who will serve: as
- * that user where everything in the folder is that user's or it is empty, else as root. To be used before `become`.
+ * Runs a task that may make files in a folder such as `certs/` or `auth/`, and gives those to the account that will serve,
+ * so that it can read them again: their mode stays. A folder in which nobody has put anything is given to it as well.
+ * To be used before `become`.
  */
-export async function makingAs<T>(account: Account | undefined, folder: string, task: () => Promise<T>): Promise<T> {
-  if (!account || !(await isOrBecomes(account, folder))) return task();
-  process.setegid!(account.gid);
-  process.seteuid!(account.uid);
-  try {
-    return await task();
-  } finally {
-    process.seteuid!(0);
-    process.setegid!(0);
-  }
+export async function handingOver<T>(account: Account | undefined, folder: string, task: () => Promise<T>): Promise<T> {
+  if (!account) return task();
+  // A folder that cannot be made or given away, such as a read-only mount: the task itself says what it needs of it.
+  await giveFreshFolder(folder, account).catch(() => undefined);
+  const before = new Set((await filesIn(folder)).map(({ identity }) => identity));
+  const result = await task();
+  for (const { path, identity } of await filesIn(folder)) if (!before.has(identity)) await giveFile(path, account);
+  return result;
 }
 
 /** Gives up root for good, in all threads. @throws OperatorError when this is not allowed. */
@@ -104,25 +120,43 @@ export async function unreadable({ uid }: Account, files: readonly string[]): Pr
   return warnings.flat();
 }
 
-async function isOrBecomes({ uid, gid }: Account, folder: string): Promise<boolean> {
+async function giveFreshFolder(folder: string, { uid, gid }: Account): Promise<void> {
+  await mkdir(folder, { recursive: true });
+  const top = await stat(folder);
+  if ((top.uid === 0 || top.uid === SERVICE.uid) && (await isEmpty(folder))) await chown(folder, uid, gid);
+}
+
+async function filesIn(folder: string): Promise<{ path: string; identity: string }[]> {
+  const names = await readdir(folder).catch(() => []);
+  return Promise.all(
+    names.map(async name => {
+      const path = join(folder, name);
+      const { dev, ino, ctimeNs } = await lstat(path, { bigint: true });
+      return { path, identity: `${dev}:${ino}:${ctimeNs}` };
+    }),
+  );
+}
+
+/**
+ * Only a file of root's with this one name: whoever else owns the folder may have put a link there meanwhile. What cannot
+ * be given, for want of a capability say, is still served; `unreadable` tells of it.
+ */
+async function giveFile(path: string, { uid, gid }: Account): Promise<void> {
+  const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK).catch(
+    () => undefined,
+  );
+  if (!file) return;
   try {
-    await mkdir(folder, { recursive: true });
-    const top = await stat(folder);
-    if ((top.uid === 0 || top.uid === SERVICE.uid) && (await isEmpty(folder))) {
-      await chown(folder, uid, gid);
-      return true;
-    }
-    const inside = await Promise.all((await readdir(folder)).map(name => lstatOrNothing(join(folder, name))));
-    return [top, ...inside].every(stats => stats === undefined || stats.uid === uid);
-  } catch {
-    // A folder that cannot be made or given away, such as a read-only mount: the task itself says what it needs of it.
-    return false;
+    const stats = await file.stat();
+    if (stats.isFile() && stats.nlink === 1 && stats.uid === 0) await file.chown(uid, gid).catch(() => undefined);
+  } finally {
+    await file.close();
   }
 }
 
-/** A fresh ext4 or xfs volume is not quite empty. */
+/** A fresh ext4 or xfs volume is not quite empty, nor are `certs/` and `auth/` of a checkout. */
 async function isEmpty(folder: string): Promise<boolean> {
-  return (await readdir(folder)).every(name => name === 'lost+found');
+  return (await readdir(folder)).every(name => name === 'lost+found' || name === 'README.md');
 }
 
 async function giveAway(folder: string, { uid, gid }: Account): Promise<void> {

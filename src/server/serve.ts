@@ -19,7 +19,7 @@ import { watchHealth } from './health.js';
 import { createListener, type Handler, type Listener } from './listener.js';
 import { createAccessLog, createLogger, requestId, withoutSecrets } from './log.js';
 import { watchMaintenance } from './maintenance.js';
-import { type Account, become, makingAs, unreadable, volumeOwner } from './privileges.js';
+import { type Account, become, handingOver, unreadable, volumeOwner } from './privileges.js';
 import { ensureUsers, type Users } from './users.js';
 import { watchFiles } from './watch.js';
 
@@ -229,7 +229,7 @@ async function prepareCertificates(
   // An address that we are told to listen on is one that clients use; 0.0.0.0 and [::] are none.
   const own = isIP(host) === 0 || /^[0.:]*$/.test(host) ? [] : [host];
   const folder = join(dir, 'certs');
-  const certificates = await makingAs(account, folder, () =>
+  const certificates = await handingOver(account, folder, () =>
     ensureCertificates({ dir: folder, names, machineNames: [...own, ...machine.names] }),
   );
   return { certificates, files: certificates.server };
@@ -253,5 +253,5 @@ async function prepareUsers(
 ): Promise<Users | undefined> {
   const file = config.auth.htpasswd?.path;
   if (file === undefined) return undefined;
-  return makingAs(account, dirname(file), () => ensureUsers({ file, terminal, ...firstUser }));
+  return handingOver(account, dirname(file), () => ensureUsers({ file, terminal, ...firstUser }));
 }

@@ -1,12 +1,23 @@
 import assert from 'node:assert/strict';
-import { chmodSync, chownSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
+import { copyCheckout } from '../support/checkout.js';
 import { Docker } from '../support/docker.js';
 import { writeBuildFolder } from '../support/image.js';
 import { Namespace } from '../support/namespace.js';
-import { buildOwnImage } from '../support/own-image.js';
+import { provideBaseImage } from '../support/own-image.js';
+import { shellBlocks } from '../support/readme.js';
 import { program } from '../support/registry.js';
 
 /** The user that the image takes for a volume of nobody's. */
@@ -16,6 +27,7 @@ const SERVICE = 65532;
 describe('the container image', { timeout: 420_000 }, () => {
   let machine: Namespace;
   let docker: Docker;
+  let checkout: string;
   let folder: string;
   let number = 0;
 
@@ -23,7 +35,11 @@ describe('the container image', { timeout: 420_000 }, () => {
     machine = await Namespace.create();
     await machine.must(['mount', '-t', 'tmpfs', 'mnt', '/mnt']);
     docker = await Docker.start(machine, { bridge: true });
-    await buildOwnImage(docker, 'registry:2');
+    await provideBaseImage(docker);
+    checkout = join(machine.dir, 'checkout');
+    copyCheckout(checkout);
+    // A build that the daemon has cached takes no time when the README asks for it again.
+    await docker.must(['build', '--network', 'none', '-t', 'registry:2', '.'], { cwd: checkout, timeout: 300_000 });
     const build = join(machine.dir, 'ubuntu');
     writeBuildFolder(build, [100_000, 10]);
     await docker.build(build, 'ubuntu:18.04');
@@ -112,6 +128,29 @@ docker image pull ${host}/ubuntu:18.04`);
     chmodSync(join(folder, 'certs', 'domain.key'), 0o600);
   }
 
+  test('as the README has it, in the folder of the checkout', async () => {
+    const [build, password, old] = shellBlocks().get('As a container') as string[];
+    folder = checkout;
+    await start('registry', build!);
+    await assertUnprivileged('registry', SERVICE);
+    const shown = docker.recipe(`script -qec '${password!.trim().replaceAll('\n', ' && ')}' /dev/null`, {
+      cwd: folder,
+      input: 'a word of alice\na word of alice\n',
+    });
+    assert.match(await shown, /user "alice" added/);
+    await trust('192.168.0.12:5000', join(folder, 'certs', 'ca.crt'));
+    await login('192.168.0.12:5000', 'admin', readFileSync(join(folder, 'auth', 'initial-password'), 'utf8').trim());
+    await copyImage('192.168.0.12:5000');
+    const alice = ['login', '-u', 'alice', '--password-stdin', '192.168.0.12:5000'];
+    await until('alice', 'registry', async () => (await docker.run(alice, { input: 'a word of alice' })).status === 0);
+
+    await start('registry-443', old!);
+    await assertUnprivileged('registry-443', SERVICE);
+    await trust('192.168.0.12', join(folder, 'certs', 'ca.crt'));
+    await login('192.168.0.12', 'alice', 'a word of alice');
+    await copyImage('192.168.0.12');
+  });
+
   test('as the recipe starts it: a bind mount, port 5000; push, remove, pull; stopped, it drains and ends with 0', async () => {
     workFolder();
     await start(
@@ -137,6 +176,14 @@ docker image pull ${host}/ubuntu:18.04`);
     await login('localhost:5000', 'admin', await initialPassword('local-registry'));
     await copyImage('localhost:5000');
     assert.equal((await machine.must(['stat', '-c', '%u', '/mnt/registry/docker'])).trim(), `${SERVICE}`);
+    for (const state of ['on', 'off'])
+      await docker.must(['exec', 'local-registry', 'registry-secure', 'maintenance', state]);
+    const foreign = ['find', '/mnt/registry', '!', '-uid', `${SERVICE}`];
+    assert.equal(
+      await machine.must(foreign),
+      '',
+      'also what root does by docker exec is done as the owner of the volume',
+    );
     await docker.must(['container', 'stop', 'local-registry']);
     assert.match(await logs('local-registry'), /msg="stopping/);
     assert.equal(await docker.must(['inspect', '-f', '{{.State.ExitCode}}', 'local-registry']), '0\n');
@@ -306,10 +353,13 @@ docker image pull ${host}/ubuntu:18.04`);
     }
   });
 
-  test('fresh folders of certificates and users become those of who serves, and stay so when names are added', async () => {
+  test('what it makes in certs/ and auth/ is who serves’, and so are the folders where nobody else has put anything', async () => {
     workFolder();
     for (const name of ['certs', 'auth', 'data']) mkdirSync(join(folder, name));
     chownSync(join(folder, 'data'), 1000, 1000);
+    // Somebody else's, and not empty.
+    writeFileSync(join(folder, 'auth', 'mine'), '', { mode: 0o600 });
+    chownSync(join(folder, 'auth'), 2000, 2000);
     const run = (names: string) =>
       `docker run -d --name registry -p 5000:5000 -e REGISTRY_SECURE_NAMES=${names} \\
   -v "$(pwd)"/certs:/certs -v "$(pwd)"/auth:/auth -v "$(pwd)"/data:/var/lib/registry registry:2`;
@@ -319,10 +369,18 @@ docker image pull ${host}/ubuntu:18.04`);
     const before = readFileSync(join(folder, 'certs', 'domain.crt'), 'utf8');
     await start('registry', run(`${machine.ip},registry.lan`));
     assert.notEqual(readFileSync(join(folder, 'certs', 'domain.crt'), 'utf8'), before);
-    for (const name of ['certs', 'auth']) {
-      for (const file of ['.', ...readdirSync(join(folder, name))])
-        assert.equal(statSync(join(folder, name, file)).uid, 1000, file);
-    }
+    const owners = (name: string) =>
+      Object.fromEntries(
+        ['.', ...readdirSync(join(folder, name))].map(file => [file, statSync(join(folder, name, file)).uid]),
+      );
+    assert.deepEqual(owners('certs'), {
+      '.': 1000,
+      'ca.crt': 1000,
+      'ca.key': 1000,
+      'domain.crt': 1000,
+      'domain.key': 1000,
+    });
+    assert.deepEqual(owners('auth'), { '.': 2000, htpasswd: 1000, 'initial-password': 1000, mine: 0 });
     assert.doesNotMatch(await logs('registry'), /may not be read by user/);
     assert.match(
       await docker.must(['exec', 'registry', 'registry-secure', 'init-certs', '--dir', '/', '--force']),

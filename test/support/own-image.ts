@@ -1,4 +1,4 @@
-import { cpSync, mkdirSync } from 'node:fs';
+import { cpSync, mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { BASE_IMAGE, importBaseImage } from './base-image.js';
 import { CHECKOUT, npmEnvironment } from './checkout.js';
@@ -6,10 +6,11 @@ import type { Docker } from './docker.js';
 import { must } from './process.js';
 
 /**
- * Builds the image of this checkout by its Dockerfile as it is, but for the base image. Outside of the namespace npm fills
- * a cache with the packages of the lock file; inside, without a network, the build's own `npm ci` installs from it.
+ * Makes `docker build` of this checkout work without a network. Outside of the namespace npm fills a cache with the packages
+ * of the lock file; the base image that the Dockerfile names is then one of this machine's own Node and npm, with that
+ * cache, from which the build's own `npm ci` installs.
  */
-export async function buildOwnImage(docker: Docker, tag: string): Promise<void> {
+export async function provideBaseImage(docker: Docker): Promise<void> {
   const folder = join(docker.dir, 'packages');
   const npmCache = join(folder, 'cache');
   mkdirSync(npmCache, { recursive: true });
@@ -17,7 +18,6 @@ export async function buildOwnImage(docker: Docker, tag: string): Promise<void> 
   const env = npmEnvironment({ npm_config_cache: npmCache, npm_config_ignore_scripts: 'true' });
   await must(['npm', 'ci', '--loglevel=error'], { cwd: folder, env: env as Record<string, string> });
   await importBaseImage(docker, { npmCache });
-  await docker.must(['build', '--network', 'none', '-t', tag, '--build-arg', `NODE_IMAGE=${BASE_IMAGE}`, CHECKOUT], {
-    timeout: 300_000,
-  });
+  const [, named] = /^ARG NODE_IMAGE=(\S+)$/m.exec(readFileSync(join(CHECKOUT, 'Dockerfile'), 'utf8')) ?? [];
+  await docker.must(['tag', BASE_IMAGE, named!]);
 }
