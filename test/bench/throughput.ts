@@ -12,12 +12,14 @@ import type { Job, Result } from './load.js';
 /**
  * `npm run bench`: throughput, CPU time and peak memory of big blobs over TLS, ours beside Debian's docker-registry and a
  * bare node:https handler (the limit of this machine and of the load generator). All of them have the same certificate,
- * password file and network device, run one at a time in turns, and log each request to a file.
+ * password file and network device, run one at a time in turns, and log each request to a file. `--only push` or
+ * `--only 'push 4'`, as often as wanted, runs those workloads only.
  */
 const { values } = parseArgs({
   options: {
     rounds: { type: 'string', default: '5' },
     megabytes: { type: 'string', default: '300' },
+    only: { type: 'string', multiple: true, default: [] },
     json: { type: 'boolean', default: false },
   },
 });
@@ -32,6 +34,11 @@ const WORKLOADS = [
   { kind: 'push', clients: 4 },
   { kind: 'push and pull', clients: 8 },
 ] as const;
+
+const workloads = WORKLOADS.filter(
+  ({ kind, clients }) =>
+    values.only.length === 0 || [kind, `${kind} ${clients}`].some(name => values.only.includes(name)),
+);
 
 /** One run of one workload on one server. */
 interface Sample {
@@ -152,6 +159,9 @@ function dropPushed(server: Server, data: string): void {
       rmSync(join(blobs, entry), { recursive: true });
 }
 
+/** The server that has just worked is at an advantage, or the one that has rested: so each comes in each place. */
+const rotated = <T>(all: readonly T[], by: number): T[] => all.map((_, index) => all[(index + by) % all.length]!);
+
 const median = (numbers: readonly number[]) => [...numbers].sort((a, b) => a - b)[Math.floor(numbers.length / 2)]!;
 const spread = (numbers: readonly number[], digits = 0) =>
   [Math.min(...numbers), median(numbers), Math.max(...numbers)].map(number => number.toFixed(digits)).join(' / ');
@@ -164,19 +174,23 @@ try {
     server.digest = digest!;
   }
   const report = [];
-  for (const work of WORKLOADS) {
+  for (const work of workloads) {
     const samples = new Map<string, Sample[]>(servers.map(server => [server.name, []]));
     for (let round = 0; round < Number(values.rounds); round++)
-      for (const server of servers) samples.get(server.name)!.push(await measure(server, work));
-    const rate = (name: string) => median(samples.get(name)!.map(sample => sample.mibPerSecond));
+      for (const server of rotated(servers, round)) samples.get(server.name)!.push(await measure(server, work));
+    const peer = samples.get('docker-registry')!;
+    // Of one round, since the machine may be busier in the next.
+    const ratio = (of: readonly Sample[], key: 'mibPerSecond' | 'cpuPerGib') =>
+      `${median(of.map((sample, round) => sample[key] / peer[round]![key])).toFixed(2)}x`;
     for (const [name, of] of samples) {
       const pick = (key: keyof Sample) => of.map(sample => sample[key]);
       report.push({
         workload: `${work.kind} ${values.megabytes} MiB, ${work.clients} at once`,
         server: name,
         'MiB/s (min / median / max)': spread(pick('mibPerSecond')),
-        'to docker-registry': `${(rate(name) / rate('docker-registry')).toFixed(2)}x`,
+        'to docker-registry': ratio(of, 'mibPerSecond'),
         'CPU s/GiB': median(pick('cpuPerGib')).toFixed(2),
+        'CPU to docker-registry': ratio(of, 'cpuPerGib'),
         'peak MiB': Math.max(...pick('peakMib')).toFixed(0),
         'generator CPU': median(pick('generator')).toFixed(2),
       });
