@@ -1,4 +1,5 @@
 import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http';
+import type { Readable } from 'node:stream';
 import type { Identity } from '../auth/identity.js';
 import type { Action, Authorise } from '../auth/policy.js';
 import { RegistryError } from '../errors.js';
@@ -83,9 +84,9 @@ export class Exchange {
     return header === undefined ? undefined : Number(header);
   }
 
-  /** The body, chunk by chunk. To leave it early keeps the connection, on which the error is yet to be answered. */
-  body(): AsyncIterable<Buffer> {
-    return this.request.iterator({ destroyOnReturn: false });
+  /** Not to be destroyed: that would end the connection, on which an error is yet to be answered. */
+  get body(): Readable {
+    return this.request;
   }
 
   /** A small body as a whole. @throws RegistryError SIZE_INVALID with status 413 as soon as it is over the limit. */
@@ -95,7 +96,7 @@ export class Exchange {
     if ((this.contentLength ?? 0) > limit) throw tooLarge();
     const chunks: Buffer[] = [];
     let size = 0;
-    for await (const chunk of this.body()) {
+    for await (const chunk of this.request.iterator({ destroyOnReturn: false })) {
       size += chunk.length;
       if (size > limit) throw tooLarge();
       chunks.push(chunk);

@@ -11,7 +11,7 @@ export async function startUpload(exchange: Exchange): Promise<void> {
   if (mount !== null && (await mounted(exchange, parseDigest(mount)))) return created(exchange, parseDigest(mount));
   if (digest !== null && mount === null) {
     const wanted = parseDigest(digest);
-    await store.uploads.whole(repository, wanted, exchange.body(), exchange.contentLength);
+    await store.uploads.whole(repository, wanted, exchange.body, exchange.contentLength);
     return created(exchange, wanted);
   }
   const uuid = await store.uploads.start(repository, exchange.principal, announced(query.get('digest-algorithm')));
@@ -60,7 +60,7 @@ async function append(exchange: Exchange, upload: UploadKey): Promise<number> {
   if (range && declared !== undefined && declared !== range.length)
     throw new RegistryError('SIZE_INVALID', { message: 'Content-Range and Content-Length disagree' });
   try {
-    return await exchange.store.uploads.append(upload, exchange.body(), range?.start, range?.length ?? declared);
+    return await exchange.store.uploads.append(upload, exchange.body, range?.start, range?.length ?? declared);
   } catch (error) {
     // The client is told where to go on (distribution-spec, "Pushing a blob in chunks").
     if (error instanceof RegistryError && error.status === 416)

@@ -1,6 +1,7 @@
 import type { IncomingMessage } from 'node:http';
 import { isIP } from 'node:net';
 import { dirname, join } from 'node:path';
+import { setFlagsFromString } from 'node:v8';
 import { Authenticator } from '../auth/authenticate.js';
 import { HtpasswdCredentials } from '../auth/credentials.js';
 import { createPolicy } from '../auth/policy.js';
@@ -52,6 +53,13 @@ export interface RunningServer {
   /** Drains: no new connections, running transfers finish in the time that the configuration gives them. */
   stop(): Promise<void>;
 }
+
+/**
+ * Node makes a buffer of each TLS record that comes in, and V8 counts these 16 KiB against a limit that it derives from
+ * the small live heap: at 300 MB/s that is a full collection every 50 ms, a third of the processor time of an upload
+ * (docs/performance.md). So the limit lies higher: the heap may triple between two full collections.
+ */
+setFlagsFromString('--heap-growing-percent=200');
 
 /**
  * The composition root: configuration → keys, port, users → (root no longer) → storage → store → application.

@@ -106,7 +106,7 @@ export interface Entry {
 
 /** Takes the bytes of one segment in order. Not for concurrent calls. */
 export interface SegmentWriter {
-  /** Accepts a chunk and keeps a reference to it. Await the result before the next: it is the backpressure. */
+  /** Copies a chunk. Await the result before the next call, and before the chunk is changed: it is the backpressure. */
   write(chunk: Uint8Array): Promise<void> | undefined;
   /** All accepted bytes are in the object and survive SIGKILL. Resolves to their number. */
   close(): Promise<number>;
