@@ -1,5 +1,6 @@
 #!/bin/bash
-# Installs what `npm run test:e2e` needs on Debian 12 or a like system with apt, as root. Quick when all is there.
+# Installs what `npm run test:e2e` and `npm run test:crash` need on Debian 12 or a like system with apt, as root. Quick
+# when all is there.
 # Starts no service, and never installs crun: podman would prefer it, and it refuses a host with hybrid cgroups.
 set -eu
 
@@ -28,6 +29,7 @@ nsenter util-linux
 script bsdutils
 unshare util-linux
 setpriv util-linux
+mount mount
 mkfs.ext4 e2fsprogs
 mkfs.xfs xfsprogs
 '

@@ -1,0 +1,132 @@
+import { spawnSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import bcrypt from 'bcryptjs';
+import { LocalRegistry } from '../support/local-registry.js';
+import { must, requireTools, SEARCH_PATH } from '../support/process.js';
+import { program } from '../support/registry.js';
+import { RegistryClient } from '../support/registry-client.js';
+
+/** `LONG=1 npm run test:crash` runs the long form of every test. */
+export const LONG = process.env.LONG === '1';
+
+/** `SEED=n npm run test:crash` chooses everything as a run did that printed this number. */
+export const SEED = Number(process.env.SEED ?? Math.floor(Math.random() * 2 ** 31));
+
+const AUTH = 'robot:robot';
+
+// Unhandled, these end the process without its exit event, and mounts and folders would stay behind.
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => process.exit(1));
+
+/** The program under test as a process, and a client of it. */
+export interface Server {
+  readonly process: LocalRegistry;
+  readonly pid: number;
+  readonly client: RegistryClient;
+  /** The folder of its data. */
+  readonly root: string;
+}
+
+/**
+ * A folder in which the program is started, killed and started again, with mounts of its own. All of it goes with the
+ * test process, however that one ends.
+ */
+export class Rig {
+  readonly dir = mkdtempSync(join(tmpdir(), 'registry-secure-crash-'));
+  readonly #mounts: string[] = [];
+  readonly #running = new Set<Server>();
+
+  constructor() {
+    requireTools('setpriv', 'mount', 'umount');
+    process.on('exit', this.#abandon);
+    // The lowest cost: what is tested here is not the password.
+    writeFileSync(join(this.dir, 'htpasswd'), `robot:${bcrypt.hashSync('robot', 4)}\n`, { mode: 0o600 });
+    const config = {
+      storage: { filesystem: { rootdirectory: join(this.dir, 'data') }, delete: { enabled: true } },
+      auth: { htpasswd: { realm: 'crash', path: join(this.dir, 'htpasswd') } },
+    };
+    // JSON is YAML.
+    writeFileSync(join(this.dir, 'config.yml'), JSON.stringify(config));
+  }
+
+  /**
+   * Starts the program and waits until it listens.
+   * @param root the folder of its data; `data` in the rig's own unless told
+   * @param threads for the disk; with one, the calls of a push always have the same order
+   */
+  async start({ root = join(this.dir, 'data'), threads = 4 } = {}): Promise<Server> {
+    const registry = await LocalRegistry.start(this.dir, this.#arguments(root), {
+      command: command(),
+      env: { UV_THREADPOOL_SIZE: String(threads) },
+      patience: 60_000,
+    });
+    const ca = readFileSync(join(this.dir, 'certs/ca.crt'));
+    const client = new RegistryClient(registry.port, { ca, auth: AUTH });
+    const server = { process: registry, pid: registry.child.pid!, client, root };
+    this.#running.add(server);
+    return server;
+  }
+
+  async kill(server: Server): Promise<void> {
+    await server.process.stop('SIGKILL');
+    this.forget(server);
+  }
+
+  /** The server has ended by itself, or by what the test did to it. */
+  forget(server: Server): void {
+    server.client.close();
+    this.#running.delete(server);
+  }
+
+  /** Starts the program and kills it after so many milliseconds, which may be before it is ready. */
+  async killStarting(milliseconds: number): Promise<void> {
+    await LocalRegistry.run(this.dir, [...this.#arguments(join(this.dir, 'data')), '--addr', '127.0.0.1:0'], {
+      command: ['timeout', '--signal=KILL', String(milliseconds / 1000), ...command()],
+    });
+  }
+
+  /** Removes all data. */
+  wipe(): void {
+    rmSync(join(this.dir, 'data'), { recursive: true });
+  }
+
+  #arguments(root: string): string[] {
+    return ['serve', 'config.yml', '--root', root];
+  }
+
+  /** Mounts something on a new folder. @returns the folder */
+  async mount(name: string, ...options: string[]): Promise<string> {
+    const folder = join(this.dir, name);
+    mkdirSync(folder);
+    await must(['mount', ...options, folder]);
+    this.#mounts.push(folder);
+    return folder;
+  }
+
+  async unmount(folder: string): Promise<void> {
+    await must(['umount', folder]);
+    this.#mounts.splice(this.#mounts.indexOf(folder), 1);
+    rmSync(folder, { recursive: true });
+  }
+
+  async close(): Promise<void> {
+    for (const server of [...this.#running]) await this.kill(server);
+    for (const folder of [...this.#mounts].reverse()) await this.unmount(folder);
+    this.#abandon();
+  }
+
+  /** The same without a turn of the event loop. */
+  readonly #abandon = (): void => {
+    process.off('exit', this.#abandon);
+    for (const { process } of this.#running) process.child.kill('SIGKILL');
+    // Lazily, for a killed process may hold it for another moment.
+    for (const folder of this.#mounts.reverse()) spawnSync('umount', ['-l', folder], { env: { PATH: SEARCH_PATH } });
+    rmSync(this.dir, { recursive: true, force: true, maxRetries: 3 });
+  };
+}
+
+/** The program, which the kernel ends when this process ends. */
+function command(): [string, ...string[]] {
+  return ['setpriv', '--pdeathsig', 'KILL', '--', ...program()];
+}
