@@ -9,6 +9,7 @@ import { serve } from './serve.js';
 import { trust } from './trust.js';
 import { up } from './up.js';
 import { user } from './user.js';
+import { verify } from './verify.js';
 
 /** The command table: each entry adds one command, and lives in the file of its name. */
 const COMMANDS: ReadonlyArray<(program: Command) => void> = [
@@ -20,6 +21,7 @@ const COMMANDS: ReadonlyArray<(program: Command) => void> = [
   config,
   health,
   maintenance,
+  verify,
 ];
 
 /** Exit codes: 0 done, 1 failed for a reason that one line explains, 2 the command line was wrong. */

@@ -1,7 +1,9 @@
 import type { Command } from 'commander';
 import { loadConfig } from '../config/load.js';
 import type { Config } from '../config/schema.js';
+import { OperatorError } from '../errors.js';
 import { becomeVolumeOwner } from '../server/privileges.js';
+import { StorageError } from '../storage/driver.js';
 import { FilesystemDriver } from '../storage/filesystem.js';
 import { dirOption } from './options.js';
 
@@ -38,6 +40,10 @@ export async function withVolume<T>(
   await driver.open();
   try {
     return await task(driver);
+  } catch (error) {
+    if (!(error instanceof StorageError)) throw error;
+    const fix = error.kind === 'full' ? `free some space: df -h ${root}` : 'check the disk and the permissions';
+    throw new OperatorError(error.message, { fix, cause: error });
   } finally {
     await driver.close();
   }

@@ -243,7 +243,8 @@ async function prepareCertificates(
   return { certificates, files: certificates.server };
 }
 
-function validationOf({ validation: { disabled, manifests } }: Config): Validation {
+/** What the configuration asks of manifests. */
+export function validationOf({ validation: { disabled, manifests } }: Config): Validation {
   const { urls, indexes, images } = manifests;
   const compile = (patterns: readonly string[]) => patterns.map(pattern => new RegExp(pattern, 'u'));
   const restricted = urls.allow.length > 0 || urls.deny.length > 0;

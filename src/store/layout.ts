@@ -19,6 +19,7 @@ import { algorithmOf, type Digest, hexOf } from '../reference.js';
  *
  *     registry-secure/                                            * what belongs to no repository, for this program only
  *       maintenance                                              * there while nothing may be changed (store/maintenance.ts)
+ *       quarantine/<hex>-<name>                                  * corrupt bytes of that digest (store/scrub-blobs.ts)
  *       collector                                                * lease of the collector that is running
  *       collected                                                * when one has run last, and what it found
  *
@@ -37,6 +38,7 @@ const upload = (name: string, uuid: string): string => `${repository(name)}/_upl
 
 export const layout = {
   maintenance: 'registry-secure/maintenance',
+  quarantine: (hex: string, name: string): string => `registry-secure/quarantine/${hex}-${name}`,
   collectorLease: 'registry-secure/collector',
   collected: 'registry-secure/collected',
   repositories: `${ROOT}/repositories`,
@@ -54,6 +56,7 @@ export const layout = {
   tags: (name: string): string => `${repository(name)}/_manifests/tags`,
   tag,
   tagLink: (name: string, ofTag: string): string => `${tag(name, ofTag)}/current/link`,
+  tagIndex: (name: string, ofTag: string): string => `${tag(name, ofTag)}/index`,
   tagIndexLink: (name: string, ofTag: string, digest: Digest): string =>
     `${tag(name, ofTag)}/index/${path(digest)}/link`,
   records: (name: string): string => `${repository(name)}/_records`,

@@ -83,6 +83,28 @@ export class Records {
     return made;
   }
 
+  /**
+   * Makes the record anew from the content. When and by whom the manifest was pushed stays as the old one says, as far as
+   * that can be read. @returns false where there is no such manifest, or none that can be read
+   */
+  async rebuild(repository: string, digest: Digest): Promise<boolean> {
+    const [link, old, data] = await Promise.all([
+      this.driver.stat(layout.revisionLink(repository, digest)),
+      readRecord(this.driver, repository, digest),
+      this.stored(repository, digest),
+    ]);
+    const manifest = data && readManifest(data);
+    if (!link || !manifest) return false;
+    const pushed = new Date(old?.pushedAt ?? Number.NaN);
+    const record = await this.make(repository, manifest, {
+      size: data.length,
+      pushedAt: Number.isNaN(pushed.getTime()) ? link.modified : pushed,
+      pushedBy: typeof old?.pushedBy === 'string' ? old.pushedBy : undefined,
+    });
+    await Promise.all(files(repository, digest, manifest, record).map(([key, data]) => this.driver.write(key, data)));
+    return true;
+  }
+
   /** Forgets a manifest that is no more, and its entry among the referrers. */
   async remove(repository: string, digest: Digest): Promise<void> {
     const subject = (await readRecord(this.driver, repository, digest))?.subject;

@@ -35,6 +35,7 @@ export class Store {
   readonly referrers: Referrers;
   readonly search: Search;
   readonly catalog: Catalog;
+  readonly quotas: Quotas;
 
   constructor(driver: StorageDriver, options: StoreOptions) {
     const { largestManifest, validation, grace = GRACE, verify = 'daily', onCorruption = () => {} } = options;
@@ -42,10 +43,10 @@ export class Store {
     const integrity = new Integrity(verify, onCorruption);
     const leases = new Leases(driver, integrity, grace);
     this.catalog = new Catalog(driver, locks);
-    const quotas = new Quotas(driver, this.catalog, options.quotas ?? {});
-    this.blobs = new Blobs(driver, locks, leases, integrity, quotas, this.catalog);
-    this.uploads = new Uploads(driver, this.blobs, quotas, new UploadCap(driver, options.openUploads ?? 0));
-    this.manifests = new Manifests(driver, locks, leases, integrity, quotas, this.catalog, this.blobs, {
+    this.quotas = new Quotas(driver, this.catalog, options.quotas ?? {});
+    this.blobs = new Blobs(driver, locks, leases, integrity, this.quotas, this.catalog);
+    this.uploads = new Uploads(driver, this.blobs, this.quotas, new UploadCap(driver, options.openUploads ?? 0));
+    this.manifests = new Manifests(driver, locks, leases, integrity, this.quotas, this.catalog, this.blobs, {
       largest: largestManifest,
       validation,
     });
