@@ -15,7 +15,8 @@ const TRIES = 5;
 export async function scrubBlobs(run: ScrubRun): Promise<void> {
   for await (const digests of blobs(run.driver))
     await inBatches(digests, async digest => {
-      run.report.totalBytes += (await run.driver.stat(layout.blob(digest)))?.size ?? 0;
+      const info = await run.driver.stat(layout.blob(digest));
+      run.report.totalBytes += info?.size ?? 0;
     });
   for await (const digests of blobs(run.driver)) {
     const rest = digests.values();
