@@ -2,6 +2,8 @@ import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { OperatorError, systemCode } from '../errors.js';
 import { config } from './config.js';
+import { garbageCollect } from './garbage-collect.js';
+import { gc } from './gc.js';
 import { health } from './health.js';
 import { initCerts } from './init-certs.js';
 import { maintenance } from './maintenance.js';
@@ -22,6 +24,8 @@ const COMMANDS: ReadonlyArray<(program: Command) => void> = [
   health,
   maintenance,
   verify,
+  gc,
+  garbageCollect,
 ];
 
 /** Exit codes: 0 done, 1 failed for a reason that one line explains, 2 the command line was wrong. */

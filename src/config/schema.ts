@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { OperatorError } from '../errors.js';
 import { ALL_SUITES, parseSuite } from './ciphers.js';
+import { bare, gc, immutable, retention, uploadpurging } from './keeping.js';
 import {
   address,
   anyText,
@@ -22,21 +23,14 @@ import {
   unsupported,
   yesNo,
 } from './keys.js';
-import { isBareDuration, quote } from './values.js';
+import { quote } from './values.js';
 
 /**
  * The configuration: one tree in the names of Distribution's. Types, defaults, error texts and docs/configuration.md come
  * from here and from nowhere else. To support a key, change its status; to add one, write it here.
  */
 
-const HOUR = 3_600_000;
 const MIB = 1024 * 1024;
-
-/** The original reads a bare integer as nanoseconds, which an operator hardly ever means. */
-const bare = {
-  caution: (value: string) =>
-    isBareDuration(value) ? `${value} means ${value} nanoseconds; write ${value}s for seconds` : undefined,
-};
 
 const level = oneOf('error', 'warn', 'info', 'debug');
 
@@ -225,21 +219,17 @@ const storage = section(
       "The original's cache of blob sizes.",
     ),
     tag: section(
-      { concurrencylimit: key(count(0, 0), 0, 'Tag look-ups need no bound.', { status: 'accepted' }) },
-      'Look-ups of tags.',
+      {
+        concurrencylimit: key(count(0, 0), 0, 'Tag look-ups need no bound.', { status: 'accepted' }),
+        immutable,
+      },
+      'Tags.',
     ),
     maintenance: section(
       {
-        uploadpurging: section(
-          {
-            enabled: key(yesNo, true, 'Removes uploads that were never finished.'),
-            age: key(positiveDuration(168 * HOUR), 168 * HOUR, 'How old such an upload must be.', bare),
-            interval: key(positiveDuration(24 * HOUR), 24 * HOUR, 'How often to look.', bare),
-            dryrun: key(yesNo, false, 'Only logs what would be removed.'),
-          },
-          'Abandoned uploads.',
-          { status: 'warned', instead: 'abandoned uploads are not removed yet' },
-        ),
+        uploadpurging,
+        gc,
+        retention,
         readonly: section(
           {
             enabled: key(

@@ -17,6 +17,7 @@ import type { Validation } from '../store/validation.js';
 import { createApp } from './app.js';
 import { allowPause } from './guard.js';
 import { watchHealth } from './health.js';
+import { immutableOf, startHousekeeping } from './housekeeping.js';
 import { createListener, type Handler, type Listener } from './listener.js';
 import { createAccessLog, createLogger, requestId, withoutSecrets } from './log.js';
 import { watchMaintenance } from './maintenance.js';
@@ -159,6 +160,10 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
     closers.push(() => maintenance.close());
     const health = watchHealth(driver, log, config.health.storagedriver);
     closers.push(() => health.close());
+    if (!readonly.enabled) {
+      const housekeeping = startHousekeeping(driver, config, log, () => maintenance.refusal === undefined);
+      closers.push(() => housekeeping.close());
+    }
 
     if (!source) log.warn('the registry is open (auth.none): everybody who reaches it may pull and push');
     const authenticator = new Authenticator(source ? { realm: config.auth.htpasswd!.realm, source } : 'open');
@@ -170,6 +175,8 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
         quotas: config.limits.quotas,
         openUploads: config.limits.uploads,
         validation: validationOf(config),
+        grace: config.storage.maintenance.gc.grace,
+        isImmutable: immutableOf(config),
         verify: config.storage.verify,
         onCorruption: ({ digest, actual, key }) =>
           log.error('the stored bytes are corrupt; push the image again, or run registry-secure verify --repair', {

@@ -3,6 +3,7 @@ import { RegistryError } from '../errors.js';
 import type { ByteRange, Digest } from '../reference.js';
 import { type ByteStream, type StorageDriver, StorageError } from '../storage/driver.js';
 import type { Catalog } from './catalog.js';
+import type { ImmutableTags } from './immutable.js';
 import type { Integrity } from './integrity.js';
 import { layout } from './layout.js';
 import { type Leases, orUnheld } from './leases.js';
@@ -36,6 +37,7 @@ export class Blobs {
     private readonly integrity: Integrity,
     private readonly quotas: Quotas,
     private readonly catalog: Catalog,
+    private readonly immutable: ImmutableTags,
   ) {}
 
   /** @returns undefined where the repository has no such blob, or its bytes are gone, or known to be corrupt. */
@@ -125,7 +127,7 @@ export class Blobs {
 
   /**
    * Takes a blob from a repository, under each of its digests, durably. The bytes stay, for other repositories may have
-   * them: they are the collector's. @throws RegistryError BLOB_UNKNOWN
+   * them: they are the collector's. @throws RegistryError BLOB_UNKNOWN; DENIED where an immutable tag needs it
    */
   async remove(repository: string, digest: Digest): Promise<void> {
     await this.locks.exclusive(repository, async () => {
@@ -133,6 +135,7 @@ export class Blobs {
       const canonical = await readLink(this.driver, linkOf(digest));
       if (!canonical) throw new RegistryError('BLOB_UNKNOWN', { detail: { digest } });
       const names = await namesOf(this.driver, layout.layers(repository), linkOf, canonical);
+      await this.immutable.checkContent(repository, names);
       await Promise.all(names.map(name => this.driver.removeAll(layout.layer(repository, name))));
     });
   }

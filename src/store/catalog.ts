@@ -1,5 +1,6 @@
 import { isRepositoryName, isTag } from '../reference.js';
 import type { Entry, StorageDriver } from '../storage/driver.js';
+import type { ImmutableTags } from './immutable.js';
 import { layout } from './layout.js';
 import type { Locks } from './locks.js';
 
@@ -15,6 +16,7 @@ export class Catalog {
   constructor(
     private readonly driver: StorageDriver,
     private readonly locks: Locks,
+    private readonly immutable: ImmutableTags,
   ) {}
 
   /** A repository is a folder that holds `_layers` or `_manifests`, at any depth. */
@@ -54,10 +56,12 @@ export class Catalog {
   /**
    * Removes a repository with all that it holds, but not those below its name, durably. Bytes are the collector's.
    * @returns false where there is none
+   * @throws RegistryError DENIED where it has an immutable tag
    */
   async remove(repository: string): Promise<boolean> {
     return this.locks.exclusive(repository, async () => {
       if (!(await this.exists(repository))) return false;
+      await this.immutable.checkRepository(repository);
       // In the order in which nothing is left that points at nothing.
       await this.driver.removeAll(layout.tags(repository));
       await this.driver.removeAll(layout.manifests(repository));

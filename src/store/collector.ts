@@ -16,7 +16,7 @@ export interface CollectOptions {
   readonly dryRun?: boolean;
   /** Whether manifests go that no tag leads to; else only where a policy says so. */
   readonly untagged?: boolean;
-  readonly retention?: readonly RetentionPolicy[];
+  readonly retention?: { readonly policies: readonly RetentionPolicy[]; readonly dryRun?: boolean };
   /** Tags that no policy may take. */
   readonly isImmutable?: (repository: string, tag: string) => boolean;
   /** Uploads that go because they were never finished; none unless told. */
@@ -32,6 +32,8 @@ export type CollectorEvent =
   | { readonly event: 'repository'; readonly repository: string }
   /** Something that stays, since it is needed. */
   | { readonly event: 'marked'; readonly kind: 'manifest' | 'blob'; readonly repository: string; readonly name: string }
+  /** A tag that the policies let go. */
+  | { readonly event: 'expired'; readonly repository: string; readonly name: string }
   /** Something that went, or would go. A blob belongs to no repository. */
   | {
       readonly event: 'removed';
@@ -78,6 +80,20 @@ export async function collect(driver: StorageDriver, options: CollectOptions): P
     run.progress();
   }
   await sweepBlobs(run);
+  return run.report;
+}
+
+/** Removes abandoned uploads, and nothing else. */
+export async function purgeUploads(
+  driver: StorageDriver,
+  uploads: AbandonedUploads,
+  options: Pick<CollectOptions, 'onEvent' | 'signal'> = {},
+): Promise<CollectorReport> {
+  const run = new CollectorRun(driver, { grace: 0, ...options });
+  for await (const { name, parts } of everyRepository(driver)) {
+    if (parts.includes('_uploads')) await removeAbandonedUploads(run, name, uploads);
+    run.progress();
+  }
   return run.report;
 }
 

@@ -15,6 +15,7 @@ import { algorithmOf, type Digest, hexOf } from '../reference.js';
  *         _uploads/<uuid>/steps/<number>                       * how far the upload has come (store/uploads.ts)
  *         _uploads/<uuid>/segments/<name>                      * the bytes of one step
  *         _records/<algorithm>/<hex>                           * what we know of one manifest (store/records.ts)
+ *         _immutable/<tag>/<1 or 2>                            * what an immutable tag became, and who made it so
  *         _referrers/<algorithm>/<hex>/<algorithm>/<hex>       * descriptor of a manifest whose subject is the first digest
  *
  *     registry-secure/                                            * what belongs to no repository, for this program only
@@ -59,6 +60,8 @@ export const layout = {
   tagIndex: (name: string, ofTag: string): string => `${tag(name, ofTag)}/index`,
   tagIndexLink: (name: string, ofTag: string, digest: Digest): string =>
     `${tag(name, ofTag)}/index/${path(digest)}/link`,
+  immutables: (name: string): string => `${repository(name)}/_immutable`,
+  immutable: (name: string, ofTag: string, step: 1 | 2): string => `${repository(name)}/_immutable/${ofTag}/${step}`,
   records: (name: string): string => `${repository(name)}/_records`,
   record: (name: string, digest: Digest): string => `${repository(name)}/_records/${path(digest)}`,
   subjects: (name: string): string => `${repository(name)}/_referrers`,

@@ -6,6 +6,7 @@ import type { StorageDriver } from '../storage/driver.js';
 import { inBatches } from './batches.js';
 import type { Blobs } from './blobs.js';
 import type { Catalog } from './catalog.js';
+import { type ImmutableTags, immutable, type TagMove, type TagPush } from './immutable.js';
 import type { Integrity } from './integrity.js';
 import { layout } from './layout.js';
 import { type Leases, orUnheld } from './leases.js';
@@ -49,6 +50,7 @@ export class Manifests {
     private readonly leases: Leases,
     private readonly integrity: Integrity,
     private readonly quotas: Quotas,
+    private readonly immutable: ImmutableTags,
     private readonly catalog: Catalog,
     private readonly blobs: Blobs,
     private readonly options: { largest: number; validation: Validation },
@@ -128,6 +130,12 @@ export class Manifests {
       throw new RegistryError('DIGEST_INVALID', { detail: { digest } });
     await this.locks.shared(repository, async () => {
       await this.checkReferences(repository, manifest);
+      const moves = await this.claim(repository, target.tags, {
+        digest,
+        canonical,
+        manifest,
+        by: facts.pushedBy ?? '',
+      });
       await this.quotas.within(repository, canonical, data.length, async () => {
         await this.driver.write(layout.blob(canonical), data);
         await this.records.write(repository, digest, manifest, { size: data.length, pushedBy: facts.pushedBy });
@@ -135,7 +143,7 @@ export class Manifests {
         const link = () =>
           Promise.all(names.map(name => writeLink(this.driver, layout.revisionLink(repository, name), canonical)));
         await link();
-        await Promise.all(target.tags.map(tag => this.tag(repository, tag, digest)));
+        await Promise.all(moves.map(([tag, move]) => this.tag(repository, tag, digest, move)));
         // Another process may have deleted the manifest in between, and looked for tags before these were there.
         if (!(await this.driver.stat(layout.revisionLink(repository, digest)))) await link();
       });
@@ -143,14 +151,30 @@ export class Manifests {
     return { digest, ...(manifest.subject && { subject: manifest.subject.digest }) };
   }
 
-  private async tag(repository: string, tag: string, digest: Digest): Promise<void> {
+  private async claim(
+    repository: string,
+    tags: readonly string[],
+    push: Omit<TagPush, 'platform'> & { manifest: Manifest },
+  ): Promise<Array<readonly [tag: string, move: TagMove]>> {
+    if (!tags.some(tag => this.immutable.isImmutable(repository, tag))) return tags.map(tag => [tag, 'write'] as const);
+    const platform = await this.records.platformOf(repository, push.manifest);
+    return Promise.all(
+      tags.map(async tag => [tag, await this.immutable.claim(repository, tag, { ...push, platform })] as const),
+    );
+  }
+
+  private async tag(repository: string, tag: string, digest: Digest, move: TagMove): Promise<void> {
+    if (move === 'stay') return;
     await writeLink(this.driver, layout.tagIndexLink(repository, tag, digest), digest);
-    await writeLink(this.driver, layout.tagLink(repository, tag), digest);
+    const link = layout.tagLink(repository, tag);
+    if (move === 'write') return writeLink(this.driver, link, digest);
+    if (!(await this.driver.create(link, Buffer.from(digest))) && (await readLink(this.driver, link)) !== digest)
+      throw immutable(tag);
   }
 
   /**
    * Removes a tag, or a manifest under each of its digests with every tag on it, durably. Its bytes are the collector's.
-   * @throws RegistryError MANIFEST_UNKNOWN, NAME_UNKNOWN
+   * @throws RegistryError MANIFEST_UNKNOWN, NAME_UNKNOWN; DENIED where a tag is immutable, or needs the manifest
    */
   async remove(repository: string, reference: ManifestReference): Promise<void> {
     await this.locks.exclusive(repository, () =>
@@ -163,6 +187,7 @@ export class Manifests {
   private async removeTag(repository: string, tag: string): Promise<void> {
     // Not by its link, which a crash of `registry:2` may have left empty: such a tag is listed, and must go too.
     if (!(await this.driver.stat(layout.tagLink(repository, tag)))) throw await this.unknown(repository, { tag });
+    this.immutable.checkTag(repository, tag);
     await this.driver.removeAll(layout.tag(repository, tag));
   }
 
@@ -171,6 +196,7 @@ export class Manifests {
     const canonical = await readLink(this.driver, linkOf(digest));
     if (!canonical) throw await this.unknown(repository, { digest });
     const names = await namesOf(this.driver, layout.revisions(repository), linkOf, canonical);
+    await this.immutable.checkContent(repository, names);
     // The tags first: a crash must leave none that points at nothing.
     await this.removeTagsOn(repository, names);
     await Promise.all(names.map(name => this.driver.removeAll(layout.revision(repository, name))));

@@ -105,6 +105,11 @@ export class Records {
     return true;
   }
 
+  /** What the config of an image that is not stored yet says it runs on. */
+  async platformOf(repository: string, { config }: Manifest): Promise<ManifestRecord['platform']> {
+    return (await this.fromConfig(repository, config)).platform;
+  }
+
   /** Forgets a manifest that is no more, and its entry among the referrers. */
   async remove(repository: string, digest: Digest): Promise<void> {
     const subject = (await readRecord(this.driver, repository, digest))?.subject;

@@ -1,6 +1,7 @@
 import type { StorageDriver } from '../storage/driver.js';
 import { Blobs } from './blobs.js';
 import { Catalog } from './catalog.js';
+import { ImmutableTags } from './immutable.js';
 import { type Corruption, Integrity, type VerifyMode } from './integrity.js';
 import { GRACE, Leases } from './leases.js';
 import { Locks } from './locks.js';
@@ -18,6 +19,8 @@ export interface StoreOptions {
   readonly validation: Validation;
   /** For how long the collector leaves alone what nothing refers to, in milliseconds; a day unless told. */
   readonly grace?: number;
+  /** Which tags never change; none unless told. */
+  readonly isImmutable?: (repository: string, tag: string) => boolean;
   readonly quotas?: QuotaLimits;
   /** How many unfinished uploads a principal may have; any number unless told. */
   readonly openUploads?: number;
@@ -42,11 +45,12 @@ export class Store {
     const locks = new Locks();
     const integrity = new Integrity(verify, onCorruption);
     const leases = new Leases(driver, integrity, grace);
-    this.catalog = new Catalog(driver, locks);
+    const immutable = new ImmutableTags(driver, options.isImmutable ?? (() => false));
+    this.catalog = new Catalog(driver, locks, immutable);
     this.quotas = new Quotas(driver, this.catalog, options.quotas ?? {});
-    this.blobs = new Blobs(driver, locks, leases, integrity, this.quotas, this.catalog);
+    this.blobs = new Blobs(driver, locks, leases, integrity, this.quotas, this.catalog, immutable);
     this.uploads = new Uploads(driver, this.blobs, this.quotas, new UploadCap(driver, options.openUploads ?? 0));
-    this.manifests = new Manifests(driver, locks, leases, integrity, this.quotas, this.catalog, this.blobs, {
+    this.manifests = new Manifests(driver, locks, leases, integrity, this.quotas, immutable, this.catalog, this.blobs, {
       largest: largestManifest,
       validation,
     });

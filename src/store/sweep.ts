@@ -18,8 +18,8 @@ const LARGEST_MANIFEST = 64 * 1024 * 1024;
  * manifest names, and last what is known of manifests that are gone.
  */
 export async function sweepRepository(run: CollectorRun, repository: string, parts: readonly string[]): Promise<void> {
-  const { retention = [], untagged = false } = run.options;
-  const dropsUntagged = untagged || letsUntaggedGo(retention, repository);
+  const { retention, untagged = false } = run.options;
+  const dropsUntagged = untagged || (!retention?.dryRun && letsUntaggedGo(retention?.policies ?? [], repository));
   const targets = await sweepTags(run, repository);
   const { nodes, young } = await readManifests(run, repository, dropsUntagged);
   const graph = new Reachability(nodes);
@@ -30,6 +30,7 @@ export async function sweepRepository(run: CollectorRun, repository: string, par
     else if (digest.startsWith('sha256:')) run.linked.add(digest);
   }
   for (const node of dropsUntagged ? young : nodes) graph.keep(node);
+  await sweepImmutable(run, repository);
   await sweepManifests(run, repository, graph);
   for (const digest of graph.unreadable)
     run.report.problems.push(
@@ -50,7 +51,7 @@ async function sweepTags(run: CollectorRun, repository: string): Promise<Digest[
     if (!digest && !(await driver.stat(layout.tagLink(repository, name)))) await sweepTagIndex(run, repository, name);
     return digest ? [{ tag: name, digest }] : [];
   });
-  const policies = options.retention ?? [];
+  const { policies = [], dryRun = false } = options.retention ?? {};
   const ages = await inBatches(tags.flat(), async ({ tag, digest }): Promise<TagAge[]> => {
     if (!policies.some(policy => inScope(policy, repository, tag)) || options.isImmutable?.(repository, tag)) return [];
     const pushed = await pushTime(run, repository, tag, digest);
@@ -59,8 +60,10 @@ async function sweepTags(run: CollectorRun, repository: string): Promise<Digest[
   const expired = new Set(expiredTags(policies, repository, ages.flat(), run.start));
   const targets: Digest[] = [];
   for (const { tag, digest } of tags.flat()) {
+    const goes = expired.has(tag);
+    if (goes) run.tell({ event: 'expired', repository, name: tag });
     // Whoever has pushed the tag again since then keeps it.
-    if (expired.has(tag) && (await run.remove(layout.tagLink(repository, tag), { before: run.start }))) {
+    if (goes && !dryRun && (await run.remove(layout.tagLink(repository, tag), { before: run.start }))) {
       report.tags.removed += 1;
       run.tell({ event: 'removed', kind: 'tag', repository, name: tag });
       await sweepTagIndex(run, repository, tag, run.start);
@@ -85,6 +88,14 @@ async function sweepTagIndex(run: CollectorRun, repository: string, tag: string,
   for (const digest of await digestsIn(run, folder))
     await run.remove(layout.tagIndexLink(repository, tag, digest), { before, durable: false });
   await run.removeEmptyFolders(layout.tag(repository, tag));
+}
+
+/** Removes the steps of immutable tags that are gone: they were deleted while nothing called them immutable. */
+async function sweepImmutable(run: CollectorRun, repository: string): Promise<void> {
+  for (const { name } of await run.driver.list(layout.immutables(repository))) {
+    if (await run.driver.stat(layout.tagLink(repository, name))) continue;
+    for (const step of [2, 1] as const) await run.remove(layout.immutable(repository, name, step), { durable: false });
+  }
 }
 
 /** @param ages whether to look which of them are young */

@@ -4,10 +4,11 @@ import { existsSync } from 'node:fs';
 import { mkdir, readdir, readFile, stat, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
 import { parseGlob } from '../../src/glob.js';
 import type { Digest } from '../../src/reference.js';
 import { type StorageDriver, StorageError } from '../../src/storage/driver.js';
-import { type CollectOptions, type CollectorEvent, collect } from '../../src/store/collector.js';
+import { type CollectOptions, type CollectorEvent, collect, purgeUploads } from '../../src/store/collector.js';
 import { lastCollected, recordCollected, runningCollector, whileAlone } from '../../src/store/collector-lease.js';
 import { layout } from '../../src/store/layout.js';
 import type { RetentionPolicy } from '../../src/store/retention.js';
@@ -36,7 +37,11 @@ describe('the collector', () => {
   });
 
   /** With no grace, what is there when it begins may go. */
-  const run = (options: Partial<CollectOptions> = {}) => collect(registry.driver, { grace: 0, ...options });
+  const run = async (options: Partial<CollectOptions> = {}) => {
+    // Times are whole milliseconds: what was written in this one would count as young.
+    await setTimeout(2);
+    return collect(registry.driver, { grace: 0, ...options });
+  };
   const has = async (kind: 'blobs' | 'manifests', repository: string, reference: string) =>
     (await registry.call('GET', `/v2/${repository}/${kind}/${reference}`)).status === 200;
   const isWhole = async (repository: string, reference: string, image: PushedImage) =>
@@ -269,7 +274,7 @@ describe('the collector', () => {
         images.push((await registry.pushImage(repository, 'latest')).digest);
         await remove(`${repository}/manifests/latest`);
       }
-      assert.equal((await run({ retention: [policy] })).manifests.removed, 1);
+      assert.equal((await run({ retention: { policies: [policy] } })).manifests.removed, 1);
       assert.ok(await has('manifests', 'kept/a', images[1]!));
     });
   });
@@ -298,7 +303,7 @@ describe('the collector', () => {
 
     test('keep the last tags by the recorded time of their push', async () => {
       await pushTags('app', { v1: 5 * DAY, v2: 1 * DAY, v3: 9 * DAY, dev: 90 * DAY });
-      const report = await run({ retention: [policy({ tags: [parseGlob('v*')], keepLast: 2 })] });
+      const report = await run({ retention: { policies: [policy({ tags: [parseGlob('v*')], keepLast: 2 })] } });
       assert.deepEqual(await tags('app'), ['dev', 'v1', 'v2']);
       assert.deepEqual(report.tags, { kept: 3, removed: 1 });
       assert.equal(report.manifests.removed, 0, 'the manifest stays, untagged');
@@ -309,11 +314,13 @@ describe('the collector', () => {
       await pushTags('app', { 'pr-1': 40 * DAY, 'pr-2': 20 * DAY, 'pr-3': 35 * DAY, old: 50 * DAY });
       await run({
         untagged: true,
-        retention: [
-          policy({ keepDays: 30 }),
-          policy({ tags: [parseGlob('pr-*')], keepLast: 2 }),
-          policy({ repositories: [parseGlob('other')], keepDays: 1 }),
-        ],
+        retention: {
+          policies: [
+            policy({ keepDays: 30 }),
+            policy({ tags: [parseGlob('pr-*')], keepLast: 2 }),
+            policy({ repositories: [parseGlob('other')], keepDays: 1 }),
+          ],
+        },
       });
       assert.deepEqual(await tags('app'), ['pr-2', 'pr-3']);
     });
@@ -324,21 +331,21 @@ describe('the collector', () => {
         await registry.driver.remove(layout.record('app', digest));
         await setAge(layout.tagLink('app', tag), age * DAY);
       }
-      await run({ retention: [policy({ keepDays: 30 })] });
+      await run({ retention: { policies: [policy({ keepDays: 30 })] } });
       assert.deepEqual(await tags('app'), ['two']);
     });
 
     test('never by what the image says of itself', async () => {
       const created = { annotations: { 'org.opencontainers.image.created': '2001-01-01T00:00:00Z' } };
       await registry.pushImage('app', 'latest', created);
-      await run({ retention: [policy({ keepDays: 1 })] });
+      await run({ retention: { policies: [policy({ keepDays: 1 })] } });
       assert.deepEqual(await tags('app'), ['latest']);
     });
 
     test('leave a tag that is pushed again while they are applied', async () => {
       const images = [await registry.pushImage('app', 'one'), await registry.pushImage('app', 'two')];
       for (const image of images) await setPushed('app', image, 9 * DAY);
-      const retention = [policy({ keepDays: 1 })];
+      const retention = { policies: [policy({ keepDays: 1 })] };
       let pushed: Promise<unknown> | undefined;
       const onEvent = ({ event }: CollectorEvent) => {
         if (event === 'removed') pushed ??= registry.pushManifest('app', 'two', images[1]!.data);
@@ -350,9 +357,23 @@ describe('the collector', () => {
       assert.ok(await isWhole('app', 'two', images[1]!));
     });
 
+    test('that are tried out only tell of the tags that would go', async () => {
+      await pushTags('app', { old: 50 * DAY, young: DAY });
+      const expired: CollectorEvent[] = [];
+      const policies = [policy({ keepDays: 30, untagged: true })];
+      const onEvent = (event: CollectorEvent) => event.event === 'expired' && expired.push(event);
+      const report = await run({ retention: { policies, dryRun: true }, onEvent });
+      assert.deepEqual(expired, [{ event: 'expired', repository: 'app', name: 'old' }]);
+      assert.deepEqual(report.tags, { kept: 2, removed: 0 });
+      assert.deepEqual(await tags('app'), ['old', 'young']);
+    });
+
     test('do not touch immutable tags', async () => {
       await pushTags('app', { v1: 50 * DAY, dev: 50 * DAY });
-      await run({ retention: [policy({ keepDays: 1 })], isImmutable: (_repository, tag) => tag.startsWith('v') });
+      await run({
+        retention: { policies: [policy({ keepDays: 1 })] },
+        isImmutable: (_repository, tag) => tag.startsWith('v'),
+      });
       assert.deepEqual(await tags('app'), ['v1']);
     });
   });
@@ -408,8 +429,10 @@ describe('the collector', () => {
     test('go from repositories that have nothing else', async () => {
       const { uuid } = await start('only/uploads');
       await startedAt('only/uploads', uuid, 8 * DAY);
-      await run({ uploads: { age: 7 * DAY } });
-      assert.deepEqual(await files(), []);
+      await registry.pushBlob('garbage', randomBytes(10));
+      const report = await purgeUploads(registry.driver, { age: 7 * DAY });
+      assert.deepEqual([report.uploads.removed, report.blobs.removed], [1, 0]);
+      assert.equal((await files()).length, 2, 'nothing else is collected');
       assert.ok(!existsSync(join(registry.root, layout.repository('only'))));
     });
   });

@@ -11,6 +11,7 @@ import { createListener, type Listener } from '../../src/server/listener.js';
 import type { StorageDriver } from '../../src/storage/driver.js';
 import { FilesystemDriver } from '../../src/storage/filesystem.js';
 import type { Corruption, VerifyMode } from '../../src/store/integrity.js';
+import { GRACE } from '../../src/store/leases.js';
 import type { QuotaLimits } from '../../src/store/quotas.js';
 import { Store } from '../../src/store/store.js';
 import type { Validation } from '../../src/store/validation.js';
@@ -63,6 +64,8 @@ export class RegistryFixture {
       quotas?: QuotaLimits;
       openUploads?: number;
       onCorruption?: (found: Corruption) => void;
+      isImmutable?: (repository: string, tag: string) => boolean;
+      grace?: number;
     } = {},
   ): Promise<RegistryFixture> {
     const root = options.root ?? (await mkdtemp(join(tmpdir(), 'registry-test-')));
@@ -74,6 +77,8 @@ export class RegistryFixture {
       validation: { urls: undefined, indexes: 'all', images: 'all', ...options.validation },
       verify: options.verify ?? 'daily',
       quotas: options.quotas ?? {},
+      grace: options.grace ?? GRACE,
+      isImmutable: options.isImmutable ?? (() => false),
       openUploads: options.openUploads ?? 0,
       onCorruption: options.onCorruption ?? (found => fixture.faults.push(found)),
     });

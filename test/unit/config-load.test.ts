@@ -296,10 +296,9 @@ storage: {filesystem: {maxthreads: 200}}
     assert.ok(found.config);
   });
 
-  test('warns of a section once, and still looks into it', () => {
+  test('is told all at once, with its place', () => {
     const found = inspectFile('storage: {maintenance: {uploadpurging: {age: 1x, agee: 1h}}}\n');
     assert.deepEqual(said(found).sort(), [
-      'config.yml:1:25: storage.maintenance.uploadpurging has no effect; abandoned uploads are not removed yet',
       'config.yml:1:41: storage.maintenance.uploadpurging.age "1x" is not a duration; write a number with a unit (h, m, s, ms), such as 168h, 1h30m or 30s',
       'config.yml:1:50: storage.maintenance.uploadpurging.agee is no known key and is ignored; did you mean storage.maintenance.uploadpurging.age?',
     ]);
