@@ -2,7 +2,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { Socket } from 'node:net';
 import type { Log } from './log.js';
 
-/** How long a client may take. Milliseconds, but for `minimumRate`. */
+/** How long a client may take. Milliseconds, but for `minimumRate` and `lingerBytes`. */
 export interface GuardLimits {
   /** Bytes per second that keep a transfer alive, in sending a body or in taking an answer. */
   readonly minimumRate: number;
@@ -11,9 +11,14 @@ export interface GuardLimits {
   readonly longPause: number;
   /** How long a client that has its answer may go on to send a body that nobody reads. */
   readonly linger: number;
+  /** How many bytes of that body are read away. */
+  readonly lingerBytes: number;
   /** Time between two looks at all connections. */
   readonly look: number;
 }
+
+/** Time between two looks at a client that goes on sending what nobody reads (ms). */
+const LINGER_LOOK = 50;
 
 /** A client whose request was refused unheard has this long to read why (ms). */
 const REFUSED = 5_000;
@@ -84,6 +89,13 @@ export class Connection {
     this.open.delete(response);
     if (!this.#unread || this.socket.destroyed) return;
     this.#request!.resume();
+    // By then the client has had the time to see its answer, if it ever looks. It is looked at by a timer: Node tells of
+    // no data of a request that was answered, and a listener on the socket would take it away from the parser.
+    const most = this.socket.bytesRead + this.limits.lingerBytes;
+    const timer = setInterval(() => {
+      if (this.socket.bytesRead > most) this.socket.destroy();
+      if (!this.#unread || this.socket.destroyed) clearInterval(timer);
+    }, LINGER_LOOK).unref();
     this.#leaveWithin(this.limits.linger);
   }
 

@@ -37,6 +37,7 @@ const LIMITS: ListenerLimits = {
   pause: 60_000,
   longPause: 120_000,
   linger: 30_000,
+  lingerBytes: 16 * 1024 * 1024,
   look: 4_000,
 };
 

@@ -170,4 +170,21 @@ describe('clients that stall', { concurrency: true }, () => {
     t.after(() => clearInterval(feed));
     await closed;
   });
+
+  test('of a large body that nobody wants only a part is read away', async t => {
+    const { port } = await serve(t, (_request, response) => response.writeHead(413, { 'Content-Length': 0 }).end(), {
+      limits: { ...GENEROUS, pause: 60_000, linger: 60_000, lingerBytes: 2 * MIB },
+    });
+    const socket = await tls(port);
+    socket.on('error', () => {});
+    const closed = new Promise(resolve => socket.once('close', resolve));
+    socket.write('PUT / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n');
+    await until(socket, '413');
+    const chunk = Buffer.from(`10000\r\n${'x'.repeat(65_536)}\r\n`);
+    let sent = 0;
+    for (; sent < 64 * MIB && !socket.destroyed; sent += 65_536)
+      if (!socket.write(chunk)) await Promise.race([new Promise(resolve => socket.once('drain', resolve)), closed]);
+    await closed;
+    assert.ok(sent < 32 * MIB, `${sent / MIB} MiB were taken`);
+  });
 });
