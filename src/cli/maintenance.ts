@@ -12,7 +12,9 @@ export function maintenance(program: Command): void {
   const parent = program
     .command('maintenance')
     .description('make the registry read-only for a while: pulls go on, pushes and deletes are answered with 405');
-  const on = addVolumeOptions(parent.command('on').description('begin; every serving process obeys within a second'))
+  const on = addVolumeOptions(
+    parent.command('on').description('begin to be read-only; every serving process obeys within a second'),
+  )
     .option('--reason <text>', 'what the clients that are refused are told', parseReason)
     .action(async (file: string | undefined) => {
       const { reason } = on.opts<Options>();
@@ -21,11 +23,15 @@ export function maintenance(program: Command): void {
       );
       process.stdout.write(`read-only since ${since}; end it by: registry-secure maintenance off\n`);
     });
-  const off = addVolumeOptions(parent.command('off').description('end it')).action(async (file: string | undefined) => {
-    const ended = await withVolume(volumeConfig(off, file), { readOnly: false }, endMaintenance);
-    process.stdout.write(ended ? 'pushes and deletes are served again\n' : 'there was no maintenance\n');
-  });
-  const status = addVolumeOptions(parent.command('status').description('say whether there is any'))
+  const off = addVolumeOptions(parent.command('off').description('serve pushes and deletes again')).action(
+    async (file: string | undefined) => {
+      const ended = await withVolume(volumeConfig(off, file), { readOnly: false }, endMaintenance);
+      process.stdout.write(ended ? 'pushes and deletes are served again\n' : 'there was no maintenance\n');
+    },
+  );
+  const status = addVolumeOptions(
+    parent.command('status').description('say whether the registry is read-only by maintenance, and since when'),
+  )
     .option('--json', 'print JSON')
     .action(async (file: string | undefined) => {
       const current = await withVolume(volumeConfig(status, file), { readOnly: true }, readMaintenance);

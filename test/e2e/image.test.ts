@@ -178,6 +178,10 @@ docker image pull ${host}/ubuntu:18.04`);
     assert.equal((await machine.must(['stat', '-c', '%u', '/mnt/registry/docker'])).trim(), `${SERVICE}`);
     for (const state of ['on', 'off'])
       await docker.must(['exec', 'local-registry', 'registry-secure', 'maintenance', state]);
+    const cron = 'docker exec local-registry bin/registry garbage-collect /etc/docker/registry/config.yml';
+    await docker.recipe(cron);
+    await docker.must(['image', 'rm', 'localhost:5000/ubuntu:18.04']);
+    await docker.must(['image', 'pull', '-q', 'localhost:5000/ubuntu:18.04']);
     const foreign = ['find', '/mnt/registry', '!', '-uid', `${SERVICE}`];
     assert.equal(
       await machine.must(foreign),
