@@ -69,7 +69,7 @@ export class LocalRegistry {
   }
 
   /** Waits for something that the process does by itself. */
-  async until<T>(condition: () => T | Promise<T>, milliseconds = 20_000): Promise<NonNullable<T>> {
+  async until<T>(condition: () => T | Promise<T>, milliseconds = 120_000): Promise<NonNullable<T>> {
     const deadline = Date.now() + milliseconds;
     for (;;) {
       const value = await condition();

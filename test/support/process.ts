@@ -63,7 +63,7 @@ export async function must(argv: readonly string[], options: RunOptions = {}): P
 }
 
 /** Calls until the answer is true, or fails after the given time: for a server that is starting. */
-async function until(what: string, ready: () => boolean | Promise<boolean>, milliseconds = 20_000): Promise<void> {
+async function until(what: string, ready: () => boolean | Promise<boolean>, milliseconds = 120_000): Promise<void> {
   const deadline = Date.now() + milliseconds;
   while (!(await ready())) {
     if (Date.now() > deadline) throw new Error(`${what}: not within ${milliseconds} ms`);
