@@ -1,12 +1,14 @@
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { OperatorError, systemCode } from '../errors.js';
+import { backup } from './backup.js';
 import { config } from './config.js';
 import { garbageCollect } from './garbage-collect.js';
 import { gc } from './gc.js';
 import { health } from './health.js';
 import { initCerts } from './init-certs.js';
 import { maintenance } from './maintenance.js';
+import { restore } from './restore.js';
 import { serve } from './serve.js';
 import { trust } from './trust.js';
 import { up } from './up.js';
@@ -24,6 +26,8 @@ const COMMANDS: ReadonlyArray<(program: Command) => void> = [
   health,
   maintenance,
   verify,
+  backup,
+  restore,
   gc,
   garbageCollect,
 ];

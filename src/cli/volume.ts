@@ -1,3 +1,4 @@
+import { mkdir } from 'node:fs/promises';
 import type { Command } from 'commander';
 import { loadConfig } from '../config/load.js';
 import type { Config } from '../config/schema.js';
@@ -26,15 +27,16 @@ export function volumeConfig(command: Command, file: string | undefined): Config
   return loadConfig({ dir, dirGiven, file, standardFiles: !dirGiven, env: process.env, flags }).config;
 }
 
-/** Opens the data, hands it to the task, and closes it. @throws OperatorError where there is none */
+/** Opens the data, hands it to the task, and closes it. @throws OperatorError where there is none, unless told to make it */
 export async function withVolume<T>(
   config: Config,
-  options: { readOnly: boolean },
+  options: { readOnly: boolean; make?: boolean },
   task: (driver: FilesystemDriver) => Promise<T>,
 ): Promise<T> {
   const root = config.storage.filesystem.rootdirectory;
-  // What is not there must not be made: it would be the wrong place.
-  await new FilesystemDriver({ root, readOnly: true }).open();
+  // What is not there must not be made, as a rule: it would be the wrong place.
+  if (options.make) await mkdir(root, { recursive: true });
+  else await new FilesystemDriver({ root, readOnly: true }).open();
   if (!options.readOnly) await becomeVolumeOwner(root);
   const driver = new FilesystemDriver({ root, readOnly: options.readOnly });
   await driver.open();

@@ -12,6 +12,7 @@ import { loadServerPair, type ServerPair } from '../pki/inspect.js';
 import { type Machine, namesHint } from '../pki/machine.js';
 import { createRegistry } from '../registry/registry.js';
 import { FilesystemDriver } from '../storage/filesystem.js';
+import { releaseBackup } from '../store/backup.js';
 import { Store } from '../store/store.js';
 import type { Validation } from '../store/validation.js';
 import { createApp } from './app.js';
@@ -155,6 +156,7 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
     });
     await driver.open();
     closers.push(() => driver.close());
+    if (!readonly.enabled) await releaseBackup(driver);
     if (readonly.enabled) log.warn('read-only: pushes and deletes are refused (storage.maintenance.readonly)');
     const maintenance = await watchMaintenance(driver, log);
     closers.push(() => maintenance.close());

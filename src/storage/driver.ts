@@ -60,6 +60,13 @@ export interface StorageDriver {
   assemble(segments: readonly string[], key: string): Promise<void>;
 
   /**
+   * Gives the bytes of an object of another place to one of the same key here, replacing what is there, without a copy.
+   * Survives a power cut. From then on the two share their bytes and their times. Only for objects that nobody writes to.
+   * @returns false where it cannot be done, and nothing was
+   */
+  share?(source: StorageDriver, key: string): Promise<boolean>;
+
+  /**
    * Sets an object's time of last change to now, which renews a lease; false when there is none. After true the object
    * is there, and no `removeStale` whose `before` lies in the past takes it.
    */

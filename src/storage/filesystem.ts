@@ -172,8 +172,10 @@ export class FilesystemDriver implements StorageDriver {
 
   async createSegment(key: string): Promise<SegmentWriter> {
     const path = this.#path(key);
+    // What lies among the temporaries, where nobody else can look, may end up anywhere.
+    const mode = this.#private(path) && dirname(path) !== dirname(this.#temporary()) ? 0o600 : 0o644;
     return this.#change(`create segment ${key}`, async () => {
-      const handle = await this.#inFolder(path, () => open(path, 'wx', this.#private(path) ? 0o600 : 0o644));
+      const handle = await this.#inFolder(path, () => open(path, 'wx', mode));
       return new FileSegment(handle, path, this.#budget, this.#flusher);
     });
   }
@@ -186,6 +188,31 @@ export class FilesystemDriver implements StorageDriver {
       if (paths.length === 1) await this.#promote(paths[0]!, path);
       else await this.#join(paths, path);
       await this.#flusher.folder(dirname(path));
+    });
+  }
+
+  /** A hard link: for that both must be on one file system. */
+  async share(source: StorageDriver, key: string): Promise<boolean> {
+    if (!(source instanceof FilesystemDriver)) return false;
+    const [from, path] = [source.#path(key), this.#path(key)];
+    return this.#change(`share ${key}`, async () => {
+      const temporary = this.#temporary();
+      try {
+        await link(from, temporary);
+        // Whoever wrote it may not have flushed it.
+        const file = await open(temporary, 'r');
+        await this.#flusher.file(file, temporary).finally(() => file.close());
+        await this.#rename(temporary, path);
+      } catch (error) {
+        if (['EXDEV', 'EPERM', 'EMLINK', 'ENOTSUP', 'EOPNOTSUPP', 'ENOENT'].includes(systemCode(error) ?? ''))
+          return false;
+        throw error;
+      } finally {
+        // A rename leaves both names where the other was one of the same file.
+        await unlink(temporary).catch(ignoreAbsence);
+      }
+      await this.#flusher.folder(dirname(path));
+      return true;
     });
   }
 

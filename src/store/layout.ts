@@ -1,4 +1,4 @@
-import { algorithmOf, type Digest, hexOf } from '../reference.js';
+import { algorithmOf, type Digest, hexOf, isDigest, isRepositoryName, isTag } from '../reference.js';
 
 /**
  * Every key of the store, and so the whole tree. It is the layout of `registry:2`, byte for byte; what is marked * is
@@ -20,6 +20,8 @@ import { algorithmOf, type Digest, hexOf } from '../reference.js';
  *
  *     registry-secure/                                            * what belongs to no repository, for this program only
  *       maintenance                                              * there while nothing may be changed (store/maintenance.ts)
+ *       backup                                                   * there in the folder of a backup (store/copy.ts)
+ *       tmp/<name>                                               * what has no name of its own yet; gone after a day
  *       quarantine/<hex>-<name>                                  * corrupt bytes of that digest (store/scrub-blobs.ts)
  *       collector                                                * lease of the collector that is running
  *       collected                                                * when one has run last, and what it found
@@ -39,6 +41,8 @@ const upload = (name: string, uuid: string): string => `${repository(name)}/_upl
 
 export const layout = {
   maintenance: 'registry-secure/maintenance',
+  backup: 'registry-secure/backup',
+  part: (name: string): string => `registry-secure/tmp/${name}`,
   quarantine: (hex: string, name: string): string => `registry-secure/quarantine/${hex}-${name}`,
   collectorLease: 'registry-secure/collector',
   collected: 'registry-secure/collected',
@@ -76,3 +80,55 @@ export const layout = {
     `${upload(name, uuid)}/steps/${String(step).padStart(8, '0')}`,
   uploadSegment: (name: string, uuid: string, segment: string): string => `${upload(name, uuid)}/segments/${segment}`,
 };
+
+/** What a key names, of that which makes up images. */
+export type Place =
+  | { readonly kind: 'blob'; readonly digest: Digest }
+  | { readonly kind: 'layer'; readonly repository: string; readonly digest: Digest }
+  | { readonly kind: 'revision'; readonly repository: string; readonly digest: Digest }
+  | { readonly kind: 'record'; readonly repository: string; readonly digest: Digest }
+  | { readonly kind: 'referrer'; readonly repository: string; readonly subject: Digest; readonly digest: Digest }
+  | { readonly kind: 'tag'; readonly repository: string; readonly tag: string };
+
+/** The opposite of the functions above; undefined for any other key, and for whatever fails a grammar. */
+export function placeOf(key: string): Place | undefined {
+  if (!key.startsWith(`${ROOT}/`) || key.length > 4096) return undefined;
+  const [area, ...parts] = key.slice(ROOT.length + 1).split('/');
+  if (area === 'blobs') {
+    const digest = `sha256:${parts[2]}`;
+    return isDigest(digest) && layout.blob(digest) === key ? { kind: 'blob', digest } : undefined;
+  }
+  const at = parts.findIndex(part => part.startsWith('_'));
+  const repository = parts.slice(0, Math.max(0, at)).join('/');
+  if (area !== 'repositories' || !isRepositoryName(repository)) return undefined;
+  const [part, one = '', two, three = '', four] = parts.slice(at);
+  if (part === '_manifests' && one === 'tags')
+    return two !== undefined && isTag(two) && layout.tagLink(repository, two) === key
+      ? { kind: 'tag', repository, tag: two }
+      : undefined;
+  const digest = `${part === '_manifests' ? two : one}:${part === '_manifests' ? three : two}`;
+  if (!isDigest(digest)) return undefined;
+  const places: Place[] = [
+    { kind: 'layer', repository, digest },
+    { kind: 'revision', repository, digest },
+    { kind: 'record', repository, digest },
+  ];
+  const referrer = `${three}:${four}`;
+  if (isDigest(referrer)) places.push({ kind: 'referrer', repository, subject: digest, digest: referrer });
+  return places.find(place => keyOf(place) === key);
+}
+
+function keyOf(place: Place): string | undefined {
+  switch (place.kind) {
+    case 'layer':
+      return layout.layerLink(place.repository, place.digest);
+    case 'revision':
+      return layout.revisionLink(place.repository, place.digest);
+    case 'record':
+      return layout.record(place.repository, place.digest);
+    case 'referrer':
+      return layout.referrer(place.repository, place.subject, place.digest);
+    default:
+      return undefined;
+  }
+}

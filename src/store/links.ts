@@ -37,3 +37,12 @@ export async function namesOf(
   );
   return [canonical, ...names.flat()];
 }
+
+/** The digests by which a folder has children, such as `layout.layers(name)`. */
+export async function digestsIn(driver: StorageDriver, folder: string): Promise<Digest[]> {
+  const algorithms = await driver.list(folder);
+  const names = await Promise.all(
+    algorithms.map(async ({ name }) => (await driver.list(`${folder}/${name}`)).map(hex => `${name}:${hex.name}`)),
+  );
+  return names.flat().filter(isDigest);
+}

@@ -3,7 +3,7 @@ import { type Manifest, readManifest } from './manifest.js';
 import { referencesOf } from './references.js';
 import { mustBeThere, type Validation } from './validation.js';
 
-/** What a stored manifest is not whole without, and what it may have. */
+/** What a stored manifest refers to, and without what it is not whole. */
 export interface Needs {
   /** As this version reads it; undefined for what only an older one took. */
   readonly manifest: Manifest | undefined;
@@ -11,33 +11,22 @@ export interface Needs {
   readonly blobs: readonly Digest[];
   /** What an index lists: manifests and, in BuildKit's caches, blobs. */
   readonly manifests: readonly Digest[];
-  readonly subject: Digest | undefined;
+  /** Of both, what may not be missing in this registry: parts of sparse images and indexes may. */
+  readonly required: ReadonlySet<Digest>;
 }
 
 /** @returns undefined where it is no manifest at all */
-function needsOf(data: Uint8Array): Needs | undefined {
+export function needsOf(data: Uint8Array, validation: Validation): Needs | undefined {
   const manifest = readManifest(data);
   if (!manifest) {
     const references = referencesOf(data);
-    return references && { manifest, ...references };
+    if (!references) return undefined;
+    const { blobs, manifests } = references;
+    return { manifest, blobs, manifests, required: new Set([...blobs, ...manifests]) };
   }
   const digests = (descriptors: readonly { digest: Digest }[]) => [...new Set(descriptors.map(({ digest }) => digest))];
-  return {
-    manifest,
-    blobs: digests(manifest.blobs),
-    manifests: digests(manifest.manifests),
-    subject: manifest.subject?.digest,
-  };
-}
-
-/** The same, without what may be missing in this registry: parts of sparse images and indexes. */
-export function strictNeedsOf(data: Uint8Array, validation: Validation): Needs | undefined {
-  const needs = needsOf(data);
-  if (!needs) return undefined;
-  const listed = needs.manifest?.manifests.filter(descriptor => mustBeThere(descriptor, validation));
-  return {
-    ...needs,
-    blobs: validation.images === 'none' ? [] : needs.blobs,
-    manifests: listed ? listed.map(({ digest }) => digest) : needs.manifests,
-  };
+  const blobs = digests(manifest.blobs);
+  const listed = manifest.manifests.filter(descriptor => mustBeThere(descriptor, validation));
+  const required = new Set([...(validation.images === 'none' ? [] : blobs), ...digests(listed)]);
+  return { manifest, blobs, manifests: digests(manifest.manifests), required };
 }

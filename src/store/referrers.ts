@@ -1,7 +1,7 @@
-import { algorithmOf, type Digest, hexOf, isDigest } from '../reference.js';
+import { algorithmOf, type Digest, hexOf } from '../reference.js';
 import type { StorageDriver } from '../storage/driver.js';
 import { layout } from './layout.js';
-import { readLink } from './links.js';
+import { digestsIn, readLink } from './links.js';
 import { type Descriptor, describe, type Manifest, readManifest } from './manifest.js';
 import type { Manifests } from './manifests.js';
 
@@ -52,15 +52,9 @@ export class Referrers {
     return { descriptors, more: false };
   }
 
-  private async entries(repository: string, subject: Digest): Promise<Digest[]> {
-    const folder = layout.referrers(repository, subject);
-    const algorithms = await this.driver.list(folder);
-    const names = await Promise.all(
-      algorithms.map(async ({ name }) =>
-        (await this.driver.list(`${folder}/${name}`)).map(hex => `${name}:${hex.name}`),
-      ),
-    );
-    return names.flat().filter(isDigest);
+  /** What is noted to have the manifest as its subject, whether it is still there or not. */
+  entries(repository: string, subject: Digest): Promise<Digest[]> {
+    return digestsIn(this.driver, layout.referrers(repository, subject));
   }
 
   /**

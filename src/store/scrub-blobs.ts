@@ -100,10 +100,10 @@ async function copy(driver: StorageDriver, digest: Digest, key: string): Promise
   const stream = await driver.read(key);
   if (!stream) return undefined;
   const quarantine = layout.quarantine(hexOf(digest), randomUUID());
-  const part = `${quarantine}.part`;
+  const part = layout.part(randomUUID());
   const writer = await driver.createSegment(part);
   try {
-    for await (const chunk of stream) await writer.write(Buffer.from(chunk));
+    for await (const chunk of stream) await writer.write(chunk);
     await writer.close();
     await driver.assemble([part], quarantine);
   } finally {

@@ -1,9 +1,9 @@
 import { setTimeout as pause } from 'node:timers/promises';
-import { ALGORITHMS, type Digest, isDigest, isTag } from '../reference.js';
+import { type Digest, isTag } from '../reference.js';
 import { inBatches } from './batches.js';
 import { layout } from './layout.js';
-import { readLink, writeLink } from './links.js';
-import { strictNeedsOf } from './needs.js';
+import { digestsIn, readLink, writeLink } from './links.js';
+import { needsOf } from './needs.js';
 import { readRecord } from './records.js';
 import type { Finding, ScrubRun } from './scrub.js';
 
@@ -62,33 +62,26 @@ class RepositoryScrubber {
       const digest = await readLink(driver, layout.tagLink(repository, tag));
       if (digest) push(this.tagsOn, digest, tag);
     });
-    const revisions = await this.digestsIn(layout.revisions(repository));
+    const revisions = await digestsIn(this.run.driver, layout.revisions(repository));
     report.manifests += revisions.filter(digest => digest.startsWith('sha256:')).length;
     // First those that hold the names of others, so that a broken image is told by its tags.
     yield revisions.map(digest => () => this.learn(digest));
     yield tags.map(tag => () => this.checkTag(tag));
     yield revisions.map(digest => () => this.checkRevision(digest));
-    yield (await this.digestsIn(layout.layers(repository))).map(digest => () => this.checkLayer(digest));
-    yield (await this.digestsIn(layout.records(repository))).map(digest => () => this.checkOrphanRecord(digest));
-    for (const subject of await this.digestsIn(layout.subjects(repository)))
-      yield (await this.digestsIn(layout.referrers(repository, subject))).map(
+    yield (await digestsIn(this.run.driver, layout.layers(repository))).map(digest => () => this.checkLayer(digest));
+    yield (await digestsIn(this.run.driver, layout.records(repository))).map(
+      digest => () => this.checkOrphanRecord(digest),
+    );
+    for (const subject of await digestsIn(this.run.driver, layout.subjects(repository)))
+      yield (await digestsIn(this.run.driver, layout.referrers(repository, subject))).map(
         digest => () => this.checkOrphanReferrer(subject, digest),
       );
-  }
-
-  private async digestsIn(folder: string): Promise<Digest[]> {
-    const names = await Promise.all(
-      Object.keys(ALGORITHMS).map(async algorithm =>
-        (await this.run.driver.list(`${folder}/${algorithm}`)).map(({ name }) => `${algorithm}:${name}`),
-      ),
-    );
-    return names.flat().filter(isDigest);
   }
 
   /** No check: remembers which index lists what. */
   private async learn(digest: Digest): Promise<undefined> {
     const data = await this.manifest(digest);
-    for (const child of (data && strictNeedsOf(data, this.run.options.validation)?.manifests) ?? [])
+    for (const child of (data && needsOf(data, this.run.options.validation)?.manifests) ?? [])
       push(this.listedBy, child, digest);
   }
 
@@ -112,7 +105,7 @@ class RepositoryScrubber {
   private async restoreTag(tag: string): Promise<string> {
     const { repository } = this;
     const { driver } = this.run;
-    const known = await inBatches(await this.digestsIn(layout.tagIndex(repository, tag)), async digest => {
+    const known = await inBatches(await digestsIn(this.run.driver, layout.tagIndex(repository, tag)), async digest => {
       const info = await driver.stat(layout.tagIndexLink(repository, tag, digest));
       const isThere = (await this.manifest(digest)) !== undefined;
       return info && isThere ? [{ digest, modified: info.modified.getTime() }] : [];
@@ -143,10 +136,10 @@ class RepositoryScrubber {
     if (corrupt.has(canonical)) return broken('is corrupt');
     const data = await this.manifest(digest);
     if (!data) return (await driver.stat(key)) ? broken('is gone') : undefined;
-    const needs = strictNeedsOf(data, options.validation);
+    const needs = needsOf(data, options.validation);
     if (!needs) return broken('is no manifest');
     const missing = (
-      await inBatches([...needs.blobs, ...needs.manifests], async need =>
+      await inBatches([...needs.required], async need =>
         (await this.has(need, needs.manifests.includes(need))) ? [] : [need],
       )
     ).flat();

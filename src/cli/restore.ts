@@ -1,0 +1,87 @@
+import { createReadStream } from 'node:fs';
+import { realpath, stat } from 'node:fs/promises';
+import { resolve } from 'node:path';
+import type { Command } from 'commander';
+import { OperatorError } from '../errors.js';
+import { validationOf } from '../server/serve.js';
+import { roughSize } from '../size.js';
+import { FilesystemDriver } from '../storage/filesystem.js';
+import { type RestoreOptions, restoreFrom } from '../store/backup.js';
+import type { FolderReport } from '../store/copy-folder.js';
+import { Progress } from './progress.js';
+import { addVolumeOptions, volumeConfig, withVolume } from './volume.js';
+
+interface Options {
+  readonly force?: true;
+  readonly copy?: true;
+  readonly dryRun?: true;
+  readonly json?: true;
+}
+
+/** `registry-secure restore`: puts the images of a backup, or of any volume, into the data folder. */
+export function restore(program: Command): void {
+  const command = addVolumeOptions(
+    program
+      .command('restore')
+      .summary('put the images of a backup into the data folder')
+      .description(
+        'Adds the images of a backup, or of any volume of registry:2, to the data folder, also while the registry serves. Nothing is removed, and a tag that points at another image stays as it is, unless --force says otherwise.',
+      )
+      .argument('<from>', 'a folder, a file that ends in .tar, or - for an archive on standard input'),
+  )
+    .option('--force', 'let tags point at what they point at in the backup')
+    .option('--copy', 'copy bytes also where the folder is on the same file system; else they are shared (hard links)')
+    .option('--dry-run', 'change nothing, and say what would be done')
+    .option('--json', 'print one JSON document')
+    .action(async (from: string, file: string | undefined) => {
+      const { force = false, copy = false, dryRun = false, json = false } = command.opts<Options>();
+      const config = volumeConfig(command, file);
+      const root = config.storage.filesystem.rootdirectory;
+      const progress = new Progress('restore');
+      const problems: string[] = [];
+      const options: RestoreOptions = {
+        validation: validationOf(config),
+        force,
+        share: !copy,
+        dryRun,
+        onProgress: (done, total) => progress.update(done, total),
+        onProblem: problem => {
+          problems.push(problem);
+          progress.clear();
+          if (!json) process.stderr.write(`registry-secure: left out: ${problem}\n`);
+        },
+      };
+      const given = from === '-' ? undefined : await backupAt(from);
+      const report = await withVolume(config, { readOnly: dryRun, make: !dryRun }, async target => {
+        if (!given) return restoreFrom({ archive: process.stdin }, target, options);
+        if (!given.isDirectory())
+          return restoreFrom({ archive: createReadStream(from), size: given.size }, target, options);
+        if ((await realpath(from)) === (await realpath(root)))
+          throw new OperatorError(`${from} is the data folder itself`, { fix: 'name the folder of a backup' });
+        const source = new FilesystemDriver({ root: resolve(from), readOnly: true });
+        await source.open();
+        return restoreFrom(source, target, options).finally(() => source.close());
+      });
+      progress.clear();
+      if (problems.length > 0) process.exitCode = 1;
+      if (json) process.stdout.write(`${JSON.stringify({ from, dryRun, ...report, problems }, undefined, 2)}\n`);
+      else process.stdout.write(`${summary(report, dryRun)}\n`);
+    });
+}
+
+async function backupAt(path: string) {
+  return stat(path).catch(cause => {
+    throw new OperatorError(`there is no backup ${path}`, { fix: 'name a folder or a .tar file', cause });
+  });
+}
+
+function summary({ blobs, bytes, tags, keptTags }: FolderReport, dryRun: boolean): string {
+  const would = dryRun ? 'would be ' : '';
+  const hint = keptTags.length > 0 ? ' (--force moves them)' : '';
+  return [
+    ...keptTags.map(
+      ({ repository, tag, here, there }) => `kept ${repository}:${tag} on ${here}; in the backup it is on ${there}`,
+    ),
+    `${tags.written} tags ${would}restored, ${tags.same} are the same, ${keptTags.length} kept${hint}; ${blobs.copied + blobs.shared} blobs ${would}added (${roughSize(bytes)}), ${blobs.kept} were there`,
+  ].join('\n');
+}

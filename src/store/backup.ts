@@ -1,0 +1,133 @@
+import { OperatorError } from '../errors.js';
+import type { StorageDriver } from '../storage/driver.js';
+import { TarWriter } from '../tar.js';
+import { type CopyOptions, copyImages } from './copy.js';
+import { ArchiveTarget, restoreArchive } from './copy-archive.js';
+import { type FolderReport, FolderTarget } from './copy-folder.js';
+import { PlanTarget } from './copy-plan.js';
+import { layout } from './layout.js';
+import { Store } from './store.js';
+
+export interface BackupOptions extends CopyOptions {
+  /** Told of the bytes that were read, of those that are to be read. */
+  readonly onProgress: (done: number, total: number) => void;
+}
+
+export interface ArchiveReport {
+  readonly blobs: number;
+  readonly bytes: number;
+  readonly tags: number;
+}
+
+/**
+ * Makes the images in a place the same as those of the source, while others push to that and pull from it.
+ * @param options.share whether bytes may be shared where both places can do that
+ * @throws OperatorError where the place has images that no backup has put there
+ */
+export async function backupTo(
+  source: StorageDriver,
+  target: StorageDriver,
+  options: BackupOptions & { share: boolean },
+): Promise<FolderReport> {
+  await prepare(target);
+  const store = storeOf(source, options);
+  const onBytes = await plan(source, store, options, key => target.stat(key));
+  const copy = new FolderTarget(target, { mode: 'mirror', share: options.share, onBytes });
+  await copyImages(source, store, copy, options);
+  await copy.prune();
+  return copy.report;
+}
+
+/** Writes the images into a tar archive, which unpacked is a volume. @param write takes the next bytes of it */
+export async function archiveTo(
+  source: StorageDriver,
+  write: (chunk: Uint8Array) => Promise<void>,
+  options: BackupOptions,
+): Promise<ArchiveReport> {
+  const store = storeOf(source, options);
+  const onBytes = await plan(source, store, options, async () => undefined);
+  const tar = new TarWriter(write);
+  const copy = new ArchiveTarget(tar, onBytes);
+  await copyImages(source, store, copy, options);
+  await tar.end();
+  return copy.report;
+}
+
+export interface RestoreOptions extends BackupOptions {
+  /** Whether a tag that points at another image is moved. */
+  readonly force: boolean;
+  readonly share: boolean;
+  readonly dryRun: boolean;
+}
+
+/**
+ * Adds the images of a backup, or of any volume, to a place. Nothing there is removed.
+ * @param from a place, or an archive as a stream with its size where that is known
+ */
+export async function restoreFrom(
+  from: StorageDriver | { readonly archive: AsyncIterable<Buffer>; readonly size?: number | undefined },
+  target: StorageDriver,
+  options: RestoreOptions,
+): Promise<FolderReport> {
+  const { force, share, dryRun, onProgress, onProblem } = options;
+  const mode = force ? 'overwrite' : 'add';
+  if (!dryRun) await releaseBackup(target);
+  if ('archive' in from) {
+    let done = 0;
+    const copy = new FolderTarget(target, { mode, share, dryRun });
+    async function* counted(archive: AsyncIterable<Buffer>, size: number): AsyncGenerator<Buffer> {
+      for await (const chunk of archive) {
+        yield chunk;
+        done += chunk.length;
+        onProgress(done, size);
+      }
+    }
+    await restoreArchive(from.size === undefined ? from.archive : counted(from.archive, from.size), copy, onProblem);
+    return copy.report;
+  }
+  const store = storeOf(from, options);
+  const onBytes = await plan(from, store, options, key => target.stat(key));
+  const copy = new FolderTarget(target, { mode, share, dryRun, onBytes });
+  await copyImages(from, store, copy, options);
+  return copy.report;
+}
+
+/** From now on what is here is more than a backup, and no backup may make it the same as its source again. */
+export async function releaseBackup(target: StorageDriver): Promise<void> {
+  await target.remove(layout.backup);
+}
+
+/**
+ * What becomes the same as its source loses what that has not. So this is only done to a place that is empty, or that a
+ * backup was put into and nobody has served since.
+ */
+async function prepare(target: StorageDriver): Promise<void> {
+  if (await target.stat(layout.backup)) return;
+  const held = await Promise.all([layout.repositories, layout.blobs].map(at => target.list(at, { limit: 1 })));
+  if (held.flat().length > 0)
+    throw new OperatorError('the folder holds images that no backup has put there, or that have been served since', {
+      fix: 'name an empty folder',
+    });
+  await target.write(layout.backup, Buffer.from(`${JSON.stringify({ since: new Date().toISOString() })}\n`));
+}
+
+/** Pulls verify what they read; here the copy does. */
+function storeOf(source: StorageDriver, { validation }: BackupOptions): Store {
+  return new Store(source, { largestManifest: 0, validation, verify: 'off' });
+}
+
+/** Counts what there is to read. @param present what is there already */
+async function plan(
+  source: StorageDriver,
+  store: Store,
+  options: BackupOptions,
+  present: (key: string) => Promise<unknown>,
+): Promise<(bytes: number) => void> {
+  const target = new PlanTarget(present);
+  await copyImages(source, store, target, { ...options, onProblem: () => {} });
+  let done = 0;
+  return bytes => {
+    done += bytes;
+    options.onProgress(done, target.bytes);
+  };
+}
