@@ -54,11 +54,20 @@ export class Rig {
    * Starts the program and waits until it listens.
    * @param root the folder of its data; `data` in the rig's own unless told
    * @param threads for the disk; with one, the calls of a push always have the same order
+   * @param env variables of its configuration
    */
-  async start({ root = join(this.dir, 'data'), threads = 4 } = {}): Promise<Server> {
+  async start({
+    root = join(this.dir, 'data'),
+    threads = 4,
+    env = {},
+  }: {
+    root?: string;
+    threads?: number;
+    env?: NodeJS.ProcessEnv;
+  } = {}): Promise<Server> {
     const registry = await LocalRegistry.start(this.dir, this.#arguments(root), {
       command: command(),
-      env: { UV_THREADPOOL_SIZE: String(threads) },
+      env: { UV_THREADPOOL_SIZE: String(threads), ...env },
       patience: 60_000,
     });
     const ca = readFileSync(join(this.dir, 'certs/ca.crt'));

@@ -26,6 +26,16 @@ import {
 const HOUR = 3_600_000;
 const DAY = 24 * HOUR;
 
+/** A driver of which some methods do something else. */
+function instead(driver: StorageDriver, methods: Partial<StorageDriver>): StorageDriver {
+  return new Proxy(driver, {
+    get: (_, name: keyof StorageDriver) => {
+      const member = methods[name] ?? driver[name];
+      return typeof member === 'function' ? member.bind(driver) : member;
+    },
+  });
+}
+
 describe('the collector', () => {
   let registry: RegistryFixture;
   beforeEach(async () => {
@@ -259,6 +269,30 @@ describe('the collector', () => {
       assert.deepEqual(await files(), [], 'no record, no entry, no link, no byte');
     });
 
+    test('stay with all that they lead to, when an index needs them while they are being removed', async () => {
+      const child = await registry.pushImage('revived', 'latest');
+      const config = Buffer.from('{}');
+      await registry.pushBlob('revived', config);
+      const signature = manifestOf(config, [], { subject: descriptorOf(child.data, OCI_MANIFEST) });
+      await registry.pushManifest('revived', digestOf(signature), signature);
+      await remove('revived/manifests/latest');
+      for (const file of await files()) await setAge(file.slice(registry.root.length + 1), 2 * DAY);
+      let pushed: Promise<unknown> | undefined;
+      const removeStale: StorageDriver['removeStale'] = async (key, before, options) => {
+        // Nothing of what it leads to is renewed by this.
+        if (key === layout.revisionLink('revived', child.digest))
+          pushed ??= registry.pushManifest('revived', 'multi', indexOf([child.data]), OCI_INDEX);
+        await pushed;
+        return registry.driver.removeStale(key, before, options);
+      };
+      const report = await collect(instead(registry.driver, { removeStale }), { grace: DAY, untagged: true });
+      assert.ok(pushed);
+      assert.deepEqual([report.manifests.removed, report.layers.removed], [0, 0]);
+      assert.ok(await isWhole('revived', child.digest, child));
+      assert.ok(await has('manifests', 'revived', digestOf(signature)));
+      assert.ok(await has('manifests', 'revived', 'multi'));
+    });
+
     test('lists of caches keep their layers', async () => {
       const layer = randomBytes(10);
       await registry.pushBlob('cache', layer);
@@ -465,13 +499,7 @@ describe('the collector', () => {
         if (prefix.endsWith('b/_manifests/revisions')) throw new StorageError('unavailable', 'list: EIO');
         return registry.driver.list(prefix, options);
       };
-      const failing = new Proxy(registry.driver, {
-        get: (driver, name: keyof StorageDriver) => {
-          const member = driver[name];
-          return name === 'list' ? list : typeof member === 'function' ? member.bind(driver) : member;
-        },
-      });
-      await assert.rejects(collect(failing, { grace: 0 }), { name: 'StorageError' });
+      await assert.rejects(collect(instead(registry.driver, { list }), { grace: 0 }), { name: 'StorageError' });
       assert.ok(bytesOf(lost));
     });
 

@@ -171,6 +171,30 @@ export function testDriver(name: string, makePlace: () => Promise<Place>): void 
       assert.equal(await text(key, other), 'two');
     });
 
+    test('what one creates and removes, one at a time can hold', async () => {
+      const key = `${folder()}/lease`;
+      let holders = 0;
+      let held = 0;
+      const work = async (holder: StorageDriver) => {
+        while (held < 100) {
+          if (!(await holder.create(key, Buffer.from('mine'), { durable: false }))) continue;
+          holders += 1;
+          held += 1;
+          assert.equal(holders, 1);
+          await holder.stat(key);
+          holders -= 1;
+          assert.equal(await holder.remove(key), true);
+        }
+      };
+      const works = [driver, other, driver, other].map(holder =>
+        work(holder).finally(() => {
+          // Also where it failed: the others wait for what is no longer removed.
+          held = 100;
+        }),
+      );
+      await Promise.all(works);
+    });
+
     test('of two removers one has removed it', async () => {
       const key = `${folder()}/link`;
       await put(key, 'x');

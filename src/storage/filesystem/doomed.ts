@@ -125,13 +125,18 @@ function isSince(modified: number, time: number): boolean {
   return modified > time - (modified % 1000 === 0 ? 2000 : 1);
 }
 
-/** Removes a file for good, also from where it may have been taken to. @returns whether there was one. */
+/**
+ * Removes a file for good, also from where it may have been taken to. What another makes in its place meanwhile stays.
+ * @returns whether there was one
+ */
 export async function removeFile(path: string): Promise<boolean> {
   for (let removed = false; ; ) {
-    let again = await unlinked(path);
-    for (const taken of (await takenFrom(path)) ?? []) if (await unlinked(taken)) again = true;
-    if (again) removed = true;
-    else if (removed || !(await isBack(path)) || (await isFolder(path))) return removed;
+    if (await unlinked(path)) removed = true;
+    const taken = (await takenFrom(path)) ?? [];
+    // Each of them may have been put back by now, so there is another round.
+    for (const file of taken) if (await unlinked(file)) removed = true;
+    if (taken.length > 0) continue;
+    if (removed || !(await isBack(path)) || (await isFolder(path))) return removed;
   }
 }
 
