@@ -87,14 +87,16 @@ export class Connection {
   /** Whatever the handler left of the body is read away, or the next request would never be seen. */
   end(response: ServerResponse): void {
     this.open.delete(response);
-    if (!this.#unread || this.socket.destroyed) return;
-    this.#request!.resume();
+    // Not the connection's: where the last of a long answer leaves late, the client's next request has begun by now.
+    const request = response.req;
+    if (request.complete || this.socket.destroyed) return;
+    request.resume();
     // By then the client has had the time to see its answer, if it ever looks. It is looked at by a timer: Node tells of
     // no data of a request that was answered, and a listener on the socket would take it away from the parser.
     const most = this.socket.bytesRead + this.limits.lingerBytes;
     const timer = setInterval(() => {
-      if (this.socket.bytesRead > most) this.socket.destroy();
-      if (!this.#unread || this.socket.destroyed) clearInterval(timer);
+      if (request.complete || this.socket.destroyed) clearInterval(timer);
+      else if (this.socket.bytesRead > most) this.socket.destroy();
     }, LINGER_LOOK).unref();
     this.#leaveWithin(this.limits.linger);
   }

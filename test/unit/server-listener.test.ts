@@ -277,6 +277,27 @@ test('an answer before the end of the body reaches the client, whether or not th
   }
 });
 
+test('a client that has the whole answer may send its next request before the handler ends it', async t => {
+  const { port } = await serve(t, async (request, response) => {
+    const elsewhere = () => new Promise(resolve => setTimeout(resolve, 20));
+    if (request.method === 'GET') {
+      response.writeHead(200, { 'Content-Length': 2 }).write('ok');
+      await elsewhere();
+      return void response.end();
+    }
+    await elsewhere();
+    await elsewhere();
+    swallow(request, response);
+  });
+  const socket = await tls(port);
+  socket.write('GET / HTTP/1.1\r\nHost: a\r\n\r\n');
+  await until(socket, '\r\n\r\nok');
+  socket.write('POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n');
+  socket.write(Buffer.alloc(100_000));
+  assert.match(await until(socket, '\r\n\r\n100000'), /^HTTP\/1.1 200 /);
+  socket.destroy();
+});
+
 test('a port in use, an address that is not here: what and how to mend it', async t => {
   const other = createServer().listen(0, '127.0.0.1');
   await once(other, 'listening');
