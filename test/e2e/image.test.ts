@@ -24,7 +24,7 @@ import { program } from '../support/registry.js';
 const SERVICE = 65532;
 
 // The image under test carries the name of the one whose place it takes, so that the old recipes run as they are.
-describe('the container image', { timeout: 420_000 }, () => {
+describe('the container image', { timeout: 900_000 }, () => {
   let machine: Namespace;
   let docker: Docker;
   let checkout: string;
