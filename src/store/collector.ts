@@ -66,7 +66,7 @@ export interface CollectorReport {
 
 /**
  * Removes what nothing needs, while others push, pull and delete, in this process and in others: first the links of each
- * repository, then the bytes that no link leads to. It looks at a repository once and remembers what its links lead to;
+ * repository, then the bytes that no link leads to and no manifest names. It looks at a repository once and remembers what its links lead to;
  * whoever makes a link later has renewed what it leads to (`Leases`), and so the sweep leaves that alone. An error stops
  * the run before it removes bytes. Several runs at once do no harm.
  */
@@ -104,7 +104,7 @@ export class CollectorRun {
   readonly before: Date;
   readonly dryRun: boolean;
   readonly report: CollectorReport;
-  /** The canonical digests that links lead to. */
+  /** The canonical digests that links lead to, and those that manifests name. */
   readonly linked = new DigestSet();
 
   constructor(
@@ -163,7 +163,7 @@ export async function* everyRepository(
     yield* everyRepository(driver, above === '' ? name : `${above}/${name}`);
 }
 
-/** Removes the bytes that no link leads to. */
+/** Removes the bytes that nothing needs. */
 async function sweepBlobs(run: CollectorRun): Promise<void> {
   const { driver, report } = run;
   for (const { name: prefix } of await driver.list(layout.blobs)) {

@@ -12,6 +12,8 @@ import { expiredTags, inScope, letsUntaggedGo, type TagAge } from './retention.j
 /** Far above what any registry takes. */
 const LARGEST_MANIFEST = 64 * 1024 * 1024;
 
+const BATCH = 512;
+
 /**
  * Removes the links of one repository that nothing needs, and remembers what the others lead to. Each step relies on the
  * one before being on the disk: tags that a policy lets go, manifests that nothing leads to any more, layers that no
@@ -21,7 +23,7 @@ export async function sweepRepository(run: CollectorRun, repository: string, par
   const { retention, untagged = false } = run.options;
   const dropsUntagged = untagged || (!retention?.dryRun && letsUntaggedGo(retention?.policies ?? [], repository));
   const targets = await sweepTags(run, repository);
-  const { nodes, young } = await readManifests(run, repository, dropsUntagged);
+  const { nodes, young } = await readManifests(run, repository, targets, dropsUntagged);
   const graph = new Reachability(nodes);
   for (const digest of targets) {
     const node = graph.find(digest);
@@ -85,8 +87,10 @@ async function pushTime(run: CollectorRun, repository: string, tag: string, dige
 /** Removes what a tag ever pointed at, once the tag itself is gone. */
 async function sweepTagIndex(run: CollectorRun, repository: string, tag: string, before = run.before): Promise<void> {
   const folder = `${layout.tag(repository, tag)}/index`;
-  for (const digest of await digestsIn(run, folder))
-    await run.remove(layout.tagIndexLink(repository, tag, digest), { before, durable: false });
+  for await (const digests of digestsIn(run, folder))
+    await inBatches(digests, digest =>
+      run.remove(layout.tagIndexLink(repository, tag, digest), { before, durable: false }),
+    );
   await run.removeEmptyFolders(layout.tag(repository, tag));
 }
 
@@ -98,38 +102,73 @@ async function sweepImmutable(run: CollectorRun, repository: string): Promise<vo
   }
 }
 
-/** @param ages whether to look which of them are young */
+/**
+ * The manifests of a repository. What a tag or an index leads to is looked for by its name too: on some network file
+ * systems a list can lack what is there, while others are being removed.
+ * @param ages whether to look which of them are young
+ */
 async function readManifests(
   run: CollectorRun,
   repository: string,
+  targets: readonly Digest[],
   ages: boolean,
 ): Promise<{ nodes: ManifestNode[]; young: ManifestNode[] }> {
-  const { driver } = run;
   const names = new Map<Digest, Digest[]>();
+  const nodes = new Map<Digest, ManifestNode>();
   const young = new Set<Digest>();
-  await inBatches(await digestsIn(run, layout.revisions(repository)), async name => {
-    const key = layout.revisionLink(repository, name);
-    const link = await readLink(driver, key);
-    const info = link && !ages ? undefined : await driver.stat(key);
-    if (!link && !info) return run.removeEmptyFolders(layout.revision(repository, name));
-    // A link that a crash of `registry:2` has emptied is mended by the next push, so what it led to stays until then.
-    const canonical = link ?? (name.startsWith('sha256:') ? name : undefined);
-    if (!canonical) return;
-    names.set(canonical, [...(names.get(canonical) ?? []), name]);
-    if (info && info.modified >= run.before) young.add(canonical);
-  });
-  const nodes = await inBatches([...names], async ([canonical, names]): Promise<ManifestNode> => {
-    const data = await driver.get(layout.blob(canonical), LARGEST_MANIFEST);
-    const references = data && referencesOf(data);
-    const all = references ? [...references.blobs, ...references.manifests] : [];
-    return {
-      canonical,
-      names: names.sort((one, other) => Number(other === canonical) - Number(one === canonical)),
-      references: references && { manifests: references.manifests, subject: references.subject },
-      referenceKeys: all.map(DigestSet.key),
-    };
-  });
-  return { nodes, young: nodes.filter(({ canonical }) => young.has(canonical)) };
+  const look = async (name: Digest) => {
+    const found = await lookAtRevision(run, repository, name, ages);
+    if (!found) return;
+    const { canonical } = found;
+    if (found.young) young.add(canonical);
+    const known = names.get(canonical);
+    known?.push(name);
+    if (known) return;
+    const all = [name];
+    names.set(canonical, all);
+    nodes.set(canonical, await readNode(run, canonical, all));
+  };
+  for await (const digests of digestsIn(run, layout.revisions(repository))) await inBatches(digests, look);
+  const seen = new Set([...names.values()].flat());
+  for (let wanted = [...targets]; wanted.length > 0; ) {
+    const missing = [...new Set(wanted)].filter(name => !seen.has(name));
+    for (const name of missing) seen.add(name);
+    await inBatches(missing, look);
+    wanted = [...nodes.values()].flatMap(node => node.references?.manifests ?? []).filter(name => !seen.has(name));
+  }
+  for (const [canonical, all] of names)
+    all.sort((one, other) => Number(other === canonical) - Number(one === canonical));
+  return { nodes: [...nodes.values()], young: [...nodes.values()].filter(({ canonical }) => young.has(canonical)) };
+}
+
+async function lookAtRevision(
+  run: CollectorRun,
+  repository: string,
+  name: Digest,
+  ages: boolean,
+): Promise<{ canonical: Digest; young: boolean } | undefined> {
+  const key = layout.revisionLink(repository, name);
+  const link = await readLink(run.driver, key);
+  const info = link && !ages ? undefined : await run.driver.stat(key);
+  if (!link && !info) {
+    await run.removeEmptyFolders(layout.revision(repository, name));
+    return undefined;
+  }
+  // A link that a crash of `registry:2` has emptied is mended by the next push, so what it led to stays until then.
+  const canonical = link ?? (name.startsWith('sha256:') ? name : undefined);
+  return canonical && { canonical, young: info !== undefined && info.modified >= run.before };
+}
+
+async function readNode(run: CollectorRun, canonical: Digest, names: readonly Digest[]): Promise<ManifestNode> {
+  const data = await run.driver.get(layout.blob(canonical), LARGEST_MANIFEST);
+  const references = data && referencesOf(data);
+  const all = references ? [...references.blobs, ...references.manifests] : [];
+  return {
+    canonical,
+    names,
+    references: references && { manifests: references.manifests, subject: references.subject },
+    referenceKeys: all.map(DigestSet.key),
+  };
 }
 
 async function sweepManifests(run: CollectorRun, repository: string, graph: Reachability): Promise<void> {
@@ -145,6 +184,7 @@ async function sweepManifests(run: CollectorRun, repository: string, graph: Reac
     if (!graph.isKept(node)) continue;
     run.report.manifests.kept += 1;
     run.linked.add(node.canonical);
+    for (const key of node.referenceKeys) run.linked.addKey(key);
     run.tell({ event: 'marked', kind: 'manifest', repository, name: node.canonical });
   }
 }
@@ -168,14 +208,10 @@ async function sweepLayers(run: CollectorRun, repository: string, graph: Reachab
     if (canonical) graph.references.add(canonical);
     run.tell({ event: 'marked', kind: 'blob', repository, name: digest });
   };
-  const digests = await digestsIn(run, layout.layers(repository));
-  const isCanonical = (digest: Digest) => digest.startsWith('sha256:');
   // Those of other algorithms first: they say which canonical ones are needed.
-  await inBatches(
-    digests.filter(digest => !isCanonical(digest)),
-    sweep,
-  );
-  await inBatches(digests.filter(isCanonical), sweep);
+  const algorithms = (await driver.list(layout.layers(repository))).map(({ name }) => name);
+  const inOrder = algorithms.sort((one, other) => Number(one === 'sha256') - Number(other === 'sha256'));
+  for await (const digests of digestsIn(run, layout.layers(repository), inOrder)) await inBatches(digests, sweep);
 }
 
 /** Removes the records of manifests that are gone, and their entries among the referrers. */
@@ -185,25 +221,23 @@ async function sweepKnowledge(run: CollectorRun, repository: string, graph: Reac
     return !node || !graph.isKept(node);
   };
   const remove = (key: string) => run.remove(key, { durable: false });
-  const records = (await digestsIn(run, layout.records(repository))).filter(isGone);
-  await inBatches(records, digest => remove(layout.record(repository, digest)));
-  for (const subject of await digestsIn(run, layout.subjects(repository))) {
-    const referrers = (await digestsIn(run, layout.referrers(repository, subject))).filter(isGone);
-    await inBatches(referrers, digest => remove(layout.referrer(repository, subject, digest)));
-  }
+  for await (const digests of digestsIn(run, layout.records(repository)))
+    await inBatches(digests.filter(isGone), digest => remove(layout.record(repository, digest)));
+  for await (const subjects of digestsIn(run, layout.subjects(repository)))
+    for (const subject of subjects)
+      for await (const digests of digestsIn(run, layout.referrers(repository, subject)))
+        await inBatches(digests.filter(isGone), digest => remove(layout.referrer(repository, subject, digest)));
 }
 
-/** The digests by which a folder has children. */
-async function digestsIn(run: CollectorRun, folder: string): Promise<Digest[]> {
-  const algorithms = await run.driver.list(folder);
-  const digests: Digest[] = [];
-  for (const { name: algorithm } of algorithms) {
+/** The digests by which a folder has children, some at a time: as text all of them can be a hundred megabytes. */
+async function* digestsIn(run: CollectorRun, folder: string, algorithms?: readonly string[]): AsyncGenerator<Digest[]> {
+  for (const algorithm of algorithms ?? (await run.driver.list(folder)).map(({ name }) => name)) {
     const entries = await run.driver.list(`${folder}/${algorithm}`);
     if (entries.length === 0) await run.removeEmptyFolders(`${folder}/${algorithm}`);
-    for (const { name } of entries) {
-      const digest = `${algorithm}:${name}`;
-      if (isDigest(digest)) digests.push(digest);
-    }
+    for (let start = 0; start < entries.length; start += BATCH)
+      yield entries
+        .slice(start, start + BATCH)
+        .map(({ name }) => `${algorithm}:${name}`)
+        .filter(isDigest);
   }
-  return digests;
 }

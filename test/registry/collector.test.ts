@@ -503,6 +503,21 @@ describe('the collector', () => {
       assert.ok(bytesOf(lost));
     });
 
+    test('a list that lacks what is there loses nothing', async () => {
+      const child = await registry.pushImage('nfs', 'child');
+      await registry.pushManifest('nfs', 'multi', indexOf([child.data]), OCI_INDEX);
+      await remove('nfs/manifests/child');
+      const list: StorageDriver['list'] = async (prefix, options) => {
+        const entries = await registry.driver.list(prefix, options);
+        return /_manifests\/revisions\/|_layers\//.test(prefix) ? [] : entries;
+      };
+      await setTimeout(2);
+      const report = await collect(instead(registry.driver, { list }), { grace: 0, untagged: true });
+      assert.deepEqual([report.blobs.removed, report.problems], [0, []]);
+      assert.ok(await isWhole('nfs', child.digest, child));
+      assert.ok(await has('manifests', 'nfs', 'multi'));
+    });
+
     test('a run can be stopped', async () => {
       await registry.pushImage('a', 'latest');
       await registry.pushBlob('a', randomBytes(10));
