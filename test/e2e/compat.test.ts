@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { cpSync, readdirSync, readFileSync } from 'node:fs';
+import { cpSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { digest, writeBuildFolder } from '../support/image.js';
@@ -169,5 +169,26 @@ describe('a volume shared with docker-registry 2.8.2', { timeout: 240_000 }, () 
       });
       assert.equal(read['team/app:latest'], read[fresh], `round ${round}, ${who}`);
     }
+  });
+
+  test('ours collects what theirs wrote, and both serve the rest, also where a collector died', async () => {
+    const data = volume('collected');
+    cpSync(volume('theirs'), data, { recursive: true });
+    const expected = await serving('theirs', data, async () => {
+      await push('team/app:docker', 'two', 'v2s2');
+      return readAll(references);
+    });
+    await namespace.must(['find', data, '-type', 'f', '-exec', 'touch', '-d', '3 days ago', '{}', '+']);
+    const report = JSON.parse(await namespace.must(program('gc', '--untagged', '--json', '--root', data)));
+    assert.deepEqual([report.manifests.removed, report.problems], [1, []]);
+    assert.ok(report.freedBytes > 0);
+    // What a dead collector leaves beside a file that it was about to remove.
+    for (const path of Object.keys(layoutOf(data))) {
+      const file = join(data, 'docker/registry/v2', path);
+      mkdirSync(`${file}~doomed`);
+      cpSync(file, `${file}~doomed/1`);
+    }
+    for (const who of ['theirs', 'ours'])
+      assert.deepEqual(await serving(who, data, () => readAll(references)), expected, who);
   });
 });
