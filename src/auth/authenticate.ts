@@ -3,6 +3,7 @@ import { OperatorError, RegistryError } from '../errors.js';
 import { authorizationOf } from './basic.js';
 import type { CredentialSource } from './credentials.js';
 import { ANONYMOUS, type Identity } from './identity.js';
+import { LoginLimiter, networkOf } from './login-limiter.js';
 
 /** `open`: nobody is asked, everybody is anonymous. There is no default: who opens a registry says so. */
 export type AuthenticatorOptions = 'open' | { readonly realm: string; readonly source: CredentialSource };
@@ -11,6 +12,7 @@ export type AuthenticatorOptions = 'open' | { readonly realm: string; readonly s
 export class Authenticator {
   readonly #source: CredentialSource | undefined;
   readonly #challenge: Readonly<Record<string, string>>;
+  readonly #limiter = new LoginLimiter();
 
   /** @throws OperatorError for a realm that no header can carry. */
   constructor(options: AuthenticatorOptions) {
@@ -20,15 +22,24 @@ export class Authenticator {
 
   /**
    * @throws RegistryError UNAUTHORIZED with the one challenge: the same for no, malformed and wrong credentials and for an
-   *   unknown user; with status 400 for several Authorization headers. TOOMANYREQUESTS and UNAVAILABLE as the source.
+   *   unknown user; with status 400 for several Authorization headers. TOOMANYREQUESTS after too many of those, and as the
+   *   source; UNAVAILABLE as the source.
    */
   async authenticate(request: IncomingMessage): Promise<Identity> {
     if (!this.#source) return ANONYMOUS;
     const credentials = authorizationOf(request);
     if (typeof credentials === 'string') throw this.#unauthorized();
-    const verdict = this.#source.verify(credentials.user, credentials.password);
-    if (!(typeof verdict === 'boolean' ? verdict : await verdict)) throw this.#unauthorized();
-    return { kind: 'user', name: credentials.user };
+    const { user, password } = credentials;
+    if (!this.#source.remembers(user, password))
+      await this.#login(this.#source, user, password, networkOf(request.socket.remoteAddress));
+    return { kind: 'user', name: user };
+  }
+
+  async #login(source: CredentialSource, user: string, password: string, network: string): Promise<void> {
+    this.#limiter.admit(user, network);
+    if (await source.verify(user, password, network)) return this.#limiter.succeeded(user, network);
+    this.#limiter.failed(user, network);
+    throw this.#unauthorized();
   }
 
   #unauthorized(): RegistryError {

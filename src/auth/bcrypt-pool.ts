@@ -4,8 +4,15 @@ import type { BcryptCheck } from './bcrypt-worker.js';
 
 /** Checks that may wait behind the one that runs: about two seconds' worth at cost 10. */
 const LONGEST_QUEUE = 32;
+/** Of these, how many may be of one network: the others find a place however many logins one sends. */
+const LARGEST_SHARE = 8;
 
-interface Job extends BcryptCheck {
+interface Wanted extends BcryptCheck {
+  /** Where the request comes from. */
+  readonly network: string;
+}
+
+interface Job extends Wanted {
   readonly resolve: (right: boolean) => void;
   readonly reject: (error: unknown) => void;
 }
@@ -25,10 +32,12 @@ export class BcryptPool {
 
   /**
    * Whether any of the passwords has the hash.
-   * @throws RegistryError TOOMANYREQUESTS with Retry-After when 32 checks wait already; UNAVAILABLE when the thread died.
+   * @throws RegistryError TOOMANYREQUESTS with Retry-After when 32 checks wait already, or 8 of this network; UNAVAILABLE
+   *   when the thread died.
    */
-  check(check: BcryptCheck): Promise<boolean> {
-    if (this.#waiting.length >= LONGEST_QUEUE) return Promise.reject(this.#full());
+  check(check: Wanted): Promise<boolean> {
+    const share = this.#waiting.filter(({ network }) => network === check.network).length;
+    if (this.#waiting.length >= LONGEST_QUEUE || share >= LARGEST_SHARE) return Promise.reject(this.#full());
     return new Promise((resolve, reject) => {
       this.#waiting.push({ ...check, resolve, reject });
       if (!this.#running) this.#next();

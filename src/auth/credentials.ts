@@ -4,14 +4,16 @@ import { BcryptPool } from './bcrypt-pool.js';
 import type { Htpasswd } from './htpasswd.js';
 import { loadHtpasswd } from './htpasswd-file.js';
 
-/** Where users come from. Checking what was checked before is synchronous: it is the path of nearly every request. */
+/** Where users come from. Their names are in Unicode NFC. */
 export interface CredentialSource {
+  /** Whether this was found right not long ago, and still is. Costs next to nothing: it is the path of nearly every request. */
+  remembers(user: string, password: string): boolean;
   /**
    * Whether the password is this user's. An unknown user costs as much as a wrong password.
-   * @param user in Unicode NFC.
+   * @param network where the request comes from: none may have more than its share of the checks that wait
    * @throws RegistryError TOOMANYREQUESTS, UNAVAILABLE.
    */
-  verify(user: string, password: string): boolean | Promise<boolean>;
+  verify(user: string, password: string, network: string): Promise<boolean>;
 }
 
 /** Bcrypt looks at no more. In bytes of UTF-8. */
@@ -29,7 +31,7 @@ const CACHED_USERS = 10_000;
 export class HtpasswdCredentials implements CredentialSource {
   #htpasswd: Htpasswd;
   #nobody: string;
-  readonly #key = randomBytes(32);
+  readonly #secret = randomBytes(32);
   readonly #right = new LRUCache<string, true>({ max: CACHED_USERS, ttl: CACHED_MS });
   /** One check at a time for the same credentials: what waits for it shares its result. */
   readonly #inFlight = new Map<string, Promise<boolean>>();
@@ -65,19 +67,22 @@ export class HtpasswdCredentials implements CredentialSource {
     this.#htpasswd = htpasswd;
   }
 
-  verify(user: string, password: string): boolean | Promise<boolean> {
-    const hash = this.#htpasswd.users.get(user);
-    const key = this.#digest(user, password, hash ?? this.#nobody);
-    if (this.#right.get(key)) return true;
+  remembers(user: string, password: string): boolean {
+    return this.#right.get(this.#key(user, password)) === true;
+  }
+
+  verify(user: string, password: string, network: string): Promise<boolean> {
+    const key = this.#key(user, password);
     let check = this.#inFlight.get(key);
     if (!check) {
-      check = this.#check(user, password, hash, key).finally(() => this.#inFlight.delete(key));
+      check = this.#check(user, password, network, key).finally(() => this.#inFlight.delete(key));
       this.#inFlight.set(key, check);
     }
     return check;
   }
 
-  async #check(user: string, password: string, hash: string | undefined, key: string): Promise<boolean> {
+  async #check(user: string, password: string, network: string, key: string): Promise<boolean> {
+    const hash = this.#htpasswd.users.get(user);
     const spellings = [...new Set([password, password.normalize('NFC')])];
     const passwords = spellings.filter(spelling => Buffer.byteLength(spelling) <= LONGEST_PASSWORD);
     const possible = hash !== undefined && passwords.length > 0;
@@ -85,6 +90,7 @@ export class HtpasswdCredentials implements CredentialSource {
       passwords: passwords.length > 0 ? passwords : [''],
       hash: possible ? hash : this.#nobody,
       cost: this.#htpasswd.cost ?? USUAL_COST,
+      network,
     });
     // The file may have changed while the check waited.
     if (!possible || !right || this.#htpasswd.users.get(user) !== hash) return false;
@@ -92,8 +98,9 @@ export class HtpasswdCredentials implements CredentialSource {
     return true;
   }
 
-  #digest(...parts: readonly string[]): string {
-    const hmac = createHmac('sha256', this.#key);
+  #key(user: string, password: string): string {
+    const parts = [user, password, this.#htpasswd.users.get(user) ?? this.#nobody];
+    const hmac = createHmac('sha256', this.#secret);
     return hmac.update(parts.map(part => `${part.length}:${part}`).join('')).digest('base64');
   }
 }

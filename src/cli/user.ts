@@ -61,7 +61,7 @@ export function user(program: Command): void {
     .action(async (name: string, options: PasswordOptions, command: Command) => {
       const credentials = await HtpasswdCredentials.open(fileOf(command));
       const password = await readPassword(options, [`Password of ${shown(name)}: `]);
-      if (!(await credentials.verify(name.normalize('NFC'), password)))
+      if (!(await credentials.verify(name.normalize('NFC'), password, 'this terminal')))
         throw new OperatorError(`${shown(name)} cannot log in with this password`);
       say(`${shown(name)} can log in with this password`);
     });

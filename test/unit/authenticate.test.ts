@@ -8,12 +8,16 @@ import { ANONYMOUS } from '../../src/auth/identity.js';
 import { createPolicy } from '../../src/auth/policy.js';
 import { RegistryError } from '../../src/errors.js';
 
-const source = { verify: (user: string, password: string) => user === 'alice' && password === 'secret' };
+const source = {
+  remembers: () => false,
+  verify: async (user: string, password: string) => user === 'alice' && password === 'secret',
+};
 const basic = (text: string) => `Basic ${Buffer.from(text).toString('base64')}`;
 const request = (...values: string[]) =>
   ({
     headers: values.length > 0 ? { authorization: values[0] } : {},
     rawHeaders: values.flatMap(value => ['authorization', value]),
+    socket: { remoteAddress: '192.0.2.1' },
   }) as unknown as IncomingMessage;
 
 describe('authentication', () => {
@@ -22,9 +26,18 @@ describe('authentication', () => {
   test('a user with the right password', async () => {
     const identity = await authenticator.authenticate(request(basic('alice:secret')));
     assert.deepEqual(identity, { kind: 'user', name: 'alice' });
-    const later = new Authenticator({ realm: 'r', source: { verify: async (...pair) => source.verify(...pair) } });
-    assert.deepEqual(await later.authenticate(request(basic('alice:secret'))), identity);
-    await assert.rejects(later.authenticate(request(basic('alice:wrong'))), { status: 401 });
+    const checked: string[] = [];
+    const remembering = new Authenticator({
+      realm: 'r',
+      source: {
+        remembers: (user, password) => user === 'alice' && password === 'secret',
+        verify: async (...given) => checked.push(given.join(' ')) < 0,
+      },
+    });
+    assert.deepEqual(await remembering.authenticate(request(basic('alice:secret'))), identity);
+    assert.deepEqual(checked, [], 'what is remembered is not checked again');
+    await assert.rejects(remembering.authenticate(request(basic('alice:wrong'))), { status: 401 });
+    assert.deepEqual(checked, ['alice wrong 192.0.2.1']);
   });
 
   test('nobody can tell no, malformed, unknown and wrong credentials apart', async () => {
@@ -96,8 +109,34 @@ describe('authentication', () => {
 
   test('what the source refuses for now goes through', () => {
     const busy = new RegistryError('TOOMANYREQUESTS', { headers: { 'Retry-After': '3' } });
-    const full = new Authenticator({ realm: 'r', source: { verify: () => Promise.reject(busy) } });
+    const full = new Authenticator({ realm: 'r', source: { ...source, verify: () => Promise.reject(busy) } });
     return assert.rejects(full.authenticate(request(basic('alice:secret'))), busy);
+  });
+
+  test('too many failures of one user from one network cost no more checks; who is known passes', async () => {
+    let checks = 0;
+    const counted = new Authenticator({
+      realm: 'r',
+      source: {
+        remembers: (user, password) => user === 'alice' && password === 'remembered',
+        verify: (user, password) => {
+          checks++;
+          return source.verify(user, password);
+        },
+      },
+    });
+    const status = (credentials: string) =>
+      counted.authenticate(request(basic(credentials))).then(
+        () => 200,
+        (error: RegistryError) => error.status,
+      );
+    const answers: number[] = [];
+    for (let i = 0; i < 30; i++) answers.push(await status('alice:wrong'));
+    assert.deepEqual([answers.slice(0, 10), new Set(answers.slice(10))], [Array(10).fill(401), new Set([429])]);
+    assert.equal(checks, 10);
+    assert.equal(await status('alice:secret'), 429, 'not even the right password is checked, or guessing would go on');
+    assert.equal(await status('alice:remembered'), 200);
+    assert.equal(await status('bob:wrong'), 401, 'another name has failures of its own');
   });
 
   test('an open registry asks nobody', async () => {

@@ -6,7 +6,7 @@ import { BcryptPool } from '../../src/auth/bcrypt-pool.js';
 import type { RegistryError } from '../../src/errors.js';
 
 const hash = hashSync('secret', 4);
-const check = (password: string) => ({ passwords: [password], hash, cost: 4 });
+const check = (password: string, network = '192.0.2.1') => ({ passwords: [password], hash, cost: 4, network });
 
 describe('the bcrypt thread', () => {
   test('right, wrong, one of two, each spelling of the hash', async () => {
@@ -18,22 +18,32 @@ describe('the bcrypt thread', () => {
       assert.equal(await pool.check({ ...check('secret'), hash: hash.replace('$2b$', spelling) }), true);
   });
 
+  const tooMany = (error: RegistryError) => {
+    assert.equal(error.status, 429);
+    assert.match(error.headers['Retry-After']!, /^[1-9]\d*$/);
+    return true;
+  };
+
   test('32 checks wait behind the one that runs; the next is told when to come back', async () => {
     const pool = new BcryptPool();
-    const taken = Array.from({ length: 33 }, () => pool.check(check('secret')));
-    await assert.rejects(pool.check(check('secret')), (error: RegistryError) => {
-      assert.equal(error.status, 429);
-      assert.match(error.headers['Retry-After']!, /^[1-9]\d*$/);
-      return true;
-    });
+    const taken = Array.from({ length: 33 }, (_, i) => pool.check(check('secret', `192.0.2.${i % 5}`)));
+    await assert.rejects(pool.check(check('secret', '198.51.100.1')), tooMany);
     assert.ok((await Promise.all(taken)).every(Boolean));
     assert.equal(await pool.check(check('secret')), true);
+  });
+
+  test('8 of them may be of one network: others find a place beside it', async () => {
+    const pool = new BcryptPool();
+    const taken = Array.from({ length: 9 }, () => pool.check(check('secret')));
+    await assert.rejects(pool.check(check('secret')), tooMany);
+    taken.push(pool.check(check('secret', '198.51.100.1')));
+    assert.ok((await Promise.all(taken)).every(Boolean));
   });
 
   test('a thread that dies fails its own check only, and another takes over', async () => {
     const pool = new BcryptPool();
     assert.equal(await pool.check(check('secret')), true);
-    const poison = pool.check({ passwords: [undefined as unknown as string], hash, cost: 4 });
+    const poison = pool.check({ ...check(''), passwords: [undefined as unknown as string] });
     const behind = pool.check(check('secret'));
     await assert.rejects(poison, { code: 'UNAVAILABLE', status: 503 });
     assert.equal(await behind, true);
@@ -41,7 +51,7 @@ describe('the bcrypt thread', () => {
 
   test('the event loop goes on meanwhile', async () => {
     const pool = new BcryptPool();
-    const slow = { passwords: ['wrong'], hash: hashSync('x', 4), cost: 11 };
+    const slow = { ...check('wrong'), cost: 11 };
     await pool.check(check('secret'));
     const delay = monitorEventLoopDelay({ resolution: 5 });
     delay.enable();

@@ -11,7 +11,7 @@ import { HtpasswdCredentials } from '../../src/auth/credentials.js';
 /** The real pool, which also keeps an account of the work it was asked for. */
 class CountingPool extends BcryptPool {
   readonly checks: BcryptCheck[] = [];
-  override check(check: BcryptCheck): Promise<boolean> {
+  override check(check: Parameters<BcryptPool['check']>[0]): Promise<boolean> {
     this.checks.push(check);
     return super.check(check);
   }
@@ -21,6 +21,7 @@ class CountingPool extends BcryptPool {
 const work = ({ passwords, cost }: BcryptCheck) => [passwords.length, cost];
 
 const LONG = 'x'.repeat(72);
+const HERE = '127.0.0.1';
 let folder: string;
 let file: string;
 const line = (name: string, password: string, cost = 4) => `${name}:${hashSync(password, cost)}\n`;
@@ -40,12 +41,12 @@ async function opened(...lines: string[]) {
 describe('the users of an htpasswd file', () => {
   test('a right password is hashed once, a wrong one each time', async () => {
     const { pool, credentials } = await opened(line('alice', 'secret'));
-    assert.equal(await credentials.verify('alice', 'secret'), true);
-    assert.equal(credentials.verify('alice', 'secret'), true, 'known by now, and at once');
+    assert.equal(await credentials.verify('alice', 'secret', HERE), true);
+    assert.equal(credentials.remembers('alice', 'secret'), true, 'known by now, and at once');
     assert.equal(pool.checks.length, 1);
-    for (let i = 0; i < 2; i++) assert.equal(await credentials.verify('alice', 'wrong'), false);
+    for (let i = 0; i < 2; i++) assert.equal(await credentials.verify('alice', 'wrong', HERE), false);
     assert.equal(pool.checks.length, 3);
-    assert.equal(await credentials.verify('alic', 'esecret'), false, 'user and password are kept apart');
+    assert.equal(await credentials.verify('alic', 'esecret', HERE), false, 'user and password are kept apart');
   });
 
   test('what was right is checked again after five minutes, used or not', async context => {
@@ -53,24 +54,25 @@ describe('the users of an htpasswd file', () => {
     const start = performance.now();
     let minutes = 0;
     context.mock.method(performance, 'now', () => start + minutes * 60_000);
-    assert.equal(await credentials.verify('alice', 'secret'), true);
+    assert.equal(await credentials.verify('alice', 'secret', HERE), true);
     for (minutes = 1; minutes < 5; minutes++) {
       await new Promise(setImmediate);
-      assert.equal(await credentials.verify('alice', 'secret'), true);
+      assert.equal(credentials.remembers('alice', 'secret'), true);
     }
     assert.equal(pool.checks.length, 1);
     minutes = 5.1;
     // The cache looks at the clock once a millisecond.
     await new Promise(resolve => setTimeout(resolve, 5));
-    assert.equal(await credentials.verify('alice', 'secret'), true);
-    assert.equal(pool.checks.length, 2);
+    assert.equal(credentials.remembers('alice', 'secret'), false);
+    assert.equal(await credentials.verify('alice', 'secret', HERE), true);
+    assert.equal(credentials.remembers('alice', 'secret'), true);
   });
 
   test('checks of the same credentials at the same time are one', async () => {
     const { pool, credentials } = await opened(line('alice', 'secret'));
-    const results = await Promise.all(Array.from({ length: 100 }, () => credentials.verify('alice', 'secret')));
+    const results = await Promise.all(Array.from({ length: 100 }, () => credentials.verify('alice', 'secret', HERE)));
     assert.ok(results.every(Boolean));
-    const wrong = await Promise.all(Array.from({ length: 100 }, () => credentials.verify('bob', 'secret')));
+    const wrong = await Promise.all(Array.from({ length: 100 }, () => credentials.verify('bob', 'secret', HERE)));
     assert.ok(!wrong.some(Boolean));
     assert.equal(pool.checks.length, 2);
   });
@@ -78,30 +80,35 @@ describe('the users of an htpasswd file', () => {
   test('an unknown user is as much work as a wrong password, whatever the costs in the file', async () => {
     const { pool, credentials } = await opened(line('low', 'secret', 4), line('high', 'secret', 6), 'sha:{SHA}x\n');
     for (const user of ['low', 'high', 'sha', 'nobody', 'constructor'])
-      assert.equal(await credentials.verify(user, 'wrong'), false);
-    for (const user of ['low', 'nobody']) assert.equal(await credentials.verify(user, 'u\u0308'), false);
+      assert.equal(await credentials.verify(user, 'wrong', HERE), false);
+    for (const user of ['low', 'nobody']) assert.equal(await credentials.verify(user, 'u\u0308', HERE), false);
     assert.deepEqual(pool.checks.map(work), [...Array(5).fill([1, 6]), ...Array(2).fill([2, 6])]);
   });
 
   test('a password over 72 bytes is refused after the same work, though bcrypt would look at 72 only', async () => {
     const { pool, credentials } = await opened(line('alice', LONG));
-    assert.equal(await credentials.verify('alice', LONG), true);
-    assert.equal(await credentials.verify('alice', `${LONG}y`), false);
-    assert.equal(await credentials.verify('nobody', `${LONG}y`), false);
-    assert.equal(await credentials.verify('alice', `${'ü'.repeat(36)}y`), false, 'bytes are counted, not characters');
+    assert.equal(await credentials.verify('alice', LONG, HERE), true);
+    assert.equal(await credentials.verify('alice', `${LONG}y`, HERE), false);
+    assert.equal(await credentials.verify('nobody', `${LONG}y`, HERE), false);
+    assert.equal(
+      await credentials.verify('alice', `${'ü'.repeat(36)}y`, HERE),
+      false,
+      'bytes are counted, not characters',
+    );
     assert.deepEqual(pool.checks.map(work), Array(4).fill([1, 4]));
   });
 
   test('a password is tried as it was sent, then in NFC', async () => {
     const { credentials } = await opened(line('new', 'schl\u00fcssel'), line('old', 'schlu\u0308ssel'));
-    for (const sent of ['schl\u00fcssel', 'schlu\u0308ssel']) assert.equal(await credentials.verify('new', sent), true);
-    assert.equal(await credentials.verify('old', 'schlu\u0308ssel'), true);
-    assert.equal(await credentials.verify('old', 'schl\u00fcssel'), false);
+    for (const sent of ['schl\u00fcssel', 'schlu\u0308ssel'])
+      assert.equal(await credentials.verify('new', sent, HERE), true);
+    assert.equal(await credentials.verify('old', 'schlu\u0308ssel', HERE), true);
+    assert.equal(await credentials.verify('old', 'schl\u00fcssel', HERE), false);
   });
 
   test('a file without users refuses everybody after the usual work', async () => {
     const { pool, credentials } = await opened('');
-    assert.equal(await credentials.verify('alice', ''), false);
+    assert.equal(await credentials.verify('alice', '', HERE), false);
     assert.deepEqual(pool.checks.map(work), [[1, 10]]);
   });
 });
@@ -110,15 +117,17 @@ describe('a reload', () => {
   test('refuses a removed user and an old password at once, and keeps what is known of the others', async () => {
     const others = line('carol', 'secret');
     const { pool, credentials } = await opened(line('alice', 'secret'), line('bob', 'secret'), others);
-    for (const user of ['alice', 'bob', 'carol']) assert.equal(await credentials.verify(user, 'secret'), true);
+    for (const user of ['alice', 'bob', 'carol']) assert.equal(await credentials.verify(user, 'secret', HERE), true);
     await writeFile(`${file}.new`, line('bob', 'changed') + others);
     await rename(`${file}.new`, file);
     await credentials.reload();
-    assert.equal(await credentials.verify('alice', 'secret'), false);
-    assert.equal(await credentials.verify('bob', 'secret'), false);
-    assert.equal(await credentials.verify('bob', 'changed'), true);
+    assert.equal(credentials.remembers('alice', 'secret'), false);
+    assert.equal(await credentials.verify('alice', 'secret', HERE), false);
+    assert.equal(credentials.remembers('bob', 'secret'), false);
+    assert.equal(await credentials.verify('bob', 'secret', HERE), false);
+    assert.equal(await credentials.verify('bob', 'changed', HERE), true);
     const before = pool.checks.length;
-    assert.equal(credentials.verify('carol', 'secret'), true);
+    assert.equal(credentials.remembers('carol', 'secret'), true);
     assert.equal(pool.checks.length, before);
   });
 
@@ -129,23 +138,23 @@ describe('a reload', () => {
       release = resolve;
     });
     const slow = await HtpasswdCredentials.open(file, { check: () => held.then(() => true) });
-    const verdict = slow.verify('alice', 'secret');
+    const verdict = slow.verify('alice', 'secret', HERE);
     await truncate(file);
     await Promise.all([slow.reload(), credentials.reload()]);
     release();
     assert.equal(await verdict, false);
-    assert.equal(await credentials.verify('alice', 'secret'), false);
+    assert.equal(await credentials.verify('alice', 'secret', HERE), false);
   });
 
   test('of a bad file keeps the users from before, and says what is wrong', async () => {
     const { credentials } = await opened(line('alice', 'secret'));
     await writeFile(file, `${line('bob', 'secret')}testuser test123\n`);
     await assert.rejects(credentials.reload(), { name: 'OperatorError', message: /line 2: no colon/ });
-    assert.equal(await credentials.verify('alice', 'secret'), true);
-    assert.equal(await credentials.verify('bob', 'secret'), false);
+    assert.equal(await credentials.verify('alice', 'secret', HERE), true);
+    assert.equal(await credentials.verify('bob', 'secret', HERE), false);
     await rm(file);
     await assert.rejects(credentials.reload(), { name: 'OperatorError', message: /does not exist/ });
-    assert.equal(await credentials.verify('alice', 'secret'), true);
+    assert.equal(await credentials.verify('alice', 'secret', HERE), true);
   });
 
   test('waits for a file that is being rewritten in place', async () => {

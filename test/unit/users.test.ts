@@ -18,7 +18,7 @@ test('of several starts at once one makes the user, and the password that is lef
   const all = await Promise.all(Array.from({ length: 4 }, () => ensureUsers({ file, terminal: false })));
   assert.deepEqual(all.map(({ action }) => action).sort(), ['created', 'reused', 'reused', 'reused']);
   const password = (await readFile(join(dir, 'auth', 'initial-password'), 'utf8')).trim();
-  assert.equal(await (await HtpasswdCredentials.open(file)).verify('admin', password), true);
+  assert.equal(await (await HtpasswdCredentials.open(file)).verify('admin', password, '127.0.0.1'), true);
   assert.deepEqual((await readdir(join(dir, 'auth'))).sort(), ['htpasswd', 'initial-password']);
 });
 
