@@ -12,6 +12,10 @@ export function parseGlob(pattern: string): Glob {
     throw new OperatorError(`${JSON.stringify(pattern.slice(0, 100))} is no pattern for names`, {
       fix: 'write a name, with * for any characters but the slash and ** for any, such as team/* or v1.*',
     });
+  // Most patterns are a name, or all below one.
+  if (!pattern.includes('*')) return name => name === pattern;
+  const [, before] = /^([^*]*)\*\*$/.exec(pattern) ?? [];
+  if (before !== undefined) return name => name.startsWith(before);
   const parts = pattern.match(/\*\*+|./g)!;
   return name => {
     // Every place of the pattern that the name can have come to so far; so no pattern is slow.

@@ -6,18 +6,28 @@ import { ANONYMOUS, type Identity } from './identity.js';
 import { LoginLimiter, networkOf } from './login-limiter.js';
 
 /** `open`: nobody is asked, everybody is anonymous. There is no default: who opens a registry says so. */
-export type AuthenticatorOptions = 'open' | { readonly realm: string; readonly source: CredentialSource };
+export type AuthenticatorOptions =
+  | 'open'
+  | {
+      readonly realm: string;
+      readonly source: CredentialSource;
+      /** Whether a request without credentials may go on as anonymous, for the policy to decide; never unless told. */
+      readonly welcomesAnonymous?: () => boolean;
+    };
 
 /** Says who sends a request. Stands before every handler, before any of the body is read. */
 export class Authenticator {
   readonly #source: CredentialSource | undefined;
-  readonly #challenge: Readonly<Record<string, string>>;
+  readonly #challenge: Readonly<Record<string, string>> | undefined;
+  readonly #welcomesAnonymous: () => boolean;
   readonly #limiter = new LoginLimiter();
 
   /** @throws OperatorError for a realm that no header can carry. */
   constructor(options: AuthenticatorOptions) {
-    this.#source = options === 'open' ? undefined : options.source;
-    this.#challenge = options === 'open' ? {} : { 'WWW-Authenticate': basicChallenge(options.realm) };
+    const { source, realm, welcomesAnonymous = () => false } = options === 'open' ? {} : options;
+    this.#source = source;
+    this.#challenge = realm === undefined ? undefined : { 'WWW-Authenticate': basicChallenge(realm) };
+    this.#welcomesAnonymous = welcomesAnonymous;
   }
 
   /**
@@ -28,6 +38,7 @@ export class Authenticator {
   async authenticate(request: IncomingMessage): Promise<Identity> {
     if (!this.#source) return ANONYMOUS;
     const credentials = authorizationOf(request);
+    if (credentials === 'none' && this.#welcomesAnonymous()) return ANONYMOUS;
     if (typeof credentials === 'string') throw this.#unauthorized();
     const { user, password } = credentials;
     if (!this.#source.remembers(user, password))
@@ -42,8 +53,13 @@ export class Authenticator {
     throw this.#unauthorized();
   }
 
+  /** The answer to who may not do it: somebody who has not said who they are may try again with credentials. */
+  refusal({ kind }: Identity): RegistryError {
+    return kind === 'anonymous' && this.#challenge ? this.#unauthorized() : new RegistryError('DENIED');
+  }
+
   #unauthorized(): RegistryError {
-    return new RegistryError('UNAUTHORIZED', { headers: this.#challenge });
+    return new RegistryError('UNAUTHORIZED', { headers: this.#challenge ?? {} });
   }
 }
 

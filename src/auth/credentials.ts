@@ -55,6 +55,11 @@ export class HtpasswdCredentials implements CredentialSource {
     return this.#htpasswd.warnings;
   }
 
+  /** Who can log in. */
+  get names(): ReadonlySet<string> {
+    return new Set(this.#htpasswd.users.keys());
+  }
+
   /**
    * Reads the file again, wholly, and only then lets it count: whoever is not in it is refused from this moment. To be
    * called when the file's size, inode, mtime or ctime differ from those seen before the last call. Waits up to 0.3 s for

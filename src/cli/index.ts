@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { OperatorError, systemCode } from '../errors.js';
+import { access } from './access.js';
 import { backup } from './backup.js';
 import { config } from './config.js';
 import { garbageCollect } from './garbage-collect.js';
@@ -21,6 +22,7 @@ const COMMANDS: ReadonlyArray<(program: Command) => void> = [
   serve,
   initCerts,
   user,
+  access,
   trust,
   config,
   health,

@@ -1,9 +1,6 @@
-/** Configuration as it is gathered: text, lists and names, each value with where it comes from. */
-export type Raw = string | Raw[] | RawMap;
-export interface RawMap {
-  [name: string]: Raw;
-}
+import type { Raw, RawMap } from '../yaml.js';
 
+/** Configuration as it is gathered: text, lists and names, each value with where it comes from. */
 export class Draft {
   readonly tree: RawMap = Object.create(null) as RawMap;
   /** Dotted path of each value → where it was set last. */

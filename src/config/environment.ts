@@ -1,8 +1,8 @@
 import { OperatorError } from '../errors.js';
-import type { Draft, Raw } from './draft.js';
+import { isBlank, parseYaml, type Raw } from '../yaml.js';
+import type { Draft } from './draft.js';
 import { chosen, NODES, type Node, nodeAt, TREE } from './tree.js';
 import { nearest } from './values.js';
-import { isBlank, parseYaml } from './yaml.js';
 
 /**
  * `REGISTRY_A_B=value` sets the key `a.b`, as in Distribution: the values are YAML, list items go by index. Beyond it, sections

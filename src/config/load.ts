@@ -2,13 +2,13 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import type { z } from 'zod';
 import { OperatorError, systemCode } from '../errors.js';
-import { Draft, type Raw, type RawMap } from './draft.js';
+import { isBlank, parseYaml, type Raw, type RawMap } from '../yaml.js';
+import { Draft } from './draft.js';
 import { applyEnvironment } from './environment.js';
 import type { FlagValue } from './flags.js';
 import { type Config, schema } from './schema.js';
 import { chosen, NODES, type Node, nodeAt, TREE } from './tree.js';
 import { nearest, parseBoolean } from './values.js';
-import { isBlank, parseYaml } from './yaml.js';
 
 /** Where Distribution's image, and Debian's and later packages of it, keep their configuration. */
 const STANDARD_FILES = ['/etc/docker/registry/config.yml', '/etc/distribution/config.yml'];

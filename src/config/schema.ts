@@ -169,6 +169,22 @@ const auth = section(
   context.addIssue({ code: 'custom', path: ['none'], message: 'is set beside auth.htpasswd', params: { fix } });
 });
 
+const access = section(
+  {
+    policy: optionalKey(
+      path,
+      'The file that says who may pull, push and delete what; see [Access](access.md). Without one, whoever logs in may do everything.',
+    ),
+    groups: optionalKey(path, "A file of groups for the policy, in Apache's format: `NAME: USER USER`."),
+  },
+  'What users may do. Read again within a second when a file changes.',
+  { ours: true },
+).superRefine(({ policy, groups }, context) => {
+  if (groups === undefined || policy !== undefined) return;
+  const fix = 'set access.policy (REGISTRY_ACCESS_POLICY) too: groups mean nothing without rules';
+  context.addIssue({ code: 'custom', path: ['groups'], message: 'is set, but access.policy is not', params: { fix } });
+});
+
 const objectStore = (about: string) => unsupported('refused', about, 'use storage.filesystem');
 
 const storage = section(
@@ -371,6 +387,7 @@ export const schema = section(
     loglevel: optionalKey(level, 'The old name of log.level.', { movedTo: 'log.level' }),
     http,
     auth,
+    access,
     storage,
     health,
     catalog: section({ maxentries: key(count(1, 1000), 1000, page('repositories')) }, 'The catalog.'),

@@ -1,8 +1,7 @@
 import { z } from 'zod';
-import type { Raw } from './draft.js';
+import { isBlank, type Raw } from '../yaml.js';
 import { KEYS, type KeyInfo } from './keys.js';
 import { schema } from './schema.js';
-import { isBlank } from './yaml.js';
 
 /** One key or section of the schema, with its place in the tree. The whole configuration has the empty path. */
 export interface Node extends KeyInfo {

@@ -30,6 +30,7 @@ export async function putManifest(exchange: Exchange): Promise<void> {
   const { digest, subject } = await exchange.store.manifests.put(exchange.repository, target, data, {
     contentType: exchange.header('content-type'),
     pushedBy: exchange.principal || undefined,
+    createOnly: !exchange.may('overwrite', exchange.repository),
   });
   exchange.empty(201, {
     Location: exchange.path(`manifests/${exchange.reference}`),

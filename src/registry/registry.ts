@@ -13,6 +13,8 @@ export interface RegistryOptions extends RegistryContext {
   readonly readOnly: () => string | undefined;
   /** @throws RegistryError UNAUTHORIZED with the challenge */
   readonly authenticate: (request: IncomingMessage) => Promise<Identity>;
+  /** What is answered where `authorise` says no. */
+  readonly refusal: (identity: Identity) => RegistryError;
   /** Told of what is not the client's fault: errors of the storage and of this program. */
   readonly onFault: (error: unknown, request: IncomingMessage) => void;
 }
@@ -38,7 +40,7 @@ export function createRegistry(options: RegistryOptions): Registry {
       const found = path.startsWith(options.prefix) && match(method, path.slice(options.prefix.length), rules);
       if (!found) throw new RegistryError('UNSUPPORTED', { status: 404, message: 'no such endpoint' });
       const { action, handler, repository, reference } = found;
-      if (action && !options.authorise(identity, action, repository)) throw new RegistryError('DENIED');
+      if (!options.authorise(identity, action, repository)) throw options.refusal(identity);
       const target = { repository, reference, query: new URLSearchParams(query) };
       await handler(new Exchange(request, response, identity, options, target));
     } catch (error) {

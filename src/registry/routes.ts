@@ -26,14 +26,14 @@ type Shape =
 interface Route {
   readonly method: string;
   readonly shape: Shape;
-  /** What the caller must be allowed to do; undefined: nothing but to be known. */
-  readonly action: Action | undefined;
+  /** What the caller must be allowed to do. */
+  readonly action: Action;
   readonly handler: Handler;
 }
 
 /** Every endpoint: the authorisation of a request is decided by its row, before the handler sees it. */
 const ROUTES: readonly Route[] = [
-  { method: 'GET', shape: 'base', action: undefined, handler: async exchange => exchange.json(200, {}) },
+  { method: 'GET', shape: 'base', action: 'login', handler: async exchange => exchange.json(200, {}) },
   { method: 'GET', shape: 'catalog', action: 'catalog', handler: listRepositories },
   { method: 'GET', shape: 'manifest', action: 'pull', handler: getManifest },
   { method: 'PUT', shape: 'manifest', action: 'push', handler: putManifest },
@@ -61,7 +61,7 @@ const ROOTS = ['/v2', '/v1', '/api/v1'];
 const METHODS: ReadonlySet<string> = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']);
 
 export interface Match {
-  readonly action: Action | undefined;
+  readonly action: Action;
   readonly handler: Handler;
   /** Empty for the routes that belong to no repository. */
   readonly repository: string;

@@ -2,9 +2,10 @@ import type { IncomingMessage } from 'node:http';
 import { isIP } from 'node:net';
 import { dirname, join } from 'node:path';
 import { setFlagsFromString } from 'node:v8';
+import { Access } from '../auth/access.js';
 import { Authenticator } from '../auth/authenticate.js';
 import { HtpasswdCredentials } from '../auth/credentials.js';
-import { createPolicy } from '../auth/policy.js';
+import { usersMay } from '../auth/policy.js';
 import type { Config } from '../config/schema.js';
 import { parseAddress } from '../config/values.js';
 import { type Certificates, ensureCertificates } from '../pki/certificates.js';
@@ -104,14 +105,14 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
       );
 
     const principals = new WeakMap<IncomingMessage, string>();
-    const access = config.log.accesslog.disabled
+    const accessLog = config.log.accesslog.disabled
       ? undefined
       : createAccessLog({
           formatter: config.log.formatter,
           fields: config.log.fields,
           principal: request => principals.get(request),
         });
-    if (access) closers.push(() => access.close());
+    if (accessLog) closers.push(() => accessLog.close());
     // The port is taken before the storage is opened, so that a second start by mistake touches nothing.
     let app: Handler = (_request, response) => void response.writeHead(503, { 'Retry-After': '1' }).end();
     const server = createListener({
@@ -122,7 +123,7 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
       handler: (request, response) => {
         const id = requestId(request);
         response.setHeader('X-Request-Id', id);
-        access?.follow(request, response, id);
+        accessLog?.follow(request, response, id);
         app(request, response);
       },
     });
@@ -141,10 +142,22 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
       source = await HtpasswdCredentials.open(users.file);
       for (const warning of source.warnings) log.warn(warning);
     }
+    let access: Access | undefined;
+    const { policy, groups } = config.access;
+    if (policy !== undefined) {
+      watch(groups === undefined ? [policy] : [policy, groups], 'access policy', async () => {
+        if (!access) throw new Error('not read yet');
+        await access.reload();
+      });
+      access = await Access.load({ policy, groups }, !source);
+    }
     if (account) {
       become(account);
       log.info('gave up root', { ...account });
-      const read = [...(files ? [files.certificate, files.key] : []), ...(users ? [users.file] : [])];
+      const read = [
+        ...(files ? [files.certificate, files.key] : []),
+        ...[users?.file, policy, groups].filter(file => file !== undefined),
+      ];
       for (const warning of await unreadable(account, read)) log.warn(warning);
     }
 
@@ -167,8 +180,16 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
       closers.push(() => housekeeping.close());
     }
 
-    if (!source) log.warn('the registry is open (auth.none): everybody who reaches it may pull and push');
-    const authenticator = new Authenticator(source ? { realm: config.auth.htpasswd!.realm, source } : 'open');
+    if (!source && !access) log.warn('the registry is open (auth.none): everybody who reaches it may pull and push');
+    const authenticator = new Authenticator(
+      source
+        ? {
+            realm: config.auth.htpasswd!.realm,
+            source,
+            welcomesAnonymous: () => access?.welcomesAnonymous === true,
+          }
+        : 'open',
+    );
 
     const prefix = config.http.prefix.replace(/\/$/, '');
     const registry = createRegistry({
@@ -196,7 +217,8 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
       deletes: config.storage.delete.enabled,
       readOnly: () => (readonly.enabled ? 'the registry is read-only' : maintenance.refusal),
       authenticate: request => authenticator.authenticate(request),
-      authorise: createPolicy({ open: !source }),
+      refusal: identity => authenticator.refusal(identity),
+      authorise: access ? access.may : usersMay({ open: !source }),
       onFault: (error, request) =>
         log.error('a request failed', { method: request.method, path: withoutSecrets(request.url ?? ''), error }),
     });

@@ -20,6 +20,8 @@ export interface TagPush {
   readonly platform: Platform;
   /** The principal; empty where nobody logs in. */
   readonly by: string;
+  /** Whether to this principal every tag is immutable. */
+  readonly createOnly: boolean;
 }
 
 type Platform = ManifestRecord['platform'] | undefined;
@@ -59,7 +61,8 @@ export class ImmutableTags {
 
   /** To be asked before anything is stored. @throws RegistryError DENIED */
   async claim(repository: string, tag: string, push: TagPush): Promise<TagMove> {
-    if (!this.isImmutable(repository, tag)) return 'write';
+    const isImmutable = this.isImmutable(repository, tag);
+    if (!isImmutable && !push.createOnly) return 'write';
     const current = await readLink(this.driver, layout.tagLink(repository, tag));
     if (!current && (await this.isFirst(repository, tag, push))) return 'create';
     const canonical = current && ((await readLink(this.driver, layout.revisionLink(repository, current))) ?? current);
@@ -72,7 +75,7 @@ export class ImmutableTags {
       const lists = push.manifest.manifests.some(({ digest }) => digest === current || digest === canonical);
       if (lists && (await this.takes(repository, tag, 2, push))) return 'write';
     }
-    throw immutable(tag);
+    throw isImmutable ? immutable(tag) : createOnly(tag);
   }
 
   private async isFirst(repository: string, tag: string, push: TagPush): Promise<boolean> {
@@ -97,6 +100,11 @@ export class ImmutableTags {
     } catch {
       return undefined;
     }
+  }
+
+  /** To be called when the tag has been deleted: the next push of it is a first one again. */
+  async forget(repository: string, tag: string): Promise<void> {
+    for (const step of [2, 1] as const) await this.driver.remove(layout.immutable(repository, tag, step));
   }
 
   /** @throws RegistryError DENIED where the tag, which is there, may not be deleted */
@@ -156,6 +164,13 @@ function isOther(one: Platform, other: Platform): boolean {
 
 function age({ at }: Step): number {
   return Date.now() - Date.parse(at);
+}
+
+function createOnly(tag: string): RegistryError {
+  return new RegistryError('DENIED', {
+    message: `the tag ${tag} is there, and you may make tags, not move them`,
+    detail: { tag },
+  });
 }
 
 /** What a client is told whose push or delete would change such a tag. */

@@ -114,13 +114,14 @@ export class Manifests {
    * Stores a manifest, durably, in an order in which a crash leaves garbage at worst: the bytes, what is known of them,
    * the repository's link to them, and the tags last.
    * @param target the digest that the client says, which it is held to, and the tags that are to point at the manifest
+   * @param facts.createOnly whether the tags may be made, but not be moved, as if they were immutable
    * @throws RegistryError MANIFEST_INVALID, DIGEST_INVALID, MANIFEST_BLOB_UNKNOWN, DENIED
    */
   async put(
     repository: string,
     target: { digest?: Digest | undefined; tags: readonly string[] },
     data: Buffer,
-    facts: { contentType?: string | undefined; pushedBy?: string | undefined },
+    facts: { contentType?: string | undefined; pushedBy?: string | undefined; createOnly?: boolean },
   ): Promise<PutManifest> {
     const manifest = parseManifest(data, facts.contentType);
     checkUrls(manifest, this.options.validation);
@@ -135,6 +136,7 @@ export class Manifests {
         canonical,
         manifest,
         by: facts.pushedBy ?? '',
+        createOnly: facts.createOnly ?? false,
       });
       await this.quotas.within(repository, canonical, data.length, async () => {
         await this.driver.write(layout.blob(canonical), data);
@@ -156,7 +158,8 @@ export class Manifests {
     tags: readonly string[],
     push: Omit<TagPush, 'platform'> & { manifest: Manifest },
   ): Promise<Array<readonly [tag: string, move: TagMove]>> {
-    if (!tags.some(tag => this.immutable.isImmutable(repository, tag))) return tags.map(tag => [tag, 'write'] as const);
+    if (!push.createOnly && !tags.some(tag => this.immutable.isImmutable(repository, tag)))
+      return tags.map(tag => [tag, 'write'] as const);
     const platform = await this.records.platformOf(repository, push.manifest);
     return Promise.all(
       tags.map(async tag => [tag, await this.immutable.claim(repository, tag, { ...push, platform })] as const),
@@ -189,6 +192,7 @@ export class Manifests {
     if (!(await this.driver.stat(layout.tagLink(repository, tag)))) throw await this.unknown(repository, { tag });
     this.immutable.checkTag(repository, tag);
     await this.driver.removeAll(layout.tag(repository, tag));
+    await this.immutable.forget(repository, tag);
   }
 
   private async removeRevision(repository: string, digest: Digest): Promise<void> {
@@ -212,7 +216,9 @@ export class Manifests {
     const tags = await this.driver.list(layout.tags(repository));
     await inBatches(tags, async ({ name }) => {
       const digest = await readLink(this.driver, layout.tagLink(repository, name));
-      if (digest && digests.includes(digest)) await this.driver.removeAll(layout.tag(repository, name));
+      if (!digest || !digests.includes(digest)) return;
+      await this.driver.removeAll(layout.tag(repository, name));
+      await this.immutable.forget(repository, name);
     });
   }
 

@@ -3,6 +3,8 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import http from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { ANONYMOUS } from '../../src/auth/identity.js';
+import type { Authorise } from '../../src/auth/policy.js';
 import { RegistryError } from '../../src/errors.js';
 import type { Digest } from '../../src/reference.js';
 import { createRegistry } from '../../src/registry/registry.js';
@@ -29,7 +31,7 @@ export interface Answer {
 export interface CallOptions {
   readonly headers?: http.OutgoingHttpHeaders;
   readonly body?: Buffer | string | AsyncIterable<Buffer>;
-  /** The user who asks; the fixture believes it. */
+  /** The user who asks; the fixture believes it. Empty: nobody. */
   readonly user?: string;
 }
 
@@ -66,6 +68,7 @@ export class RegistryFixture {
       onCorruption?: (found: Corruption) => void;
       isImmutable?: (repository: string, tag: string) => boolean;
       grace?: number;
+      authorise?: Authorise;
     } = {},
   ): Promise<RegistryFixture> {
     const root = options.root ?? (await mkdtemp(join(tmpdir(), 'registry-test-')));
@@ -91,9 +94,12 @@ export class RegistryFixture {
       authenticate: async request => {
         const user = request.headers['x-test-user'];
         if (user === 'nobody') throw new RegistryError('UNAUTHORIZED');
-        return { kind: 'user', name: String(user ?? 'tester') };
+        return user === '' ? ANONYMOUS : { kind: 'user', name: String(user ?? 'tester') };
       },
-      authorise: (_identity, action, repository) => action !== 'pull' || !repository?.startsWith('hidden/'),
+      refusal: () => new RegistryError('DENIED'),
+      authorise:
+        options.authorise ??
+        ((_identity, action, repository) => action !== 'pull' || !repository?.startsWith('hidden/')),
       onFault: error => fixture.faults.push(error),
     });
     const handler = createApp({
@@ -118,7 +124,10 @@ export class RegistryFixture {
 
   async call(method: string, path: string, options: CallOptions = {}): Promise<Answer> {
     const { body, user } = options;
-    const headers: http.OutgoingHttpHeaders = { ...options.headers, ...(user && { 'x-test-user': user }) };
+    const headers: http.OutgoingHttpHeaders = {
+      ...options.headers,
+      ...(user !== undefined && { 'x-test-user': user }),
+    };
     if ((typeof body === 'string' || Buffer.isBuffer(body)) && !('transfer-encoding' in headers))
       headers['content-length'] ??= Buffer.byteLength(body);
     const request = http.request({ port: this.port, method, path, headers, agent: this.agent });

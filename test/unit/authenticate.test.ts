@@ -5,7 +5,7 @@ import { type AddressInfo, connect } from 'node:net';
 import { describe, test } from 'node:test';
 import { Authenticator } from '../../src/auth/authenticate.js';
 import { ANONYMOUS } from '../../src/auth/identity.js';
-import { createPolicy } from '../../src/auth/policy.js';
+import { usersMay } from '../../src/auth/policy.js';
 import { RegistryError } from '../../src/errors.js';
 
 const source = {
@@ -149,9 +149,9 @@ describe('authentication', () => {
 test('the policy: users do everything, and others only where the registry is open', () => {
   const alice = { kind: 'user', name: 'alice' } as const;
   for (const action of ['pull', 'push', 'delete', 'catalog'] as const) {
-    assert.equal(createPolicy({ open: false })(alice, action, 'a/b'), true);
-    assert.equal(createPolicy({ open: false })(ANONYMOUS, action, 'a/b'), false);
-    assert.equal(createPolicy({ open: true })(ANONYMOUS, action), true);
-    assert.equal(createPolicy({ open: true })(alice, action), true);
+    assert.equal(usersMay({ open: false })(alice, action, 'a/b'), true);
+    assert.equal(usersMay({ open: false })(ANONYMOUS, action, 'a/b'), false);
+    assert.equal(usersMay({ open: true })(ANONYMOUS, action), true);
+    assert.equal(usersMay({ open: true })(alice, action), true);
   }
 });

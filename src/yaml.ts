@@ -1,6 +1,11 @@
 import { isMap, isScalar, isSeq, LineCounter, parseDocument } from 'yaml';
-import { OperatorError } from '../errors.js';
-import type { Raw, RawMap } from './draft.js';
+import { OperatorError } from './errors.js';
+
+/** What YAML consists of, every scalar as text. Maps have no prototype. */
+export type Raw = string | Raw[] | RawMap;
+export interface RawMap {
+  [name: string]: Raw;
+}
 
 /** What a YAML text says, every scalar as text, and where each value stands (`LINE:COLUMN` by dotted path). */
 export interface Parsed {

@@ -1,0 +1,42 @@
+import { type Authorise, type Policy, policyMay, welcomesAnonymous } from './policy.js';
+import { loadPolicy } from './policy-file.js';
+
+export interface AccessFiles {
+  readonly policy: string;
+  /** In Apache's format. */
+  readonly groups: string | undefined;
+}
+
+/** The policy that counts now: that of the files as they were read last. */
+export class Access {
+  #may: Authorise;
+  #anonymous: boolean;
+
+  private constructor(
+    private readonly files: AccessFiles,
+    private readonly open: boolean,
+    policy: Policy,
+  ) {
+    this.#may = policyMay(policy, { open });
+    this.#anonymous = welcomesAnonymous(policy);
+  }
+
+  /** @param open as for `usersMay` @throws OperatorError */
+  static async load(files: AccessFiles, open: boolean): Promise<Access> {
+    return new Access(files, open, await loadPolicy(files.policy, files.groups));
+  }
+
+  /** @throws OperatorError when a file is bad: then what counted before goes on to count. */
+  async reload(): Promise<void> {
+    const policy = await loadPolicy(this.files.policy, this.files.groups);
+    this.#may = policyMay(policy, { open: this.open });
+    this.#anonymous = welcomesAnonymous(policy);
+  }
+
+  readonly may: Authorise = (...question) => this.#may(...question);
+
+  /** Whether a request without credentials can be allowed anything. */
+  get welcomesAnonymous(): boolean {
+    return this.#anonymous;
+  }
+}

@@ -1,0 +1,112 @@
+import { type Command, Option } from 'commander';
+import { HtpasswdCredentials } from '../auth/credentials.js';
+import { ANONYMOUS } from '../auth/identity.js';
+import { type Action, type Explanation, explain, type Policy } from '../auth/policy.js';
+import { deadRules, loadPolicy } from '../auth/policy-file.js';
+import { loadConfig } from '../config/load.js';
+import type { Config } from '../config/schema.js';
+import { OperatorError } from '../errors.js';
+import { isRepositoryName } from '../reference.js';
+import { dirOption } from './options.js';
+
+/** What can be asked about one repository. */
+const ACTIONS = ['pull', 'push', 'overwrite', 'delete', 'admin'] as const satisfies readonly Action[];
+
+interface Options {
+  readonly dir: string;
+  readonly config?: string;
+  readonly policy?: string;
+  readonly groups?: string;
+  readonly json?: true;
+}
+
+/** `registry-secure access`: what the policy says, and whether it says what was meant. Reads, and changes nothing. */
+export function access(program: Command): void {
+  const parent = program.command('access').description('check the access policy, or explain what it allows');
+  withPolicy(parent.command('check'))
+    .description(
+      'say what is wrong with the policy, and which of its rules can never allow anything; the exit code is 1 where there are any',
+    )
+    .action((_options: Options, command: Command) => check(command));
+  withPolicy(parent.command('explain <user> <action> <repository>'))
+    .description(
+      `say whether a user (anonymous: nobody) may ${ACTIONS.join(', ')} in a repository, and which rule says so; the exit code is 0 for yes and 1 for no`,
+    )
+    .action((user: string, action: string, repository: string, _options: Options, command: Command) =>
+      answer(command, user, action, repository),
+    );
+}
+
+function withPolicy(command: Command): Command {
+  return command
+    .addOption(dirOption())
+    .option('--config <file>', 'the configuration file that serve is given')
+    .addOption(new Option('--policy <file>', 'the policy (default: access.policy of the configuration)'))
+    .option('--groups <file>', 'the file of groups (default: access.groups of the configuration)')
+    .option('--json', 'print JSON');
+}
+
+/** The policy that `serve` would use, or the one that is named. */
+async function policyOf(command: Command): Promise<{ policy: Policy; file: string; config: Config }> {
+  const { dir, config: file, policy, groups } = command.opts<Options>();
+  const dirGiven = command.getOptionValueSource('dir') === 'cli';
+  const { config } = loadConfig({ dir, dirGiven, file, standardFiles: !dirGiven, env: process.env, flags: [] });
+  const path = policy ?? config.access.policy;
+  if (path === undefined)
+    throw new OperatorError('no access policy is configured: whoever logs in may do everything', {
+      fix: 'name one with --policy, or set access.policy (REGISTRY_ACCESS_POLICY)',
+    });
+  // Groups of the configuration belong to its own policy.
+  const members = groups ?? (policy === undefined ? config.access.groups : undefined);
+  return { policy: await loadPolicy(path, members), file: path, config };
+}
+
+async function check(command: Command): Promise<void> {
+  const { policy, file, config } = await policyOf(command);
+  const htpasswd = config.auth.htpasswd?.path;
+  const users = htpasswd === undefined ? undefined : await knownUsers(htpasswd);
+  const findings = deadRules(policy, users);
+  if (findings.length > 0) process.exitCode = 1;
+  if (command.opts<Options>().json) {
+    say(JSON.stringify({ file, rules: policy.rules.length, groups: policy.groups.size, findings }, undefined, 2));
+    return;
+  }
+  for (const { place, what } of findings) say(`${place}: ${what}`);
+  say(`${file}: ${policy.rules.length} rules, ${policy.groups.size} groups${findings.length === 0 ? ', well' : ''}`);
+}
+
+/** Who can log in; undefined where that cannot be told here. */
+async function knownUsers(file: string): Promise<ReadonlySet<string> | undefined> {
+  try {
+    return (await HtpasswdCredentials.open(file)).names;
+  } catch (error) {
+    if (!(error instanceof OperatorError)) throw error;
+    process.stderr.write(`registry-secure: warning: users are not checked: ${error.message}\n`);
+    return undefined;
+  }
+}
+
+async function answer(command: Command, user: string, action: string, repository: string): Promise<void> {
+  if (!(ACTIONS as readonly string[]).includes(action))
+    throw new OperatorError(`${JSON.stringify(action)} is no action`, { fix: `use one of ${ACTIONS.join(', ')}` });
+  if (!isRepositoryName(repository))
+    throw new OperatorError(`${JSON.stringify(repository)} is no name of a repository`, {
+      fix: 'write it as in image references, without host and tag: team/app',
+    });
+  const { policy } = await policyOf(command);
+  const identity = user === 'anonymous' ? ANONYMOUS : ({ kind: 'user', name: user.normalize('NFC') } as const);
+  const explanation = explain(policy, identity, action as Action, repository);
+  if (!explanation.allowed) process.exitCode = 1;
+  if (command.opts<Options>().json) say(JSON.stringify({ user, action, repository, ...explanation }, undefined, 2));
+  else for (const line of describe(explanation, `${user} may${explanation.allowed ? '' : ' not'} ${action}`)) say(line);
+}
+
+function describe({ allowed, rules }: Explanation, verdict: string): string[] {
+  const told = rules.filter(({ says }) => !allowed || says === 'allows');
+  if (rules.length === 0) return [`${verdict}: no rule is about this user`];
+  return [`${verdict}:`, ...told.map(({ place, says }) => `  ${place}: ${says === 'allows' ? says : `about ${says}`}`)];
+}
+
+function say(line: string): void {
+  process.stdout.write(`${line}\n`);
+}

@@ -1,0 +1,208 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { after, before, describe, test } from 'node:test';
+import { policyMay } from '../../src/auth/policy.js';
+import { parsePolicy } from '../../src/auth/policy-file.js';
+import {
+  type Answer,
+  digestOf,
+  indexOf,
+  manifestOf,
+  OCI_INDEX,
+  OCI_MANIFEST,
+  RegistryFixture,
+} from '../support/registry-fixture.js';
+
+const RULES = `
+groups:
+  dev: [alice, bob]
+rules:
+  - {who: [anonymous], may: [pull], on: ["public/**"]}
+  - {who: [group:dev], may: [push], on: ["team/**"]}
+  - {who: [user:bob], may: [delete], on: ["team/**"]}
+  - {who: [user:ci], may: [create-only], on: ["team/**", "public/**"]}
+  - {who: [authenticated], may: [push, delete], on: ["users/{user}/*"]}
+  - {who: [user:root], may: [admin], on: ["**"]}
+`;
+
+const USERS = ['', 'alice', 'bob', 'carol', 'ci', 'root', 'team', '*'];
+const REPOSITORIES = ['hidden/app', 'public/app', 'team/app', 'team/deep/app', 'users/alice/app', 'users/carol/app'];
+
+/** Who may do what, written down by hand and not computed: letters are pull, create, overwrite, delete. */
+const TABLE: Record<string, Record<string, string>> = {
+  'public/app': { '': 'p', alice: 'p', bob: 'p', carol: 'p', ci: 'pc', root: 'pcod', team: 'p', '*': 'p' },
+  'team/app': { alice: 'pco', bob: 'pcod', ci: 'pc', root: 'pcod' },
+  'team/deep/app': { alice: 'pco', bob: 'pcod', ci: 'pc', root: 'pcod' },
+  'users/alice/app': { alice: 'pcod', root: 'pcod' },
+  'users/carol/app': { carol: 'pcod', root: 'pcod' },
+  'hidden/app': { root: 'pcod' },
+};
+const allowed = (user: string, repository: string, right: string) => (TABLE[repository]?.[user] ?? '').includes(right);
+
+/** What a request on a route needs. `absent` in the place of a reference means nothing like it is stored. */
+const ROUTES: ReadonlyArray<readonly [right: string, method: string, path: string]> = [
+  ...['GET', 'HEAD'].flatMap(method =>
+    [
+      'manifests/v1',
+      'manifests/absent',
+      'manifests/DIGEST',
+      'blobs/LAYER',
+      'blobs/ABSENT',
+      'tags/list',
+      'tags/list?n=1&last=a',
+      'referrers/DIGEST',
+      'referrers/ABSENT?artifactType=a/b',
+    ].map(path => ['p', method, path] as const),
+  ),
+  ['c', 'POST', 'blobs/uploads/'],
+  ['c', 'POST', 'blobs/uploads/?mount=LAYER&from=public/app'],
+  ['c', 'POST', 'blobs/uploads/?mount=LAYER'],
+  ['c', 'POST', 'blobs/uploads/?digest=ABSENT'],
+  ['c', 'GET', 'blobs/uploads/00000000-0000-4000-8000-000000000000'],
+  ['c', 'PATCH', 'blobs/uploads/00000000-0000-4000-8000-000000000000'],
+  ['c', 'PUT', 'blobs/uploads/00000000-0000-4000-8000-000000000000?digest=ABSENT'],
+  ['c', 'DELETE', 'blobs/uploads/00000000-0000-4000-8000-000000000000'],
+  ['c', 'PUT', 'manifests/v1'],
+  ['c', 'PUT', 'manifests/absent'],
+  ['c', 'PUT', 'manifests/DIGEST?tag=v1'],
+  ['d', 'DELETE', 'manifests/absent'],
+  ['d', 'DELETE', 'manifests/ABSENT'],
+  ['d', 'DELETE', 'blobs/ABSENT'],
+];
+
+const ABSENT = digestOf(Buffer.from('nothing like it'));
+
+describe('rights', () => {
+  let registry: RegistryFixture;
+  const images = new Map<string, { data: Buffer; layer: string }>();
+  before(async () => {
+    const policy = parsePolicy(RULES, 'policy.yml');
+    registry = await RegistryFixture.start({ authorise: policyMay(policy, { open: false }) });
+    for (const repository of REPOSITORIES) images.set(repository, await push(repository, 'v1', 'root'));
+  });
+  after(async () => {
+    assert.deepEqual(registry.faults, []);
+    await registry.stop();
+  });
+
+  async function image(repository: string, user: string): Promise<{ data: Buffer; layer: string }> {
+    const [config, layer] = [Buffer.from(JSON.stringify({ unique: randomBytes(8).toString('hex') })), randomBytes(20)];
+    for (const body of [config, layer]) {
+      const path = `/v2/${repository}/blobs/uploads/?digest=${digestOf(body)}`;
+      assert.equal((await registry.call('POST', path, { body, user })).status, 201);
+    }
+    return { data: manifestOf(config, [layer]), layer: digestOf(layer) };
+  }
+  const put = (repository: string, reference: string, data: Buffer, user: string, type = OCI_MANIFEST) =>
+    registry.call('PUT', `/v2/${repository}/manifests/${reference}`, {
+      body: data,
+      user,
+      headers: { 'content-type': type },
+    });
+  async function push(repository: string, tag: string, user: string) {
+    const made = await image(repository, user);
+    assert.equal((await put(repository, tag, made.data, user)).status, 201);
+    return made;
+  }
+  const told = ({ status, headers, body }: Answer) => [status, headers['content-type'], body.toString()];
+
+  test('decide on every route, and on an absent repository as on a hidden one', async () => {
+    let cells = 0;
+    for (const user of USERS)
+      for (const repository of REPOSITORIES) {
+        const { data, layer } = images.get(repository)!;
+        const absent = repository.replace(/app$/, 'nothing');
+        const ask = (name: string, method: string, route: string) => {
+          const path = route.replace('DIGEST', digestOf(data)).replace('LAYER', layer).replace('ABSENT', ABSENT);
+          // What is put is what is there already, so that the cells leave each other alone.
+          const body = method === 'PUT' && route.startsWith('manifests') ? data : undefined;
+          const headers = body ? { 'content-type': OCI_MANIFEST } : {};
+          return registry.call(method, `/v2/${name}/${path}`, { user, headers, ...(body && { body }) });
+        };
+        await Promise.all(
+          ROUTES.map(async ([right, method, route]) => {
+            const answer = await ask(repository, method, route);
+            const cell = `${user || 'anonymous'} ${method} ${repository} ${route}`;
+            const may = allowed(user, repository, right);
+            assert.equal(answer.status === 403, !may, `${cell}: ${told(answer)}`);
+            assert.ok(answer.status < 500, cell);
+            cells++;
+            if (may) return;
+            assert.deepEqual(told(await ask(absent, method, route)), told(answer), `${cell}: an absent one`);
+            cells++;
+          }),
+        );
+      }
+    assert.ok(cells >= 2000, `${cells} cells`);
+  });
+
+  test('lists show what may be pulled, and nothing else', async () => {
+    for (const user of USERS) {
+      const visible = REPOSITORIES.filter(repository => allowed(user, repository, 'p'));
+      const catalog = await registry.call('GET', '/v2/_catalog?n=1000', { user });
+      assert.deepEqual((catalog.json() as { repositories: string[] }).repositories, visible, user);
+      const search = await registry.call('GET', '/v1/search', { user });
+      const { results, num_results } = search.json() as { results: Array<{ name: string }>; num_results: number };
+      assert.deepEqual(results.map(({ name }) => name).sort(), [...visible].sort(), user);
+      assert.equal(num_results, visible.length, user);
+      // The pages of the catalog too: nothing between two visible names is counted.
+      const pages: string[] = [];
+      for (let last = ''; ; last = pages.at(-1)!) {
+        const page = await registry.call('GET', `/v2/_catalog?n=1&last=${encodeURIComponent(last)}`, { user });
+        pages.push(...(page.json() as { repositories: string[] }).repositories);
+        if (page.headers.link === undefined) break;
+      }
+      assert.deepEqual(pages, visible, user);
+    }
+  });
+
+  test('a mount from what may not be pulled is the same as one from nothing', async () => {
+    const { layer } = images.get('hidden/app')!;
+    const mount = (digest: string, from?: string, user = 'alice') =>
+      registry.call('POST', `/v2/team/app/blobs/uploads/?mount=${digest}${from ? `&from=${from}` : ''}`, { user });
+    for (const from of ['hidden/app', 'hidden/nothing', undefined])
+      assert.equal((await mount(layer, from)).status, 202, from);
+    assert.equal((await mount(ABSENT, 'hidden/app')).status, 202);
+    assert.equal((await mount(images.get('public/app')!.layer, 'public/app')).status, 201);
+    assert.equal((await registry.call('HEAD', `/v2/team/app/blobs/${layer}`, { user: 'alice' })).status, 404);
+    assert.equal((await mount(layer, 'hidden/app', 'root')).status, 201);
+  });
+
+  test('who may only create makes tags and moves none, by whatever route', async () => {
+    const one = await push('team/made', 'v1', 'ci');
+    const two = await image('team/made', 'ci');
+    const refused = async (reference: string, data: Buffer) => {
+      const answer = await put('team/made', reference, data, 'ci');
+      assert.deepEqual([answer.status, answer.code], [403, 'DENIED'], reference);
+      assert.match(answer.body.toString(), /the tag v1 is there, and you may make tags, not move them/);
+    };
+    await refused('v1', two.data);
+    await refused(`${digestOf(two.data)}?tag=new&tag=v1`, two.data);
+    const tagged = async (tag: string) =>
+      (await registry.call('HEAD', `/v2/team/made/manifests/${tag}`, { user: 'ci' })).headers['docker-content-digest'];
+    assert.deepEqual([await tagged('v1'), await tagged('new')], [digestOf(one.data), undefined]);
+    assert.equal((await put('team/made', 'v1', one.data, 'ci')).status, 201, 'the same again');
+    assert.equal((await put('team/made', 'v2', two.data, 'ci')).status, 201);
+    assert.equal((await put('team/made', 'v1', two.data, 'alice')).status, 201, 'who may push moves it');
+    await refused('v1', one.data);
+  });
+
+  test('of two who may only create a tag, and who push it at once, one does', async () => {
+    const made = await Promise.all(Array.from({ length: 8 }, () => image('team/race', 'ci')));
+    const answers = await Promise.all(made.map(({ data }) => put('team/race', 'v1', data, 'ci')));
+    assert.deepEqual(answers.map(({ status }) => status).sort(), [201, ...Array(7).fill(403)]);
+    const { headers } = await registry.call('HEAD', '/v2/team/race/manifests/v1', { user: 'ci' });
+    const winner = made[answers.findIndex(({ status }) => status === 201)]!;
+    assert.equal(headers['docker-content-digest'], digestOf(winner.data));
+  });
+
+  test('who may only create pushes an index as BuildKit does, and a tag that was deleted anew', async () => {
+    const [child, other] = [await image('team/multi', 'ci'), await image('team/multi', 'ci')];
+    assert.equal((await put('team/multi', 'v1', child.data, 'ci')).status, 201);
+    assert.equal((await put('team/multi', 'v1', indexOf([child.data]), 'ci', OCI_INDEX)).status, 201);
+    assert.equal((await put('team/multi', 'v1', other.data, 'ci')).status, 403);
+    assert.equal((await registry.call('DELETE', '/v2/team/multi/manifests/v1', { user: 'ci' })).status, 403);
+    assert.equal((await registry.call('DELETE', '/v2/team/multi/manifests/v1', { user: 'bob' })).status, 202);
+    assert.equal((await put('team/multi', 'v1', other.data, 'ci')).status, 201);
+  });
+});
