@@ -4,30 +4,33 @@ import { authorizationOf } from './basic.js';
 import type { CredentialSource } from './credentials.js';
 import { ANONYMOUS, type Identity } from './identity.js';
 import { LoginLimiter, networkOf } from './login-limiter.js';
+import type { Action } from './policy.js';
+import { type IssuedToken, SERVICE, type Tokens } from './tokens.js';
 
 /** `open`: nobody is asked, everybody is anonymous. There is no default: who opens a registry says so. */
-export type AuthenticatorOptions =
-  | 'open'
-  | {
-      readonly realm: string;
-      readonly source: CredentialSource;
-      /** Whether a request without credentials may go on as anonymous, for the policy to decide; never unless told. */
-      readonly welcomesAnonymous?: () => boolean;
-    };
+export type AuthenticatorOptions = 'open' | UserAuthentication;
+
+interface UserAuthentication {
+  readonly realm: string;
+  readonly source: CredentialSource;
+  /** Whether a request without credentials may go on as anonymous, for the policy to decide; never unless told. */
+  readonly welcomesAnonymous?: () => boolean;
+  /** Tokens that were given for credentials. */
+  readonly tokens?: Pick<Tokens, 'identify' | 'issue'>;
+  /** Where this client gets one: an absolute URL; undefined where none is known that it can trust. */
+  readonly tokenRealm?: (request: IncomingMessage) => string | undefined;
+}
 
 /** Says who sends a request. Stands before every handler, before any of the body is read. */
 export class Authenticator {
-  readonly #source: CredentialSource | undefined;
-  readonly #challenge: Readonly<Record<string, string>> | undefined;
-  readonly #welcomesAnonymous: () => boolean;
+  readonly #users: UserAuthentication | undefined;
+  readonly #basic: string;
   readonly #limiter = new LoginLimiter();
 
   /** @throws OperatorError for a realm that no header can carry. */
   constructor(options: AuthenticatorOptions) {
-    const { source, realm, welcomesAnonymous = () => false } = options === 'open' ? {} : options;
-    this.#source = source;
-    this.#challenge = realm === undefined ? undefined : { 'WWW-Authenticate': basicChallenge(realm) };
-    this.#welcomesAnonymous = welcomesAnonymous;
+    this.#users = options === 'open' ? undefined : options;
+    this.#basic = options === 'open' ? '' : basicChallenge(options.realm);
   }
 
   /**
@@ -36,30 +39,58 @@ export class Authenticator {
    *   source; UNAVAILABLE as the source.
    */
   async authenticate(request: IncomingMessage): Promise<Identity> {
-    if (!this.#source) return ANONYMOUS;
+    const users = this.#users;
+    if (!users) return ANONYMOUS;
     const credentials = authorizationOf(request);
-    if (credentials === 'none' && this.#welcomesAnonymous()) return ANONYMOUS;
-    if (typeof credentials === 'string') throw this.#unauthorized();
+    if (credentials === 'none' && users.welcomesAnonymous?.()) return ANONYMOUS;
+    if (typeof credentials === 'string') throw this.#unauthorized(request);
+    if ('token' in credentials) {
+      const identity = await users.tokens?.identify(credentials.token);
+      if (identity) return identity;
+      throw this.#unauthorized(request, 'error="invalid_token"');
+    }
     const { user, password } = credentials;
-    if (!this.#source.remembers(user, password))
-      await this.#login(this.#source, user, password, networkOf(request.socket.remoteAddress));
+    if (!users.source.remembers(user, password)) await this.#login(users.source, request, user, password);
     return { kind: 'user', name: user };
   }
 
-  async #login(source: CredentialSource, user: string, password: string, network: string): Promise<void> {
+  /** A token for who has authenticated; undefined where there are none. */
+  async issueToken(identity: Identity): Promise<IssuedToken | undefined> {
+    return this.#users?.tokens?.issue(identity);
+  }
+
+  async #login(source: CredentialSource, request: IncomingMessage, user: string, password: string): Promise<void> {
+    const network = networkOf(request.socket.remoteAddress);
     this.#limiter.admit(user, network);
     if (await source.verify(user, password, network)) return this.#limiter.succeeded(user, network);
     this.#limiter.failed(user, network);
-    throw this.#unauthorized();
+    throw this.#unauthorized(request);
   }
 
-  /** The answer to who may not do it: somebody who has not said who they are may try again with credentials. */
-  refusal({ kind }: Identity): RegistryError {
-    return kind === 'anonymous' && this.#challenge ? this.#unauthorized() : new RegistryError('DENIED');
+  /**
+   * The answer to who may not do it: somebody who has not said who they are may try again with credentials.
+   * @param scope what it takes, such as `repository:team/app:pull,push`
+   */
+  refusal({ kind }: Identity, request: IncomingMessage, action: Action, scope: string): RegistryError {
+    // Of the usual message docker shows no word but the code.
+    if (kind !== 'anonymous' || !this.#users)
+      return new RegistryError('DENIED', { message: `you have no right to ${action} here` });
+    // With a token for nobody in its hand a client must hear that another one is needed.
+    const insufficient = request.headers.authorization === undefined ? [] : ['error="insufficient_scope"'];
+    return this.#unauthorized(request, ...(scope === '' ? [] : [`scope="${scope}"`]), ...insufficient);
   }
 
-  #unauthorized(): RegistryError {
-    return new RegistryError('UNAUTHORIZED', { headers: this.#challenge ?? {} });
+  /**
+   * One challenge, for docker takes the first one it knows. With Basic it never asks without a password; so where anybody
+   * may be anonymous, it is Bearer, whose tokens nobody needs a password for.
+   */
+  #unauthorized(request: IncomingMessage, ...more: string[]): RegistryError {
+    const { welcomesAnonymous, tokenRealm } = this.#users!;
+    const realm = welcomesAnonymous?.() ? tokenRealm?.(request) : undefined;
+    const bearer = [`Bearer realm="${realm}"`, `service="${SERVICE}"`, ...more].join(',');
+    return new RegistryError('UNAUTHORIZED', {
+      headers: { 'WWW-Authenticate': realm === undefined ? this.#basic : bearer },
+    });
   }
 }
 

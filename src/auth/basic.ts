@@ -11,8 +11,11 @@ interface BasicCredentials {
   readonly password: string;
 }
 
-/** What an Authorization header says. `unusable`: malformed, or of a scheme that is not Basic. */
-export type Authorization = BasicCredentials | 'none' | 'unusable';
+/** What an Authorization header says. `unusable`: malformed, or of a scheme that is neither Basic nor Bearer. */
+export type Authorization = BasicCredentials | { readonly token: string } | 'none' | 'unusable';
+
+/** Ours have some 300 characters. */
+const LONGEST_TOKEN = 4096;
 
 const UTF8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
@@ -32,8 +35,10 @@ export function authorizationOf({ headers, rawHeaders }: IncomingMessage): Autho
   return parseAuthorization(header);
 }
 
-/** RFC 7617 §2 in UTF-8. Empty credentials, which `docker search` sends when it has none, are none. */
+/** RFC 7617 §2 in UTF-8, or RFC 6750 §2.1. Empty credentials, which `docker search` sends when it has none, are none. */
 export function parseAuthorization(header: string): Authorization {
+  const token = /^bearer +([\w.~+/-]+=*)$/i.exec(header.slice(0, LONGEST_TOKEN + 8))?.[1];
+  if (token !== undefined) return token.length <= LONGEST_TOKEN ? { token } : 'unusable';
   const scheme = /^basic +/i.exec(header);
   if (!scheme || header.length > scheme[0].length + (LONGEST_CREDENTIALS * 4) / 3 + 4) return 'unusable';
   const encoded = header.slice(scheme[0].length);

@@ -1,4 +1,4 @@
-import { createHmac, randomBytes } from 'node:crypto';
+import { createHash, createHmac, randomBytes } from 'node:crypto';
 import { LRUCache } from 'lru-cache';
 import { BcryptPool } from './bcrypt-pool.js';
 import type { Htpasswd } from './htpasswd.js';
@@ -74,6 +74,12 @@ export class HtpasswdCredentials implements CredentialSource {
 
   remembers(user: string, password: string): boolean {
     return this.#right.get(this.#key(user, password)) === true;
+  }
+
+  /** What is another one whenever the user's password is, and says nothing about it; undefined for nobody. */
+  versionOf(user: string): string | undefined {
+    const hash = this.#htpasswd.users.get(user);
+    return hash && createHash('sha256').update(hash).digest('base64url').slice(0, 22);
   }
 
   verify(user: string, password: string, network: string): Promise<boolean> {

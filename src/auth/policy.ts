@@ -4,9 +4,9 @@ import type { Identity } from './identity.js';
 
 /**
  * What a request does. `overwrite` is a push that moves a tag from one manifest to another; `login` only asks whether the
- * credentials are right.
+ * credentials are right, and `token` for something to send in their place.
  */
-export type Action = 'login' | 'catalog' | 'pull' | 'push' | 'overwrite' | 'delete' | 'admin';
+export type Action = 'login' | 'token' | 'catalog' | 'pull' | 'push' | 'overwrite' | 'delete' | 'admin';
 
 /** Whether `identity` may do `action`, to a repository where the action is about one. Pure. */
 export type Authorise = (identity: Identity, action: Action, repository?: string) => boolean;
@@ -46,7 +46,7 @@ export interface Policy {
 
 /** For a registry without rules: every user may do everything, or, where nobody is asked who they are, everybody. */
 export function usersMay({ open }: { readonly open: boolean }): Authorise {
-  return identity => open || identity.kind === 'user';
+  return (identity, action) => open || identity.kind === 'user' || action === 'token';
 }
 
 /** The decision of a policy. @param open as for `usersMay` */
@@ -54,6 +54,7 @@ export function policyMay(policy: Policy, { open }: { readonly open: boolean }):
   const compiled = policy.rules.map(compile);
   return (identity, action, repository) => {
     if (action === 'login') return open || identity.kind === 'user';
+    if (action === 'token') return true;
     const mine = compiled.filter(rule => rule.isFor(identity, policy.groups));
     // The catalog lists no more than what may be pulled.
     if (action === 'catalog') return mine.length > 0;

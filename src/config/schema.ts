@@ -112,8 +112,7 @@ const http = section(
     host: key(
       origin,
       '',
-      'The URL by which clients reach the registry. `Location` headers are paths, so nothing needs it yet.',
-      { status: 'accepted' },
+      'The URL by which clients reach the registry, behind a proxy for example: where they get their tokens. `Location` headers are paths, and need it not.',
     ),
     prefix: key(prefix, '', 'A path before `/v2/`, where a proxy hands on a part of its tree.'),
     secret: optionalKey(text, 'The key that signs the state of uploads in the original.', {

@@ -26,6 +26,8 @@ export interface RegistryContext {
   /** What stands before the registry's paths as clients see them: empty, or a path without a slash at its end. */
   readonly prefix: string;
   readonly authorise: Authorise;
+  /** A token for who has authenticated; undefined where there are none. */
+  readonly issueToken: (identity: Identity) => Promise<unknown>;
 }
 
 /** Where the request leads: made by the route table. */
@@ -62,6 +64,13 @@ export class Exchange {
   /** The principal, for sessions and records. Nobody can be called so: a user's name is never empty. */
   get principal(): string {
     return this.identity.kind === 'user' ? this.identity.name : '';
+  }
+
+  /** A token for who asks. @throws RegistryError with status 404 where there are none */
+  async issueToken(): Promise<unknown> {
+    const issued = await this.context.issueToken(this.identity);
+    if (issued === undefined) throw new RegistryError('UNSUPPORTED', { status: 404, message: 'no such endpoint' });
+    return issued;
   }
 
   may(action: Action, repository: string): boolean {

@@ -1,5 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import { finished } from 'node:stream';
 import type { Identity } from '../auth/identity.js';
+import type { Action } from '../auth/policy.js';
 import { RegistryError } from '../errors.js';
 import { StorageError } from '../storage/driver.js';
 import { isClientGone } from '../store/uploads.js';
@@ -14,7 +16,7 @@ export interface RegistryOptions extends RegistryContext {
   /** @throws RegistryError UNAUTHORIZED with the challenge */
   readonly authenticate: (request: IncomingMessage) => Promise<Identity>;
   /** What is answered where `authorise` says no. */
-  readonly refusal: (identity: Identity) => RegistryError;
+  readonly refusal: (identity: Identity, request: IncomingMessage, action: Action, scope: string) => RegistryError;
   /** Told of what is not the client's fault: errors of the storage and of this program. */
   readonly onFault: (error: unknown, request: IncomingMessage) => void;
 }
@@ -40,18 +42,40 @@ export function createRegistry(options: RegistryOptions): Registry {
       const found = path.startsWith(options.prefix) && match(method, path.slice(options.prefix.length), rules);
       if (!found) throw new RegistryError('UNSUPPORTED', { status: 404, message: 'no such endpoint' });
       const { action, handler, repository, reference } = found;
-      if (!options.authorise(identity, action, repository)) throw options.refusal(identity);
+      if (!options.authorise(identity, action, repository))
+        throw options.refusal(identity, request, action, scopeOf(action, repository));
       const target = { repository, reference, query: new URLSearchParams(query) };
       await handler(new Exchange(request, response, identity, options, target));
     } catch (error) {
+      await readSmallRest(request);
       answer(error, request, response, options.onFault);
     }
   };
 }
 
+/** What a token would have to be good for (distribution's token specification, "Resource Scope"). */
+function scopeOf(action: Action, repository: string): string {
+  if (repository === '') return action === 'catalog' ? 'registry:catalog:*' : '';
+  return `repository:${repository}:${{ push: 'pull,push', delete: 'pull,delete' }[action as string] ?? 'pull'}`;
+}
+
 function splitOnce(text: string, separator: string): [string, string?] {
   const at = text.indexOf(separator);
   return at < 0 ? [text] : [text.slice(0, at), text.slice(at + 1)];
+}
+
+/** A manifest of most images. In bytes. */
+const SMALL = 64 * 1024;
+
+/**
+ * Reads away a small body before a refusal: containerd waits for ever when the answer to its manifest comes before it has
+ * sent it. A large body is not waited for, nor one that the client holds back until it is asked for it.
+ */
+async function readSmallRest(request: IncomingMessage): Promise<void> {
+  const { 'content-length': length, expect } = request.headers;
+  if (length === undefined || Number(length) > SMALL || expect !== undefined) return;
+  if (request.complete || request.destroyed) return;
+  await new Promise(resolve => finished(request.resume(), resolve));
 }
 
 /** The one place where an error becomes an answer. */

@@ -8,6 +8,7 @@ import { listReferrers } from './referrers.js';
 import { deleteRepository, listRepositories } from './repositories.js';
 import { searchRepositories } from './search.js';
 import { listTags } from './tags.js';
+import { issueToken } from './token.js';
 import { appendUpload, cancelUpload, finishUpload, startUpload, uploadStatus } from './uploads.js';
 
 /** What a path names: all of them lie below /v2/, but for Docker's old `search` and our own `repository`. */
@@ -21,6 +22,7 @@ type Shape =
   | 'tags'
   | 'referrers'
   | 'search'
+  | 'token'
   | 'repository';
 
 interface Route {
@@ -34,6 +36,7 @@ interface Route {
 /** Every endpoint: the authorisation of a request is decided by its row, before the handler sees it. */
 const ROUTES: readonly Route[] = [
   { method: 'GET', shape: 'base', action: 'login', handler: async exchange => exchange.json(200, {}) },
+  { method: 'GET', shape: 'token', action: 'token', handler: issueToken },
   { method: 'GET', shape: 'catalog', action: 'catalog', handler: listRepositories },
   { method: 'GET', shape: 'manifest', action: 'pull', handler: getManifest },
   { method: 'PUT', shape: 'manifest', action: 'push', handler: putManifest },
@@ -52,10 +55,10 @@ const ROUTES: readonly Route[] = [
 ];
 
 /** These belong to no repository. */
-const GLOBAL: ReadonlySet<Shape> = new Set(['base', 'catalog', 'search']);
+const GLOBAL: ReadonlySet<Shape> = new Set(['base', 'catalog', 'search', 'token']);
 
 /** What lies below these is for `match`. */
-const ROOTS = ['/v2', '/v1', '/api/v1'];
+const ROOTS = ['/v2', '/v1', '/api/v1', '/token'];
 
 /** The methods that something here understands. Any other is refused whatever its path, and whoever sends it. */
 const METHODS: ReadonlySet<string> = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']);
@@ -119,6 +122,7 @@ function parse(path: string): { shape: Shape; repository?: string; reference?: s
   if (path === '/v2/' || path === '/v2') return { shape: 'base' };
   if (path === '/v2/_catalog') return { shape: 'catalog' };
   if (path === '/v1/search') return { shape: 'search' };
+  if (path === '/token') return { shape: 'token' };
   if (path.startsWith(REPOSITORIES)) return { shape: 'repository', repository: path.slice(REPOSITORIES.length) };
   if (!path.startsWith('/v2/')) return undefined;
   // Read from the right, since a name may hold every word that has a meaning on its right. Only a digest holds a colon,

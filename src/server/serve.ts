@@ -6,6 +6,7 @@ import { Access } from '../auth/access.js';
 import { Authenticator } from '../auth/authenticate.js';
 import { HtpasswdCredentials } from '../auth/credentials.js';
 import { usersMay } from '../auth/policy.js';
+import { Tokens } from '../auth/tokens.js';
 import type { Config } from '../config/schema.js';
 import { parseAddress } from '../config/values.js';
 import { type Certificates, ensureCertificates } from '../pki/certificates.js';
@@ -15,6 +16,7 @@ import { createRegistry } from '../registry/registry.js';
 import { FilesystemDriver } from '../storage/filesystem.js';
 import { releaseBackup } from '../store/backup.js';
 import { Store } from '../store/store.js';
+import { TokenKeys } from '../store/token-keys.js';
 import type { Validation } from '../store/validation.js';
 import { createApp } from './app.js';
 import { allowPause } from './guard.js';
@@ -24,6 +26,7 @@ import { createListener, type Handler, type Listener } from './listener.js';
 import { createAccessLog, createLogger, requestId, withoutSecrets } from './log.js';
 import { watchMaintenance } from './maintenance.js';
 import { type Account, become, handingOver, unreadable, volumeOwner } from './privileges.js';
+import { tokenRealm } from './token-realm.js';
 import { ensureUsers, type Users } from './users.js';
 import { watchFiles } from './watch.js';
 
@@ -88,14 +91,17 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
     if (stillRoot) log.warn(stillRoot);
     const { certificates, files } = await prepareCertificates(options, address.host, account);
     let listener: Listener | undefined;
+    let served: ServerPair | undefined;
     if (files)
       watch([files.certificate, files.key], 'certificate', async () => {
         const next = await loadServerPair(files);
         if (!listener) throw new Error('not listening yet');
         listener.setCertificate(next);
+        served = next;
         for (const warning of next.warnings) log.warn(warning);
       });
     const pair = files && { ...(await loadServerPair(files)), path: files.certificate };
+    served = pair;
     for (const warning of new Set([...(certificates?.warnings ?? []), ...(pair?.warnings ?? [])])) log.warn(warning);
     const hint = certificates && namesHint(certificates.server.names, options.machine);
     if (hint) log.warn(hint);
@@ -181,17 +187,19 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
     }
 
     if (!source && !access) log.warn('the registry is open (auth.none): everybody who reaches it may pull and push');
+    const prefix = config.http.prefix.replace(/\/$/, '');
     const authenticator = new Authenticator(
       source
         ? {
             realm: config.auth.htpasswd!.realm,
             source,
             welcomesAnonymous: () => access?.welcomesAnonymous === true,
+            tokens: new Tokens(new TokenKeys(driver), user => source?.versionOf(user)),
+            tokenRealm: tokenRealm({ host: config.http.host, prefix }, () => served?.names),
           }
         : 'open',
     );
 
-    const prefix = config.http.prefix.replace(/\/$/, '');
     const registry = createRegistry({
       store: new Store(driver, {
         largestManifest: config.limits.manifestsize,
@@ -217,7 +225,8 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
       deletes: config.storage.delete.enabled,
       readOnly: () => (readonly.enabled ? 'the registry is read-only' : maintenance.refusal),
       authenticate: request => authenticator.authenticate(request),
-      refusal: identity => authenticator.refusal(identity),
+      refusal: (...refused) => authenticator.refusal(...refused),
+      issueToken: identity => authenticator.issueToken(identity),
       authorise: access ? access.may : usersMay({ open: !source }),
       onFault: (error, request) =>
         log.error('a request failed', { method: request.method, path: withoutSecrets(request.url ?? ''), error }),

@@ -25,6 +25,7 @@ import { algorithmOf, type Digest, hexOf, isDigest, isRepositoryName, isTag } fr
  *       quarantine/<hex>-<name>                                  * corrupt bytes of that digest (store/scrub-blobs.ts)
  *       collector                                                * lease of the collector that is running
  *       collected                                                * when one has run last, and what it found
+ *       token-keys/<time>-<random>                               * 32 bytes that tokens are signed with (store/token-keys.ts)
  *
  * For a digest of another algorithm a link is kept under that algorithm and holds the canonical SHA-256. Only a tag that
  * was pushed together with such a digest holds that digest, as the revision link's name: the client is to hear it again.
@@ -46,6 +47,8 @@ export const layout = {
   quarantine: (hex: string, name: string): string => `registry-secure/quarantine/${hex}-${name}`,
   collectorLease: 'registry-secure/collector',
   collected: 'registry-secure/collected',
+  tokenKeys: 'registry-secure/token-keys',
+  tokenKey: (id: string): string => `registry-secure/token-keys/${id}`,
   repositories: `${ROOT}/repositories`,
   repository,
   blobs: `${ROOT}/blobs/sha256`,

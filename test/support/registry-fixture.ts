@@ -97,6 +97,7 @@ export class RegistryFixture {
         return user === '' ? ANONYMOUS : { kind: 'user', name: String(user ?? 'tester') };
       },
       refusal: () => new RegistryError('DENIED'),
+      issueToken: async () => undefined,
       authorise:
         options.authorise ??
         ((_identity, action, repository) => action !== 'pull' || !repository?.startsWith('hidden/')),

@@ -4,7 +4,7 @@ import { createServer, type IncomingMessage } from 'node:http';
 import { type AddressInfo, connect } from 'node:net';
 import { describe, test } from 'node:test';
 import { Authenticator } from '../../src/auth/authenticate.js';
-import { ANONYMOUS } from '../../src/auth/identity.js';
+import { ANONYMOUS, type Identity } from '../../src/auth/identity.js';
 import { usersMay } from '../../src/auth/policy.js';
 import { RegistryError } from '../../src/errors.js';
 
@@ -137,6 +137,66 @@ describe('authentication', () => {
     assert.equal(await status('alice:secret'), 429, 'not even the right password is checked, or guessing would go on');
     assert.equal(await status('alice:remembered'), 200);
     assert.equal(await status('bob:wrong'), 401, 'another name has failures of its own');
+  });
+
+  describe('where anybody may be anonymous', () => {
+    const realm = 'https://registry.lan/token';
+    const tokens = {
+      identify: async (token: string) => (token === 'good' ? ({ kind: 'user', name: 'alice' } as const) : undefined),
+      issue: async () => ({ token: 't', access_token: 't', expires_in: 300, issued_at: '' }),
+    };
+    let known: string | undefined = realm;
+    const welcoming = new Authenticator({
+      realm: 'r',
+      source,
+      welcomesAnonymous: () => true,
+      tokens,
+      tokenRealm: () => known,
+    });
+    const challenge = (...values: string[]) =>
+      welcoming.authenticate(request(...values)).then(
+        () => assert.fail(),
+        (error: RegistryError) => [error.status, error.headers['WWW-Authenticate']],
+      );
+    const bearer = `Bearer realm="${realm}",service="registry-secure"`;
+
+    test('who has no credentials goes on, who has wrong ones does not', async () => {
+      for (const values of [[], ['Basic Og==']])
+        assert.equal(await welcoming.authenticate(request(...values)), ANONYMOUS);
+      assert.deepEqual(await challenge(basic('alice:wrong')), [401, bearer]);
+      assert.deepEqual(await challenge('Digest x'), [401, bearer]);
+      assert.deepEqual(await challenge('Bearer bad'), [401, `${bearer},error="invalid_token"`]);
+    });
+
+    test('a token counts, and a password too', async () => {
+      for (const value of ['Bearer good', basic('alice:secret')])
+        assert.deepEqual(await welcoming.authenticate(request(value)), { kind: 'user', name: 'alice' });
+    });
+
+    test('what anonymous may not do asks for a token, what a user may not do is denied', () => {
+      const scope = 'repository:team/app:pull,push';
+      const refusal = (identity: Identity, ...values: string[]) => {
+        const { status, headers, message } = welcoming.refusal(identity, request(...values), 'push', scope);
+        return [status, headers['WWW-Authenticate'] ?? message];
+      };
+      assert.deepEqual(refusal(ANONYMOUS), [401, `${bearer},scope="${scope}"`]);
+      assert.deepEqual(refusal(ANONYMOUS, 'Bearer x'), [401, `${bearer},scope="${scope}",error="insufficient_scope"`]);
+      assert.deepEqual(refusal({ kind: 'user', name: 'alice' }, 'Bearer x'), [403, 'you have no right to push here']);
+    });
+
+    test('a client that came by another name is asked for a password', async () => {
+      known = undefined;
+      assert.deepEqual(await challenge(basic('alice:wrong')), [401, 'Basic realm="r", charset="UTF-8"']);
+      known = realm;
+    });
+
+    test('without anonymous a token still counts, and the challenge is Basic', async () => {
+      const closed = new Authenticator({ realm: 'r', source, tokens, tokenRealm: () => realm });
+      assert.deepEqual(await closed.authenticate(request('Bearer good')), { kind: 'user', name: 'alice' });
+      await assert.rejects(closed.authenticate(request()), (error: RegistryError) =>
+        error.headers['WWW-Authenticate']!.startsWith('Basic '),
+      );
+    });
   });
 
   test('an open registry asks nobody', async () => {

@@ -1,0 +1,109 @@
+import { createHash } from 'node:crypto';
+import { decodeProtectedHeader, errors, jwtVerify, SignJWT } from 'jose';
+import { LRUCache } from 'lru-cache';
+import { ANONYMOUS, type Identity } from './identity.js';
+
+/** A secret by which tokens are signed and checked, in every process that serves the same data. */
+interface TokenKey {
+  readonly id: string;
+  readonly secret: Uint8Array;
+}
+
+export interface TokenKeys {
+  /** The one to sign with. */
+  current(): Promise<TokenKey>;
+  /** One that was made here, or by another process; undefined for any other name. */
+  find(id: string): Promise<TokenKey | undefined>;
+}
+
+/** What a client has for its credentials (distribution's token specification, "Token Response Fields"). */
+export interface IssuedToken {
+  readonly token: string;
+  /** The same, by its name in OAuth 2.0. */
+  readonly access_token: string;
+  /** In seconds. */
+  readonly expires_in: number;
+  /** RFC 3339. */
+  readonly issued_at: string;
+}
+
+/** Clients come back for another one by themselves. In seconds. */
+const LIFE = 300;
+const ALGORITHM = 'HS256';
+const ISSUER = 'registry-secure';
+/** So that no other kind of token that is ever signed by such a key can pass for one of these. */
+const TYPE = 'registry+jwt';
+export const SERVICE = 'registry-secure';
+const CACHED = 10_000;
+
+interface Claims {
+  /** Undefined: anonymous. */
+  readonly user: string | undefined;
+  readonly version: string | undefined;
+  /** Milliseconds. */
+  readonly expires: number;
+}
+
+/**
+ * Tokens that say who somebody is, and nothing about what they may do: that is looked up on each request. Nor do they
+ * outlive the credentials that they were given for: a user who is removed, or has another password, has none from that
+ * moment.
+ */
+export class Tokens {
+  /** What was checked before. The hash of a token stands for it, so that memory holds none. */
+  readonly #checked = new LRUCache<string, Claims>({ max: CACHED });
+
+  /** @param versionOf what changes with a user's credentials; undefined for nobody */
+  constructor(
+    private readonly keys: TokenKeys,
+    private readonly versionOf: (user: string) => string | undefined,
+  ) {}
+
+  async issue(identity: Identity): Promise<IssuedToken> {
+    const { id, secret } = await this.keys.current();
+    const now = Math.floor(Date.now() / 1000);
+    const user = identity.kind === 'user' ? { sub: identity.name, version: this.versionOf(identity.name) } : {};
+    const token = await new SignJWT(user)
+      .setProtectedHeader({ alg: ALGORITHM, typ: TYPE, kid: id })
+      .setIssuer(ISSUER)
+      .setAudience(SERVICE)
+      .setIssuedAt(now)
+      .setNotBefore(now - 60)
+      .setExpirationTime(now + LIFE)
+      .sign(secret);
+    return { token, access_token: token, expires_in: LIFE, issued_at: new Date(now * 1000).toISOString() };
+  }
+
+  /** Whose token it is; undefined for one that is not ours, is over, or whose user has other credentials by now. */
+  async identify(token: string): Promise<Identity | undefined> {
+    const hash = createHash('sha256').update(token).digest('base64');
+    const claims = this.#checked.get(hash) ?? (await this.#check(token));
+    if (!claims || claims.expires <= Date.now()) return undefined;
+    this.#checked.set(hash, claims);
+    if (claims.user === undefined) return ANONYMOUS;
+    const isCurrent = claims.version !== undefined && claims.version === this.versionOf(claims.user);
+    return isCurrent ? { kind: 'user', name: claims.user } : undefined;
+  }
+
+  async #check(token: string): Promise<Claims | undefined> {
+    try {
+      // Only names a key of ours: nothing that a token brings with it is ever used as one.
+      const { kid } = decodeProtectedHeader(token);
+      const key = typeof kid === 'string' ? await this.keys.find(kid) : undefined;
+      if (!key) return undefined;
+      const { payload } = await jwtVerify(token, key.secret, {
+        algorithms: [ALGORITHM],
+        typ: TYPE,
+        issuer: ISSUER,
+        audience: SERVICE,
+        requiredClaims: ['exp', 'nbf', 'iat'],
+      });
+      const { sub, version, exp } = payload;
+      if (version !== undefined && typeof version !== 'string') return undefined;
+      return { user: sub, version, expires: exp! * 1000 };
+    } catch (error) {
+      if (error instanceof errors.JOSEError || error instanceof TypeError) return undefined;
+      throw error;
+    }
+  }
+}

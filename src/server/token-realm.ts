@@ -1,0 +1,31 @@
+import type { IncomingMessage } from 'node:http';
+import { OperatorError } from '../errors.js';
+import { covers, parseImageHost } from '../pki/names.js';
+
+/**
+ * Where a client gets its token, as an absolute URL: below `http.host`, else below the host that the client has asked for,
+ * where the certificate is good for it. Undefined for any other host: a client must not be sent to where somebody else
+ * may wait for its password.
+ * @param names those of the certificate that is served now; undefined over plain HTTP, where nothing can be checked
+ */
+export function tokenRealm(
+  { host, prefix }: { readonly host: string; readonly prefix: string },
+  names: () => readonly string[] | undefined,
+): (request: IncomingMessage) => string | undefined {
+  if (host !== '') return () => `${new URL(host).origin}${prefix}/token`;
+  return request => {
+    const good = names();
+    const asked = parsed(request.headers.host);
+    if (!asked || (good && !covers(good, asked.host))) return undefined;
+    return `${good ? 'https' : 'http'}://${asked.imageHost}${prefix}/token`;
+  };
+}
+
+function parsed(host: string | undefined): ReturnType<typeof parseImageHost> | undefined {
+  try {
+    return host === undefined ? undefined : parseImageHost(host);
+  } catch (error) {
+    if (error instanceof OperatorError) return undefined;
+    throw error;
+  }
+}
