@@ -32,6 +32,9 @@ setpriv util-linux
 mount mount
 mkfs.ext4 e2fsprogs
 mkfs.xfs xfsprogs
+chromium chromium
+certutil libnss3-tools
+keytool default-jre-headless
 '
 export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 fail() { echo "install.sh: $*" >&2; exit 1; }
