@@ -6,7 +6,7 @@ import { type Certificates, ensureCertificates } from '../pki/certificates.js';
 import { KEY_KINDS, type KeyKind } from '../pki/keys.js';
 import { namesHint, thisMachine } from '../pki/machine.js';
 import { environmentNames, LOOPBACK_NAMES, unique } from '../pki/names.js';
-import { quoted } from '../pki/trust.js';
+import { quoted } from '../trust/shell.js';
 import { dirOption, nameOptions, wholeNumber } from './options.js';
 
 interface Options {

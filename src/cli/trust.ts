@@ -3,9 +3,11 @@ import type { Command } from 'commander';
 import { loadConfig } from '../config/load.js';
 import { parseAddress } from '../config/values.js';
 import { readTrustAnchor } from '../pki/certificates.js';
+import { readPem } from '../pki/inspect.js';
 import { advertisedHost, thisMachine } from '../pki/machine.js';
 import { covers, imageHost, parseImageHost } from '../pki/names.js';
-import { renderTrust, TRUST_CLIENTS, trustInstructions } from '../pki/trust.js';
+import { renderTrust, trustInstructions } from '../trust/instructions.js';
+import { USUAL_CLIENTS } from '../trust/table.js';
 import { collect, dirOption } from './options.js';
 
 interface Options {
@@ -20,7 +22,7 @@ export function trust(program: Command): void {
     .command('trust')
     .summary('print how clients come to trust the registry')
     .description(
-      `Prints the commands by which each kind of client trusts the registry. Kinds: ${TRUST_CLIENTS.map(({ name }) => name).join(', ')}.`,
+      `Prints the commands by which each kind of client trusts the registry. Kinds: ${USUAL_CLIENTS.map(({ name }) => name).join(', ')}.`,
     )
     .addOption(dirOption())
     .option('--host <host[:port]>', 'the registry as image references name it (default: from its certificate)')
@@ -33,7 +35,12 @@ async function run(options: Options): Promise<void> {
   const { config } = loadConfig({ dir: options.dir, standardFiles: false, env: process.env });
   const anchor = await readTrustAnchor(config.http.tls.certificate ?? join(options.dir, 'certs', 'domain.crt'));
   const host = options.host ?? usualHost(config.http, anchor.names);
-  const instructions = trustInstructions({ host, caFile: anchor.path, clients: options.client });
+  const instructions = trustInstructions({
+    host,
+    caFile: anchor.path,
+    pem: (await readPem(anchor.path)).toString('latin1'),
+    clients: options.client,
+  });
   const { fingerprint } = anchor;
   if (!covers(anchor.names, parseImageHost(host).host))
     process.stderr.write(

@@ -1,11 +1,13 @@
 import type { Command } from 'commander';
 import { userCommand } from '../auth/htpasswd.js';
 import type { Loaded } from '../config/load.js';
+import { readPem } from '../pki/inspect.js';
 import { advertisedHost, thisMachine } from '../pki/machine.js';
 import { environmentNames, imageHost } from '../pki/names.js';
-import { quoted, renderTrust, trustInstructions } from '../pki/trust.js';
 import type { RunningServer } from '../server/serve.js';
 import { FIRST_USER } from '../server/users.js';
+import { renderTrust, trustInstructions } from '../trust/instructions.js';
+import { quoted } from '../trust/shell.js';
 import { addConfigFlags } from './config-flags.js';
 import { dirOption, nameOptions } from './options.js';
 import { readPassword } from './password.js';
@@ -33,7 +35,7 @@ export function up(program: Command): void {
     const loaded = loadForUp(command);
     await untilStopped(async () => {
       const server = await start(loaded, { ...options, firstUser: { name: options.user, password } });
-      process.stdout.write(story(server, options));
+      process.stdout.write(await story(server, options));
       return server;
     });
   });
@@ -55,7 +57,7 @@ export function loadForUp(command: Command): Loaded {
 }
 
 /** What the operator needs to know now, in the order in which it is needed. */
-function story(server: RunningServer, options: Options): string {
+async function story(server: RunningServer, options: Options): Promise<string> {
   const { pair, certificates, users, data } = server;
   // What the operator names is how clients reach it, whatever this machine's interfaces say.
   const [named] = [...(options.ip ?? []), ...(options.dns ?? []), ...environmentNames()];
@@ -90,7 +92,12 @@ function story(server: RunningServer, options: Options): string {
   }
   if (certificates?.anchor) {
     const clients = ['docker', 'docker-desktop-macos'];
-    const instructions = trustInstructions({ host, caFile: certificates.anchor.path, clients });
+    const instructions = trustInstructions({
+      host,
+      caFile: certificates.anchor.path,
+      pem: (await readPem(certificates.anchor.path)).toString('latin1'),
+      clients,
+    });
     lines.push(
       '',
       `Once on each client (other kinds: registry-secure trust${options.dir === process.cwd() ? '' : ` --dir ${quoted(options.dir)}`}):`,

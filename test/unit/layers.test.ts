@@ -8,10 +8,12 @@ const root = fileURLToPath(new URL('../../..', import.meta.url));
 
 /** What each folder of src/ may import, besides itself, errors.ts and reference.ts: downward only. */
 const BELOW: Record<string, readonly string[]> = {
-  cli: ['server', 'registry', 'auth', 'pki', 'store', 'storage', 'config'],
-  server: ['registry', 'auth', 'pki', 'store', 'storage', 'config'],
+  cli: ['server', 'ui', 'registry', 'auth', 'trust', 'pki', 'store', 'storage', 'config'],
+  server: ['ui', 'registry', 'auth', 'trust', 'pki', 'store', 'storage', 'config'],
   registry: ['auth', 'store', 'storage'],
+  ui: ['trust', 'pki'],
   auth: [],
+  trust: ['pki'],
   pki: [],
   store: ['storage'],
   storage: [],
