@@ -11,7 +11,7 @@ import { initCerts } from './init-certs.js';
 import { maintenance } from './maintenance.js';
 import { restore } from './restore.js';
 import { serve } from './serve.js';
-import { trust } from './trust.js';
+import { trust } from './trust/index.js';
 import { up } from './up.js';
 import { user } from './user.js';
 import { verify } from './verify.js';

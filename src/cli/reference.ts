@@ -26,8 +26,8 @@ function bracketed(argument: Argument): string {
 }
 
 function leaves(command: Command, path: readonly string[] = []): { path: readonly string[]; command: Command }[] {
-  if (command.commands.length === 0) return [{ path, command }];
-  return command.commands.flatMap(child => leaves(child, [...path, child.name()]));
+  const own = command.registeredArguments.length > 0 || command.commands.length === 0 ? [{ path, command }] : [];
+  return [...own, ...command.commands.flatMap(child => leaves(child, [...path, child.name()]))];
 }
 
 const EXAMPLE = '192.168.0.12:5000';

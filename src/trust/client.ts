@@ -74,6 +74,8 @@ export interface TrustClient {
   readonly unsafe?: true;
   /** The steps take `target.authorities`, not `target.ca`. */
   readonly perAuthority?: true;
+  /** What is done is no state of this machine's own: only a person can do it, or undo it. */
+  readonly byHand?: true;
   /** The file has to stay: it, or what is made beside it, is named again with each use. */
   readonly keepsFile?: true;
   /** The commands are executed as they are printed in test/e2e, and the real client then trusts the registry. */

@@ -65,7 +65,9 @@ function checkCommand(command: Command, words: readonly string[], where: string)
     checkCommand(child, rest, where);
     return;
   }
-  assert.ok(command.commands.length === 0 || name === '', `${where}: no ${name}`);
+  // A group that takes arguments of its own is a command as well.
+  const isCommand = command.commands.length === 0 || command.registeredArguments.length > 0;
+  assert.ok(isCommand || name === '', `${where}: no ${name}`);
   const options = new Set(['--help', ...command.options.map(({ long }) => long)]);
   for (const word of words) if (word.startsWith('--')) assert.ok(options.has(word), `${where}: no ${word}`);
 }

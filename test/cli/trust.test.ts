@@ -32,7 +32,7 @@ function run(args: string[], env: Record<string, string> = {}) {
 test('trust takes the host that others use from the certificate, and shows the fingerprint', () => {
   const { status, stdout, stderr } = run([]);
   assert.deepEqual([status, stderr], [0, '']);
-  assert.ok(stdout.includes(`# SHA-256 ${fingerprint}\n`));
+  assert.ok(stdout.includes(`# SHA-256 of the certificate in it: ${fingerprint}\n`));
   assert.ok(
     stdout.includes(`\nsudo install -Dm644 ${dir}/certs/ca.crt /etc/docker/certs.d/203.0.113.12:5000/ca.crt\n`),
   );
@@ -49,17 +49,17 @@ test('a configured URL of the registry goes first', () => {
   assert.match(stdout, /certs\.d\/reg\.lan:8443\/ca\.crt$/m);
 });
 
-test('--host and --client choose; a host that the certificate lacks is told', () => {
-  const good = run(['--host', 'reg.lan:443', '--client', 'docker', '--client', 'podman']);
+test('the host and --client choose; a host that the certificate lacks is told', () => {
+  const good = run(['reg.lan:443', '--client', 'docker', '--client', 'podman']);
   assert.equal(good.stderr, '');
   assert.deepEqual(
-    good.stdout.split('\n').filter(line => line !== '' && !line.startsWith('#')),
+    good.stdout.split('\n').filter(line => line !== '' && !/^[#(]/.test(line)),
     [
       `sudo install -Dm644 ${dir}/certs/ca.crt /etc/docker/certs.d/reg.lan:443/ca.crt`,
       `sudo install -Dm644 ${dir}/certs/ca.crt /etc/containers/certs.d/reg.lan:443/ca.crt`,
     ],
   );
-  const other = run(['--host', 'other.lan', '--client', 'docker']);
+  const other = run(['other.lan', '--client', 'docker']);
   assert.equal(other.status, 0);
   assert.match(other.stderr, /not good for other\.lan, only for 203\.0\.113\.12, reg\.lan, localhost/);
 });
@@ -68,7 +68,7 @@ test('--json has the same as data', () => {
   const { stdout } = run(['--json', '--client', 'containerd', '--dir', dir]);
   const data = JSON.parse(stdout);
   assert.deepEqual(
-    [data.host, data.caFile, data.fingerprint],
+    [data.host, data.caFile, ...data.fingerprints],
     ['203.0.113.12:5000', join(dir, 'certs/ca.crt'), fingerprint],
   );
   assert.equal(data.clients[0].client, 'containerd');
@@ -89,7 +89,7 @@ test('no certificate, an unknown client, a host that is none: one line each', ()
   for (const [args, message] of [
     [['--dir', join(dir, 'nowhere')], /domain\.crt does not exist; .*init-certs/],
     [['--client', 'dockre'], /"dockre"; use one of docker, /],
-    [['--host', 'https://reg.lan'], /scheme/],
+    [['https://reg.lan'], /scheme/],
   ] as const) {
     const { status, stdout, stderr } = run([...args]);
     assert.deepEqual([status, stdout], [1, '']);

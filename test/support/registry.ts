@@ -48,8 +48,9 @@ export class Registry {
    * printed, in a shell, on the private /etc and home of the namespace.
    */
   async trust(client: string): Promise<void> {
-    const printed = await this.command(['trust', '--host', this.host, '--client', client]);
-    await this.namespace.must(['sh', '-euc', printed], { cwd: this.dir });
+    const printed = await this.command(['trust', this.host, '--client', client, '--json']);
+    const [{ commands }] = JSON.parse(printed).clients as [{ commands: string[] }];
+    await this.namespace.must(['sh', '-euc', commands.join('\n')], { cwd: this.dir });
   }
 
   async stop(): Promise<number | null> {

@@ -42,6 +42,7 @@ export const CONTAINERS: readonly TrustClient[] = [
     title: 'Podman machine (macOS, Windows)',
     system: 'unix',
     present: [],
+    byHand: true,
     steps: ({ host, ca, pair }) =>
       [
         ['ca.crt', ca, '644'],

@@ -46,6 +46,7 @@ export const KUBERNETES: readonly TrustClient[] = [
     title: 'Kubernetes on containerd, every node',
     system: 'unix',
     present: [],
+    byHand: true,
     steps: target => [
       ...(target.pair
         ? [
@@ -74,6 +75,7 @@ export const KUBERNETES: readonly TrustClient[] = [
     title: 'Kubernetes, user and password',
     system: 'unix',
     present: [],
+    byHand: true,
     steps: ({ host }) => [
       {
         run: `kubectl create secret docker-registry regcred '--docker-server=${host}' --docker-username=USER --docker-password=PASSWORD`,
