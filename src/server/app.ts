@@ -4,6 +4,7 @@ import type { Identity } from '../auth/identity.js';
 import { RegistryError } from '../errors.js';
 import type { Registry } from '../registry/registry.js';
 import { isKnownMethod, isRegistryPath } from '../registry/routes.js';
+import type { Page } from '../ui/trust-pages.js';
 
 export interface AppOptions {
   readonly registry: Registry;
@@ -12,11 +13,13 @@ export interface AppOptions {
   /** Sent with every response (`http.headers`). */
   readonly headers: Readonly<Record<string, readonly string[]>>;
   readonly healthy: () => boolean;
+  /** What is shown without a login, by its whole path. */
+  readonly pages: ReadonlyMap<string, Page>;
   readonly onIdentity: (request: IncomingMessage, identity: Identity) => void;
 }
 
 /** The application: the registry, and beside it what needs no login. */
-export function createApp({ registry, prefix, headers, healthy, onIdentity }: AppOptions): Express {
+export function createApp({ registry, prefix, headers, healthy, pages, onIdentity }: AppOptions): Express {
   const app = express();
   app.disable('x-powered-by').disable('etag').enable('case sensitive routing').enable('strict routing');
   app.use((request, response, next) => {
@@ -24,18 +27,24 @@ export function createApp({ registry, prefix, headers, healthy, onIdentity }: Ap
     // The raw target: nothing has decoded or collapsed it.
     const path = request.url.startsWith(prefix) ? request.url.slice(prefix.length) : '';
     if (path === '/v1/_ping' && /^(GET|HEAD)$/.test(request.method)) return ping(response);
+    const page = /^(GET|HEAD)$/.test(request.method) ? pages.get(request.path) : undefined;
+    if (page) return page(request, response);
     if (!isRegistryPath(path)) return next();
     return registry(request, response, identity => onIdentity(request, identity));
   });
   app.get('/', (_request, response) => {
-    text(response, 200, 'This is a container registry. Log in: docker login HOST. Its API is at /v2/.\n');
+    text(
+      response,
+      200,
+      'This is a container registry. How clients trust it: /trust. Log in: docker login HOST. Its API is at /v2/.\n',
+    );
   });
   app.get('/healthz', (_request, response) => {
     const ok = healthy();
     json(response, ok ? 200 : 503, { status: ok ? 'ok' : 'the storage does not answer' });
   });
   app.use((request, response) => {
-    const served = request.path === '/' || request.path === '/healthz';
+    const served = request.path === '/' || request.path === '/healthz' || pages.has(request.path);
     if (!served && isKnownMethod(request.method))
       return json(response, 404, new RegistryError('UNSUPPORTED', { message: 'no such endpoint' }));
     response.setHeader('Allow', served ? 'GET, HEAD' : '');

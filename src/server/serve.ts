@@ -18,6 +18,8 @@ import { releaseBackup } from '../store/backup.js';
 import { Store } from '../store/store.js';
 import { TokenKeys } from '../store/token-keys.js';
 import type { Validation } from '../store/validation.js';
+import { createTrustPages } from '../ui/trust-pages.js';
+import { followAnchor } from './anchor.js';
 import { createApp } from './app.js';
 import { allowPause } from './guard.js';
 import { watchHealth } from './health.js';
@@ -109,6 +111,8 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
       log.warn(
         'serving plain HTTP: passwords and images can be read on the way; put TLS in front, or listen on loopback only',
       );
+
+    const anchor = await followAnchor(files?.certificate);
 
     const principals = new WeakMap<IncomingMessage, string>();
     const accessLog = config.log.accesslog.disabled
@@ -236,6 +240,7 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
       prefix,
       headers: config.http.headers,
       healthy: () => health.healthy,
+      pages: createTrustPages({ anchor, prefix }),
       onIdentity: (request, identity) => {
         if (identity.kind !== 'user') return;
         principals.set(request, identity.name);

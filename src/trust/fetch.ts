@@ -109,7 +109,7 @@ export function parseFingerprint(text: string): string {
   });
 }
 
-export const fileFingerprint = (pem: string): string => createHash('sha256').update(pem, 'latin1').digest('hex');
+const fileFingerprint = (pem: string): string => createHash('sha256').update(pem, 'latin1').digest('hex');
 
 const fingerprint = (certificate: X509Certificate): string =>
   certificate.fingerprint256.replaceAll(':', '').toLowerCase();

@@ -6,18 +6,19 @@ import { KUBERNETES } from './clients/kubernetes.js';
 import { STORES } from './clients/stores.js';
 import { TOOLS, UNSAFE } from './clients/tools.js';
 
-/** Every client that there are instructions for, in the order in which they are shown. */
-export const TRUST_CLIENTS: readonly TrustClient[] = [
-  ...DOCKER,
-  ...CONTAINERS,
-  ...KUBERNETES,
-  ...TOOLS,
-  ...STORES,
-  ...UNSAFE,
+/** What is shown unless some clients are named, in this order. */
+export const TRUST_GROUPS: ReadonlyArray<{ readonly title: string; readonly clients: readonly TrustClient[] }> = [
+  { title: 'Docker', clients: DOCKER },
+  { title: 'Podman and containerd', clients: CONTAINERS },
+  { title: 'Kubernetes', clients: KUBERNETES },
+  { title: 'Builders and tools', clients: TOOLS },
+  { title: 'Systems and browsers', clients: STORES },
 ];
 
-/** Those that are shown unless some are named. */
-export const USUAL_CLIENTS: readonly TrustClient[] = TRUST_CLIENTS.filter(client => !client.unsafe);
+export const USUAL_CLIENTS: readonly TrustClient[] = TRUST_GROUPS.flatMap(({ clients }) => clients);
+
+/** Every client that there are instructions for. */
+export const TRUST_CLIENTS: readonly TrustClient[] = [...USUAL_CLIENTS, ...UNSAFE];
 
 /** The named ones, each once. @throws OperatorError for an unknown kind of client. */
 export function clientsNamed(names: readonly string[]): TrustClient[] {

@@ -108,6 +108,7 @@ export class RegistryFixture {
       prefix: options.prefix ?? '',
       headers: {},
       healthy: () => true,
+      pages: new Map(),
       onIdentity: () => {},
     });
     const listener = createListener({ tls: 'plain', handler, log: memoryLog([]) });

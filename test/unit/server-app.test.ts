@@ -10,6 +10,7 @@ async function application(t: TestContext, healthy = true) {
     prefix: '/images',
     headers: { 'X-Frame-Options': ['DENY'] },
     healthy: () => healthy,
+    pages: new Map(),
     onIdentity: () => undefined,
   });
   const { port } = await serve(t, app, { plain: true });
