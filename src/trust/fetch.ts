@@ -23,7 +23,7 @@ export interface Pair {
  * The file that a registry hands out to those who do not trust it yet. Nothing has vouched for it: see `pinned`.
  * @throws OperatorError when there is none to be had, or it is none.
  */
-export async function fetchAuthorities(host: string, pair?: Pair): Promise<string> {
+export async function fetchAuthorities(host: string, pair?: Pair, patience = PATIENCE): Promise<string> {
   const { hostname, port } = addressOf(host);
   const url = `https://${host}/ca.crt`;
   const body = await new Promise<string>((resolve, reject) => {
@@ -35,7 +35,7 @@ export async function fetchAuthorities(host: string, pair?: Pair): Promise<strin
       agent: false,
       // Not verified: it is the fingerprint that counts.
       rejectUnauthorized: false,
-      signal: AbortSignal.timeout(PATIENCE),
+      signal: AbortSignal.timeout(patience),
       headers: { Accept: 'application/x-pem-file, application/x-x509-ca-cert, */*' },
       ...(pair && { cert: pair.certificate, key: pair.key }),
     });

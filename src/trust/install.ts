@@ -58,9 +58,12 @@ export function clientsToLeave({ clients, all, machine }: ClientChoice): TrustCl
   if (clients) return chosenClients({ clients, machine });
   return TRUST_CLIENTS.filter(client => {
     if (!isInstallable(client) || !runsOn(client, machine.platform)) return false;
-    const hasFiles = stepsFor(client, 'any', ['any']).some(step => !('run' in step));
-    return hasFiles || (all && isPresent(client, machine));
+    return hasFiles(client) || (all && isPresent(client, machine));
   });
+}
+
+function hasFiles(client: TrustClient): boolean {
+  return stepsFor(client, 'any', ['any']).some(step => !('run' in step));
 }
 
 function isInstallable({ unsafe, keepsFile, byHand }: TrustClient): boolean {
@@ -105,12 +108,11 @@ async function installFor(client: TrustClient, trusted: Trusted, sources: Source
     };
   };
   const steps = client.steps(sources.target);
-  const hasFiles = steps.some(step => !('run' in step));
   for (const step of steps) {
     try {
       if ('run' in step) {
         // A store is told only where a file of it has changed.
-        if (hasFiles && changes.every(({ action }) => action === 'unchanged')) continue;
+        if (hasFiles(client) && changes.every(({ action }) => action === 'unchanged')) continue;
         commands.push(runOn(machine, step.run, dryRun));
       } else {
         const path = located(step, machine);
@@ -280,6 +282,8 @@ async function removeFor(client: TrustClient, wish: Untrusted, known: ReadonlySe
     };
   };
   const ids = [...known].map(one => authorityId({ fingerprint256: one }));
+  if (ids.length === 0 && !hasFiles(client))
+    return done('which certificate is meant is not known here; name it with --fingerprint');
   const steps = stepsFor(client, host, ids);
   try {
     // The file that names the others goes first.
@@ -289,10 +293,9 @@ async function removeFor(client: TrustClient, wish: Untrusted, known: ReadonlySe
       const change = path === undefined ? undefined : await removal(step, path, wish, known);
       if (change) changes.push(change);
     }
-    const hasFiles = steps.some(step => !('run' in step));
     const changed = changes.some(({ action }) => action === 'removed');
     for (const step of steps) {
-      if (!('run' in step) || step.undo === undefined || (hasFiles && !changed)) continue;
+      if (!('run' in step) || step.undo === undefined || (hasFiles(client) && !changed)) continue;
       // Where a command takes the certificate, only a person has it now.
       const lacksFile = ids.some(id => step.undo!.includes(`${id}.crt`));
       commands.push(lacksFile ? { command: step.undo, ran: false } : runOn(machine, step.undo, dryRun));

@@ -49,7 +49,12 @@ export function trustInstall(program: Command): void {
     .option('--offline', 'with --ca: do without the handshake, where the registry cannot be reached')
     .option('--client-cert <file>', 'install this client certificate too')
     .option('--client-key <file>', 'and its key')
-    .option('--root <folder>', 'install into the root of another system, such as an image', resolve, '/')
+    .option(
+      '--root <folder>',
+      'install into the root of another system, such as an image',
+      folder => resolve(folder),
+      '/',
+    )
     .option('--dry-run', 'check everything, and say what would be done')
     .option('--json', 'print what was done as JSON')
     .action((host: string, options: Options) => run(host, options));

@@ -29,7 +29,7 @@ export function trustRemove(program: Command): void {
     .option('--client <kind>', 'only for this kind of client; repeat it for more', collect)
     .option('--all', 'also from the stores of browsers and languages')
     .option('--pair', 'remove the client certificate and its key as well')
-    .option('--root <folder>', 'in the root of another system, such as an image', resolve, '/')
+    .option('--root <folder>', 'in the root of another system, such as an image', folder => resolve(folder), '/')
     .option('--dry-run', 'say what would be done')
     .option('--json', 'print what was done as JSON')
     .action((host: string, options: Options) => run(host, options));
