@@ -1,24 +1,27 @@
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Browser, chromium } from 'playwright-core';
-import { must, requireTools } from './process.js';
-
-const EXECUTABLE = '/usr/bin/chromium';
+import type { Namespace } from './namespace.js';
+import { requireTools } from './process.js';
 
 /**
- * A real Chromium with a home of its own, in the network of the process that starts it. With `ca` it trusts that authority
- * as a person would have it: by its own store of certificates, with no flag that switches a check off.
+ * A real Chromium in the network of a namespace, with a home of its own. With `ca` it trusts that authority as a person
+ * would have it do: by its own store of certificates, with no flag that switches a check off. Close it before the namespace.
  */
-export async function startChromium(dir: string, { ca }: { ca?: string } = {}): Promise<Browser> {
+export async function startChromium(machine: Namespace, { ca }: { ca?: string } = {}): Promise<Browser> {
   requireTools('chromium', 'certutil');
-  const home = join(dir, 'chromium');
+  const home = join(machine.dir, ca === undefined ? 'chromium' : 'chromium-trusting');
   const store = join(home, '.pki/nssdb');
   mkdirSync(store, { recursive: true });
-  await must(['certutil', '-N', '-d', `sql:${store}`, '--empty-password']);
-  if (ca !== undefined) await must(['certutil', '-A', '-d', `sql:${store}`, '-t', 'C,,', '-n', 'ca', '-i', ca]);
+  await machine.must(['certutil', '-N', '-d', `sql:${store}`, '--empty-password']);
+  if (ca !== undefined) await machine.must(['certutil', '-A', '-d', `sql:${store}`, '-t', 'C,,', '-n', 'ca', '-i', ca]);
+  const executablePath = join(home, 'chromium');
+  writeFileSync(executablePath, `#!/bin/sh\nexec nsenter --net=/proc/${machine.holder.pid}/ns/net chromium "$@"\n`, {
+    mode: 0o755,
+  });
+  // Root may not have Chromium's sandbox.
   return chromium.launch({
-    executablePath: EXECUTABLE,
-    // Root may not have its sandbox.
+    executablePath,
     args: ['--no-sandbox'],
     env: { PATH: process.env.PATH ?? '', HOME: home, LANG: 'C.UTF-8' },
   });
