@@ -35,7 +35,7 @@ export function up(program: Command): void {
     const loaded = loadForUp(command);
     await untilStopped(async () => {
       const server = await start(loaded, { ...options, firstUser: { name: options.user, password } });
-      process.stdout.write(await story(server, options));
+      process.stdout.write(await story(server, options, loaded.config.http.prefix));
       return server;
     });
   });
@@ -57,7 +57,7 @@ export function loadForUp(command: Command): Loaded {
 }
 
 /** What the operator needs to know now, in the order in which it is needed. */
-async function story(server: RunningServer, options: Options): Promise<string> {
+async function story(server: RunningServer, options: Options, prefix: string): Promise<string> {
   const { pair, certificates, users, data } = server;
   // What the operator names is how clients reach it, whatever this machine's interfaces say.
   const [named] = [...(options.ip ?? []), ...(options.dns ?? []), ...environmentNames()];
@@ -97,11 +97,16 @@ async function story(server: RunningServer, options: Options): Promise<string> {
       caFile: certificates.anchor.path,
       pem: (await readPem(certificates.anchor.path)).toString('latin1'),
       clients,
+      prefix: prefix.replace(/\/$/, ''),
     });
     lines.push(
       '',
-      `Once on each client (other kinds: registry-secure trust${options.dir === process.cwd() ? '' : ` --dir ${quoted(options.dir)}`}):`,
+      `Once on each client (all kinds: https://${host}${prefix.replace(/\/$/, '')}/trust in a browser, or registry-secure trust${options.dir === process.cwd() ? '' : ` --dir ${quoted(options.dir)}`}):`,
       '',
+      `# ${instructions.clients[0]!.title}, from any machine, in one line that checks what it fetches:`,
+      instructions.clients[0]!.line,
+      '',
+      '# Or with the file at hand.',
       renderTrust(instructions).trimEnd(),
     );
   }

@@ -107,5 +107,10 @@ export function folderSteps(
   ];
 }
 
+/** Whether a place is in a folder that is one registry's alone, so that it may go when it is empty. */
+export function inOwnFolder(place: Place): boolean {
+  return /(^|[/\\])certs\.d[/\\][^/\\]+[/\\][^/\\]+$/.test(place);
+}
+
 /** What docker and podman look for: NAME.cert with NAME.key; any *.crt is an authority. */
 const CLIENT_PAIR = { certificate: 'client.cert', key: 'client.key' } as const;

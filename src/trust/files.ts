@@ -59,11 +59,14 @@ export async function bring(
   return change;
 }
 
-/** Removes a file, and its folder where that is empty then: some clients stop at a folder, even when it is empty. */
-export async function takeAway(path: string, dryRun: boolean): Promise<Change> {
+/** Removes a file; with `folder` also that, where it is empty then: some clients stop at a folder, even when it is empty. */
+export async function takeAway(
+  path: string,
+  { folder, dryRun }: { folder: boolean; dryRun: boolean },
+): Promise<Change> {
   if (!dryRun) {
     await unlink(path);
-    await removeEmpty(dirname(path));
+    if (folder) await removeEmpty(dirname(path));
   }
   return { path, action: 'removed' };
 }

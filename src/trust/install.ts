@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { OperatorError, systemCode } from '../errors.js';
 import { readPemCertificates } from '../pki/x509.js';
-import type { Step, Target, TrustClient } from './client.js';
+import { inOwnFolder, type Step, type Target, type TrustClient } from './client.js';
 import type { Pair } from './fetch.js';
 import { bring, type Change, readIfThere, removeEmpty, takeAway } from './files.js';
 import { authorityId, DEFAULT_IMAGE } from './instructions.js';
@@ -313,27 +313,28 @@ async function removal(
   { fingerprints, withPair, dryRun }: Untrusted,
   known: ReadonlySet<string>,
 ): Promise<Change | undefined> {
+  const how = { folder: inOwnFolder(step.to), dryRun };
   const there = await readIfThere(path);
   if (there === undefined) {
     // An empty folder of an earlier day would still be found by podman.
-    if ('copy' in step && !dryRun) await removeEmpty(dirname(path)).catch(() => undefined);
+    if (how.folder && !dryRun) await removeEmpty(dirname(path)).catch(() => undefined);
     return undefined;
   }
   const kept = (why: string): Change => ({ path, action: 'kept', why });
   if ('add' in step) {
     const after = unmerged(there.toString(), step);
     if (after === there.toString()) return undefined;
-    if (after.trim() === '') return takeAway(path, dryRun);
+    if (after.trim() === '') return takeAway(path, how);
     return bring(path, Buffer.from(after), { mode: 0o644, keep: true, dryRun });
   }
   if ('write' in step) {
     const ours = [step.write, step.write.replace(/\n {2}client = .*/, '')].map(text => `${text}\n`);
-    return ours.includes(there.toString()) ? takeAway(path, dryRun) : kept('somebody has changed it');
+    return ours.includes(there.toString()) ? takeAway(path, how) : kept('somebody has changed it');
   }
-  if (step.copy !== 'ca') return withPair ? takeAway(path, dryRun) : kept('a client certificate: --pair removes it');
+  if (step.copy !== 'ca') return withPair ? takeAway(path, how) : kept('a client certificate: --pair removes it');
   const inside = fingerprintsIn(there);
   if (inside.length === 0) return kept('it holds no certificate');
-  if (inside.every(one => known.has(one))) return takeAway(path, dryRun);
+  if (inside.every(one => known.has(one))) return takeAway(path, how);
   return kept(fingerprints.length > 0 ? 'it holds another certificate' : 'it holds a certificate of somebody else');
 }
 

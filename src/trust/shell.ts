@@ -1,5 +1,5 @@
 import { posix, win32 } from 'node:path';
-import type { Step, System } from './client.js';
+import { inOwnFolder, type Step, type System } from './client.js';
 
 /** How steps are written for the shell of a client: complete commands, to be pasted. */
 export interface Shell {
@@ -71,7 +71,7 @@ function posixShell({ copy, removeFolder, removeBlock }: Dialect): Shell {
       // It asks: the file may have got more than this by now.
       if ('add' in step) return [`${sudo}rm -i ${to}`];
       // The folder goes as well: some clients stop at the first one they find, even when it is empty.
-      const last = 'copy' in step && step.copy === 'ca';
+      const last = 'copy' in step && step.copy === 'ca' && inOwnFolder(step.to);
       return [`${sudo}rm -f ${to}`, ...(last ? [removeFolder(sudo, quoted(posix.dirname(step.to)))] : [])];
     },
     part: (from, position, to) => `awk '/BEGIN CERTIFICATE/{n++} n==${position + 1}' ${from} >${to}`,
@@ -112,7 +112,7 @@ const POWERSHELL: Shell = {
     if ('run' in step) return step.undo === undefined ? [] : [step.undo];
     return [
       `Remove-Item -LiteralPath ${windowsQuoted(step.to)}`,
-      ...('copy' in step && step.copy === 'ca'
+      ...('copy' in step && step.copy === 'ca' && inOwnFolder(step.to)
         ? [`Remove-Item -LiteralPath ${windowsQuoted(win32.dirname(step.to))}`]
         : []),
     ];

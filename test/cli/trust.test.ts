@@ -33,6 +33,12 @@ test('trust takes the host that others use from the certificate, and shows the f
   const { status, stdout, stderr } = run([]);
   assert.deepEqual([status, stderr], [0, '']);
   assert.ok(stdout.includes(`# SHA-256 of the certificate in it: ${fingerprint}\n`));
+  assert.match(
+    stdout,
+    /^\(cd "\$\(mktemp -d\)" && curl -fsSk -o ca\.crt https:\/\/203\.0\.113\.12:5000\/ca\.crt && echo '[0-9a-f]{64} {2}ca\.crt' \| sha256sum -c - && sudo install .*\)$/m,
+  );
+  assert.match(stdout, /^# registry-secure trust install 203\.0\.113\.12:5000 --fingerprint [0-9a-f]{64}$/m);
+  assert.doesNotMatch(stdout, /insecure|\| *(sudo )?(ba)?sh\b/);
   assert.ok(
     stdout.includes(`\nsudo install -Dm644 ${dir}/certs/ca.crt /etc/docker/certs.d/203.0.113.12:5000/ca.crt\n`),
   );
@@ -83,6 +89,17 @@ test('a certificate configured elsewhere is the one that counts', async () => {
     REGISTRY_HTTP_TLS_KEY: join(elsewhere, 'domain.key'),
   });
   assert.match(stdout, /elsewhere\/ca\.crt \/etc\/docker\/certs\.d\/10\.9\.8\.7:5000\/ca\.crt$/m);
+});
+
+test('a client certificate needs its key', () => {
+  const half = run(['--client', 'docker', '--client-cert', 'alice.crt']);
+  assert.deepEqual([half.status, half.stdout], [1, '']);
+  assert.match(half.stderr, /give both --client-cert and --client-key/);
+  const both = run(['--client', 'docker', '--client-cert', 'alice.crt', '--client-key', 'alice.key']);
+  assert.match(
+    both.stdout,
+    /^sudo install -Dm600 alice\.key \/etc\/docker\/certs\.d\/203\.0\.113\.12:5000\/client\.key$/m,
+  );
 });
 
 test('no certificate, an unknown client, a host that is none: one line each', () => {

@@ -98,7 +98,7 @@ describe('up and serve', () => {
       ),
     );
     assert.ok(third.stdout.includes(`registry-secure user passwd admin --file ${file}`));
-    assert.ok(third.stdout.includes(`(other kinds: registry-secure trust --dir ${dir})`));
+    assert.ok(third.stdout.includes(`or registry-secure trust --dir ${dir})`));
   });
 
   test('the variables of the old recipes; the old recipe’s certificate is served as it is', async () => {

@@ -3,6 +3,13 @@ import { join } from 'node:path';
 import type { Namespace } from './namespace.js';
 import { type Daemon, type Output, type RunOptions, requireTools } from './process.js';
 
+interface StartOptions {
+  readonly name?: string;
+  readonly bridge?: boolean;
+  readonly flags?: readonly string[];
+  readonly env?: Readonly<Record<string, string>>;
+}
+
 /**
  * A dockerd inside a namespace, with folders of its own, and the docker client that talks to it. The client is the
  * first in the search path: Debian's, or a newer one where the machine has it.
@@ -20,12 +27,12 @@ export class Docker {
    */
   static async start(
     namespace: Namespace,
-    { name = 'dockerd', bridge = false, flags = [] }: { name?: string; bridge?: boolean; flags?: string[] } = {},
+    { name = 'dockerd', bridge = false, flags = [], env = {} }: StartOptions = {},
   ): Promise<Docker> {
     requireTools('docker', 'dockerd', 'containerd', 'runc', ...(bridge ? ['iptables'] : []));
     const dir = join(namespace.dir, name);
     mkdirSync(dir);
-    const daemon = namespace.start(name, [
+    const argv = [
       'dockerd',
       '--ip6tables=false',
       ...(bridge ? [] : ['--iptables=false', '--bridge=none']),
@@ -35,7 +42,8 @@ export class Docker {
       `--pidfile=${join(dir, 'pid')}`,
       `--host=unix://${join(dir, 's')}`,
       ...flags,
-    ]);
+    ];
+    const daemon = namespace.start(name, argv, { env });
     const docker = new Docker(namespace, daemon, dir);
     await daemon.ready(async () => (await docker.run(['version'])).status === 0);
     return docker;

@@ -1,6 +1,7 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import type { ClientInstructions } from '../../src/trust/instructions.js';
 import type { Namespace } from './namespace.js';
 import type { Daemon, RunOptions } from './process.js';
 
@@ -47,10 +48,15 @@ export class Registry {
    * Has one kind of client trust this registry as its user would: every command that `trust` prints is executed as
    * printed, in a shell, on the private /etc and home of the namespace.
    */
-  async trust(client: string): Promise<void> {
-    const printed = await this.command(['trust', this.host, '--client', client, '--json']);
-    const [{ commands }] = JSON.parse(printed).clients as [{ commands: string[] }];
-    await this.namespace.must(['sh', '-euc', commands.join('\n')], { cwd: this.dir });
+  async trust(client: string, options: Pick<RunOptions, 'env' | 'cwd'> = {}): Promise<ClientInstructions> {
+    const printed = await this.instructions(client);
+    await this.namespace.must(['sh', '-euc', printed.commands.join('\n')], { cwd: this.dir, ...options });
+    return printed;
+  }
+
+  /** What `trust` prints for one kind of client. */
+  async instructions(client: string): Promise<ClientInstructions> {
+    return JSON.parse(await this.command(['trust', this.host, '--client', client, '--json'])).clients[0];
   }
 
   async stop(): Promise<number | null> {

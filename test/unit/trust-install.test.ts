@@ -295,6 +295,11 @@ test('in a store each authority has a file of its own, which goes with the folde
   // In another root the command is named, and not run on this machine.
   assert.deepEqual(debian.commands, [{ command: 'sudo update-ca-certificates', ran: false }]);
   assert.deepEqual(readdirSync(join(root, store)), ['registry-secure-0123456789abcdef.crt']);
+  // The store itself stays, also when it is empty.
+  rmSync(join(root, store, 'registry-secure-0123456789abcdef.crt'));
+  await installed(['docker', 'system-debian']);
+  await removed();
+  assert.deepEqual(readdirSync(join(root, store)), []);
 });
 
 test('a place that cannot be written is a problem of that client only', async () => {

@@ -14,10 +14,12 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { parseAllDocuments } from 'yaml';
 import { OperatorError } from '../../src/errors.js';
 import { renderTrust, type TrustOptions, trustInstructions } from '../../src/trust/instructions.js';
 import { filesOf } from '../../src/trust/places.js';
 import { TRUST_CLIENTS, USUAL_CLIENTS } from '../../src/trust/table.js';
+import { CHECKOUT } from '../support/checkout.js';
 import { selfSigned } from '../support/pair.js';
 
 const [first, second] = [selfSigned().certificate, selfSigned().certificate];
@@ -224,6 +226,18 @@ test('every client says what to restart, and takes back all that it has done', (
   }
 });
 
+test('undo removes a folder only where it is the own one of the registry', () => {
+  assert.deepEqual(make('system-debian').undo, [
+    `sudo rm -f /usr/local/share/ca-certificates/${FIRST}.crt`,
+    'sudo update-ca-certificates',
+  ]);
+  assert.deepEqual(make('docker').undo, [
+    'sudo rm -f /etc/docker/certs.d/192.168.0.12:5000/ca.crt',
+    'sudo rmdir --ignore-fail-on-non-empty /etc/docker/certs.d/192.168.0.12:5000',
+  ]);
+  assert.deepEqual(make('minikube').undo, [`rm -f "$HOME"/.minikube/certs/${FIRST}.pem`]);
+});
+
 test('what gives security up is shown only when it is asked for by name, with what it gives up', () => {
   const { clients } = trustInstructions({ host: 'reg.lan', caFile: 'ca.crt', pem: first });
   assert.deepEqual(
@@ -310,6 +324,64 @@ test("a client's files are known without its commands", () => {
     place: '/etc/containerd/certs.d/reg.lan:5000/hosts.toml',
     root: true,
   });
+});
+
+test('Kubernetes: a namespace, the files, and a container on every node that may do nothing else', () => {
+  for (const host of ['192.168.0.12:5000', '[fd00::12]:5000', `${'a'.repeat(60)}.lan`]) {
+    const { commands, notes } = make('kubernetes', { host, image: 'mirror.lan/busybox:1' });
+    const manifest = /^kubectl apply -f - <<'EOF'\n([\s\S]*)\nEOF$/.exec(commands[0]!)![1]!;
+    const [namespace, config, daemons, ...more] = parseAllDocuments(manifest, { strict: true }).map(document => {
+      assert.deepEqual([document.errors, document.warnings], [[], []]);
+      return document.toJS();
+    });
+    assert.deepEqual(more, []);
+    assert.deepEqual(
+      [namespace, config, daemons].map(({ apiVersion, kind }) => `${apiVersion} ${kind}`),
+      ['v1 Namespace', 'v1 ConfigMap', 'apps/v1 DaemonSet'],
+    );
+    for (const { metadata } of [namespace, config, daemons])
+      assert.match(metadata.name, /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/);
+    for (const { metadata } of [config, daemons]) assert.equal(metadata.namespace, namespace.metadata.name);
+    assert.equal(config.data['ca.crt'], first);
+    assert.ok(config.data['hosts.toml'].includes(`ca = "/etc/containerd/certs.d/${host}/ca.crt"`));
+    const { selector, template } = daemons.spec;
+    for (const [label, value] of Object.entries(selector.matchLabels))
+      assert.equal(template.metadata.labels[label], value);
+    const { spec } = template;
+    assert.deepEqual(spec.tolerations, [{ operator: 'Exists' }]);
+    assert.equal(spec.automountServiceAccountToken, false);
+    assert.ok(!('hostNetwork' in spec || 'hostPID' in spec));
+    for (const container of [...spec.initContainers, ...spec.containers]) {
+      assert.equal(container.image, 'mirror.lan/busybox:1');
+      assert.ok(container.resources.limits.memory && container.resources.limits.cpu);
+      assert.deepEqual(container.securityContext.capabilities, { drop: ['ALL'] });
+      assert.ok(!('privileged' in container.securityContext));
+      for (const { name, mountPath } of container.volumeMounts ?? []) {
+        assert.ok(spec.volumes.some((volume: { name: string }) => volume.name === name));
+        // A path of a mount may have no colon.
+        assert.doesNotMatch(mountPath, /:/);
+      }
+    }
+    assert.match(notes.join(), /config_path = "\/etc\/containerd\/certs\.d"/);
+  }
+  const annotation = (pem: string) => /registry-trust\/files: (\w+)/.exec(make('kubernetes', { pem }).commands[0]!)![1];
+  assert.notEqual(annotation(first), annotation(second));
+});
+
+test('the clients that count as proven are those that an end-to-end test has trust the registry', () => {
+  const e2e = join(CHECKOUT, 'test/e2e');
+  const sources = readdirSync(e2e).map(file => readFileSync(join(e2e, file), 'utf8'));
+  const asked = new Set(
+    sources.flatMap(text => [...text.matchAll(/\.(?:trust|instructions)\('([\w-]+)'/g)].map(([, name]) => name!)),
+  );
+  // Of these only a part is executed: the variable of crane by another program in Go, the container of the manifest.
+  for (const part of ['crane', 'kubernetes']) asked.delete(part);
+  assert.deepEqual(
+    TRUST_CLIENTS.filter(({ proven }) => proven)
+      .map(({ name }) => name)
+      .sort(),
+    [...asked].sort(),
+  );
 });
 
 let dir: string;

@@ -22,6 +22,7 @@ export const CONTAINERS: readonly TrustClient[] = [
     name: 'podman',
     title: 'Podman, Buildah, Skopeo, CRI-O',
     system: 'linux',
+    proven: true,
     present: [['podman'], ['buildah'], ['skopeo'], ['crio']],
     steps: target => folderSteps(target, `/etc/containers/certs.d/${target.host}`),
     restart: 'No restart.',
@@ -31,6 +32,7 @@ export const CONTAINERS: readonly TrustClient[] = [
     name: 'podman-user',
     title: 'Podman, Buildah, Skopeo, for this user',
     system: 'linux',
+    proven: true,
     present: [],
     // Not below XDG_CONFIG_HOME: these programs look nowhere but here.
     steps: target => folderSteps(target, `$HOME/.config/containers/certs.d/${target.host}`),
@@ -58,6 +60,7 @@ export const CONTAINERS: readonly TrustClient[] = [
     name: 'containerd',
     title: 'containerd 1.x and 2.x, nerdctl',
     system: 'linux',
+    proven: true,
     present: [['containerd'], ['nerdctl'], ['/run/containerd/containerd.sock']],
     steps: target => {
       const folder = `${CONTAINERD_FOLDER}/${target.host}`;
@@ -79,6 +82,7 @@ export const CONTAINERS: readonly TrustClient[] = [
     name: 'containerd-rootless',
     title: 'nerdctl with rootless containerd',
     system: 'linux',
+    proven: true,
     present: [[`\${XDG_RUNTIME_DIR}/containerd-rootless`], [`${CONFIG_HOME}/systemd/user/containerd.service`]],
     steps: target => folderSteps(target, `${CONFIG_HOME}/containerd/certs.d/${target.host}`),
     restart: 'No restart.',

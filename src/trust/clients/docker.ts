@@ -7,6 +7,7 @@ export const DOCKER: readonly TrustClient[] = [
     name: 'docker',
     title: 'Docker Engine on Linux',
     system: 'linux',
+    proven: true,
     present: [['dockerd'], ['/run/docker.sock'], ['/var/run/docker.sock']],
     steps: target => folderSteps(target, `/etc/docker/certs.d/${target.host}`),
     restart: BUILDS,
@@ -17,6 +18,7 @@ export const DOCKER: readonly TrustClient[] = [
     name: 'docker-rootless',
     title: 'Docker Engine on Linux, rootless',
     system: 'linux',
+    proven: true,
     present: [
       [`\${XDG_RUNTIME_DIR}/docker.sock`],
       [`${CONFIG_HOME}/systemd/user/docker.service`],

@@ -127,6 +127,7 @@ function rancher(name: string, title: string, restartBy: string, agents: string)
     restart: `It is read when the service starts (${agents})`,
     restartBy,
     notes: () => [
+      'A registries.yaml that is there already stays as it is: put these lines into it.',
       'A user and a password may stand there as well, for all pods: configs → HOST → auth → username, password. Then chmod 600 the file.',
     ],
   };

@@ -4,6 +4,7 @@ import type { Authority, Step, TrustClient } from '../client.js';
 export const STORES: readonly TrustClient[] = [
   fileStore({
     name: 'system-debian',
+    proven: true,
     title: 'System store of Debian, Ubuntu, Alpine',
     folder: '/usr/local/share/ca-certificates',
     update: 'update-ca-certificates',
@@ -40,6 +41,7 @@ export const STORES: readonly TrustClient[] = [
     name: 'firefox',
     title: 'Firefox',
     system: 'linux',
+    proven: true,
     present: [['certutil', '$HOME/.mozilla/firefox']],
     store: true,
     perAuthority: true,
@@ -54,6 +56,7 @@ export const STORES: readonly TrustClient[] = [
     name: 'java',
     title: 'Java',
     system: 'unix',
+    proven: true,
     present: [],
     store: true,
     perAuthority: true,
@@ -66,7 +69,7 @@ export const STORES: readonly TrustClient[] = [
   },
 ];
 
-interface FileStore extends Pick<TrustClient, 'name' | 'title' | 'present'> {
+interface FileStore extends Pick<TrustClient, 'name' | 'title' | 'present' | 'proven'> {
   /** Takes one file for each authority. */
   readonly folder: string;
   /** Run after each change. */
