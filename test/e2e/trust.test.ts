@@ -133,7 +133,7 @@ describe('trust, by real clients', { timeout: 600_000 }, () => {
   });
 
   test('docker, rootless: its daemon reads the folder of the user', async () => {
-    // What dockerd goes by is this variable alone; the rest of being rootless this machine cannot do.
+    // What tells dockerd that it is rootless; a user namespace it does not look for.
     const [state, run] = ['rootless-state', 'rootless-run'].map(name => join(machine.dir, name)) as [string, string];
     for (const folder of [state, run]) mkdirSync(folder);
     // It asks whether this is there, and without a network of containers never starts it.
@@ -143,7 +143,7 @@ describe('trust, by real clients', { timeout: 600_000 }, () => {
       XDG_RUNTIME_DIR: run,
       XDG_CONFIG_HOME: join(machine.home, 'configuration'),
     };
-    const rootless = await Docker.start(machine, { name: 'rootless', env, flags: ['--rootless=false'] });
+    const rootless = await Docker.start(machine, { name: 'rootless', env });
     assert.match(await rootless.refused(...login()), UNKNOWN);
     await registry.trust('docker-rootless', { env });
     assert.match(await rootless.must(...login()), /Login Succeeded/);
