@@ -348,7 +348,7 @@ async function warnings(wish: CertificateOptions, folder: Folder, plan: Plan, do
     const exposed = (await exists(key)) ? await exposedKey(key).catch(() => undefined) : undefined;
     if (exposed) found.push(`${exposed.message}; ${exposed.fix}`);
   }
-  found.push(...certificateWarnings(domain.certificate, folder.server!.chain[0], wish.now));
+  found.push(...certificateWarnings(domain.certificate, folder.server!.chain, wish.now));
   if (folder.authority && notAfter(folder.authority) < notAfter(folder.server!.chain[0]))
     found.push(
       `${ca.certificate} expires before the server certificate, on ${notAfter(folder.authority).toISOString()}`,

@@ -4,6 +4,7 @@ import { basename, dirname, join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { createSecureContext } from 'node:tls';
 import { OperatorError, systemCode } from '../errors.js';
+import { checkChain } from './check.js';
 import { sameKey } from './keys.js';
 import { certificateFields, notAfter, notBefore, readPemCertificates } from './x509.js';
 
@@ -52,6 +53,7 @@ export async function loadServerPair(files: PemFiles, now = new Date()): Promise
   const [leaf] = pair.chain;
   checkDates(files.certificate, leaf, now);
   checkUsable(files, pair);
+  checkPurpose(files.certificate, pair.chain, now);
   const names = certificateFields(leaf).names;
   const exposed = await exposedKey(files.key);
   if (exposed && (await isOurs(files.key))) throw exposed;
@@ -64,21 +66,19 @@ export async function loadServerPair(files: PemFiles, now = new Date()): Promise
     fingerprint: leaf.fingerprint256,
     warnings: [
       ...(exposed ? [`${exposed.message}; ${exposed.fix}`] : []),
-      ...certificateWarnings(files.certificate, leaf, now),
+      ...certificateWarnings(files.certificate, pair.chain, now),
     ],
   };
 }
 
-/** What is not wrong enough to refuse a server certificate: it ends soon, or clients find no name in it. */
-export function certificateWarnings(path: string, certificate: X509Certificate, now = new Date()): string[] {
-  const warnings: string[] = [];
-  const end = notAfter(certificate);
+/** What is not wrong enough to refuse a server certificate: it ends soon, or some client does not take it. */
+export function certificateWarnings(path: string, chain: KeyPair['chain'], now = new Date()): string[] {
+  const end = notAfter(chain[0]);
   const left = Math.floor((end.getTime() - now.getTime()) / DAY);
-  if (end < now) warnings.push(`${path} expired on ${end.toISOString()}`);
-  else if (left < 30) warnings.push(`${path} expires in ${left} days, on ${end.toISOString()}`);
-  if (certificateFields(certificate).names.length === 0)
-    warnings.push(`${path} has no subject alternative name: clients refuse it, whatever its common name says`);
-  return warnings;
+  return [
+    ...(end >= now && left < 30 ? [`${path} expires in ${left} days, on ${end.toISOString()}`] : []),
+    ...checkChain(chain, { now }).map(({ message, fix }) => `${path}: ${message}; ${fix}`),
+  ];
 }
 
 class MismatchError extends OperatorError {}
@@ -169,6 +169,14 @@ function checkDates(path: string, certificate: X509Certificate, now: Date): void
     throw new OperatorError(`${path} is not valid before ${start.toISOString()}; the clock says ${now.toISOString()}`, {
       fix: 'correct the clock, or replace the certificate',
     });
+}
+
+/** Of all that `checkChain` finds, only this (and the dates) makes every client that looks at all refuse it. */
+function checkPurpose(path: string, chain: KeyPair['chain'], now: Date): void {
+  const found = checkChain(chain, { now }).find(
+    ({ code, severity }) => code === 'no-server-auth' && severity === 'error',
+  );
+  if (found) throw new OperatorError(`${path}: ${found.message}`, { fix: found.fix });
 }
 
 /** OpenSSL has a last word about both, such as no keys that are too small. */

@@ -17,6 +17,7 @@ import { OperatorError } from '../../src/errors.js';
 import { ensureCertificates } from '../../src/pki/certificates.js';
 import { loadServerPair, type PemFiles } from '../../src/pki/inspect.js';
 import { signCertificate, subjectAlternativeName, subjectName } from '../../src/pki/x509.js';
+import { type Forged, forge } from '../support/forge.js';
 
 let root: string;
 let ours: PemFiles;
@@ -111,6 +112,24 @@ test('a key too small for TLS is refused before it is served', async () => {
   writeFileSync(mounted.certificate, signCertificate(content, { name: subject, key }));
   writeFileSync(mounted.key, key.export({ type: 'pkcs8', format: 'pem' }));
   await refused(/tls\.crt is not fit for TLS: .*key too small/);
+});
+
+test('a certificate brought along is checked before it serves: refused for what no client takes, else warned of', async () => {
+  const ca = forge({ authority: 1 });
+  const bring = ({ pem, keyPem }: Forged, ...more: readonly Forged[]) => {
+    writeFileSync(mounted.certificate, pem + more.map(({ pem }) => pem).join(''));
+    writeFileSync(mounted.key, keyPem);
+  };
+  bring(forge({ issuer: ca, names: ['reg.lan'], extendedUsage: ['client'] }));
+  assert.match(await refused(/tls\.crt: .*serverAuth is missing/), /extendedKeyUsage serverAuth/);
+  bring(forge({ issuer: ca, names: ['DNS:192.168.0.12'], to: 1000 }), ca);
+  const { warnings } = await loadServerPair(mounted);
+  for (const said of [/192\.168\.0\.12 stands in it as a DNS name.*IP:192/, /1001 days.*Apple/, /holds the root/])
+    assert.ok(
+      warnings.some(warning => said.test(warning) && warning.startsWith(mounted.certificate)),
+      warnings.join('\n'),
+    );
+  assert.equal(warnings.length, 3);
 });
 
 test('a pair that is just being replaced is looked at again', async () => {
