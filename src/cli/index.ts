@@ -4,6 +4,7 @@ import { OperatorError, systemCode } from '../errors.js';
 import { access } from './access.js';
 import { backup } from './backup.js';
 import { config } from './config.js';
+import { doctor } from './doctor.js';
 import { garbageCollect } from './garbage-collect.js';
 import { gc } from './gc.js';
 import { health } from './health.js';
@@ -24,6 +25,7 @@ const COMMANDS: ReadonlyArray<(program: Command) => void> = [
   user,
   access,
   trust,
+  doctor,
   config,
   health,
   maintenance,

@@ -1,4 +1,5 @@
 import type { Argument, Command } from 'commander';
+import { errorTable } from '../doctor/client-errors.js';
 import { DEFAULT_IMAGE, instructionsFor } from '../trust/instructions.js';
 import { TRUST_CLIENTS } from '../trust/table.js';
 
@@ -100,4 +101,33 @@ function anchor(title: string): string {
     .toLowerCase()
     .replace(/[^\w\s-]/g, '')
     .replaceAll(' ', '-');
+}
+
+const TROUBLESHOOTING = `# When a client does not get in
+
+<!-- Generated from src/doctor/client-errors.ts by \`npm run docs\`. -->
+
+\`\`\`sh
+registry-secure doctor 192.168.0.12:5000
+\`\`\`
+
+on the machine of the client, with the host and port just as they stand in the image reference, goes the way that the
+client goes: proxies, name, connection, handshake, certificate and chain, clocks, the answer of the registry, the files of
+each client that is there, the login. It says what is wrong, what clients show for it, and what mends it. It changes
+nothing, waits for nothing longer than some seconds, and sends a password only to a server that the client's own files
+vouch for. On the machine of the registry, without a host, it looks at the installation: configuration, certificates and
+keys, users, data folder, port, and whether the running server serves what is on the disk.
+
+\`--client KIND\` looks at one kind of client, also where it cannot be seen; \`--user NAME --password-stdin\` tries a login;
+\`--verbose\` says what is well, too; \`--json\` is for programs. Exit code 0: all is well; 1: something is not; 2: the command
+line was wrong.
+
+Commands that issue certificates are for the machine of the registry, in its folder. All rows but that of macOS were seen
+from a real client, in front of a server that was set up wrong in just that way.
+
+`;
+
+/** docs/troubleshooting.md: what clients show, and what it means. */
+export function troubleshootingPage(): string {
+  return TROUBLESHOOTING + errorTable();
 }

@@ -34,6 +34,7 @@ export interface CertificateDetails {
 
 export const KEY_USAGE_BITS = { digitalSignature: 0, keyEncipherment: 2, keyAgreement: 4, keyCertSign: 5 } as const;
 export const SERVER_AUTH = '1.3.6.1.5.5.7.3.1';
+export const CLIENT_AUTH = '1.3.6.1.5.5.7.3.2';
 export const ANY_USAGE = '2.5.29.37.0';
 
 const HASHES: Readonly<Record<string, CertificateDetails['hash']>> = {

@@ -4,7 +4,7 @@ import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import type { Command } from 'commander';
 import { createProgram } from '../../src/cli/index.js';
-import { clientsPage, withCommandTable } from '../../src/cli/reference.js';
+import { clientsPage, troubleshootingPage, withCommandTable } from '../../src/cli/reference.js';
 import { CHECKOUT } from '../support/checkout.js';
 import { shellBlocks } from '../support/readme.js';
 
@@ -18,6 +18,7 @@ const DOCUMENTS = [
 
 test('what is generated is what the program says (else: npm run docs)', () => {
   assert.equal(read('docs/clients.md'), clientsPage());
+  assert.equal(read('docs/troubleshooting.md'), troubleshootingPage());
   assert.equal(read('README.md'), withCommandTable(read('README.md'), createProgram()));
 });
 

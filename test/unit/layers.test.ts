@@ -8,8 +8,9 @@ const root = fileURLToPath(new URL('../../..', import.meta.url));
 
 /** What each folder of src/ may import, besides itself, errors.ts and reference.ts: downward only. */
 const BELOW: Record<string, readonly string[]> = {
-  cli: ['server', 'ui', 'registry', 'auth', 'trust', 'pki', 'store', 'storage', 'config'],
-  server: ['ui', 'registry', 'auth', 'trust', 'pki', 'store', 'storage', 'config'],
+  cli: ['server', 'doctor', 'ui', 'registry', 'auth', 'trust', 'pki', 'store', 'storage', 'config'],
+  server: ['doctor', 'ui', 'registry', 'auth', 'trust', 'pki', 'store', 'storage', 'config'],
+  doctor: ['auth', 'trust', 'pki', 'storage', 'config'],
   registry: ['auth', 'store', 'storage'],
   ui: ['trust', 'pki'],
   auth: [],
