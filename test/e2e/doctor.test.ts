@@ -236,7 +236,12 @@ describe('doctor: what clients show, and what it finds', { timeout: 600_000 }, (
     await recognised('key-usage', await login());
   });
 
-  test('a negative serial number', async () => {
+  test('a negative serial number', async t => {
+    const built = await docker.must(['version', '--format', '{{.Client.GoVersion}}']);
+    if (Number(/^go1\.(\d+)/.exec(built)?.[1]) < 23) {
+      t.skip(`the docker client is built with ${built.trim()}, which takes them: put a newer one first in the path`);
+      return;
+    }
     await serve([leaf({ serial: Buffer.from([0x80, 1]) })]);
     // The client itself meets the server, as if that were a dockerd. It is built with a Go that can refuse such numbers,
     // and does where programs begin with the defaults of that version.
