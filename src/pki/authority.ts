@@ -41,17 +41,23 @@ function validity(days: number, now: Date): { notBefore: Date; notAfter: Date } 
  * public. It can only be said when the authority is made.
  */
 export function constraintsFor(names: readonly string[]): NameConstraints {
-  const domains = names.filter(name => isIP(name) === 0).map(name => name.replace(/^\*\./, ''));
+  const domains = names.filter(name => isIP(name) === 0).map(subtreeOf);
   const addresses = names.filter(name => isIP(name) !== 0 && !isPrivateAddress(name));
   return {
     permitted: unique([
       ...PRIVATE_DOMAINS,
       ...domains.filter(name => !PRIVATE_DOMAINS.some(domain => withinDomain(name, domain))),
       ...PRIVATE_RANGES.map(([address, prefix]) => `${address}/${prefix}`),
-      ...addresses.map(address => `${address}/${isIPv4(address) ? 32 : 128}`),
+      ...addresses.map(subtreeOf),
     ]),
     excluded: [],
   };
+}
+
+/** The smallest constraint that permits a name. */
+function subtreeOf(name: string): string {
+  const family = isIP(name);
+  return family === 0 ? name.replace(/^\*\./, '') : `${name}/${family === 4 ? 32 : 128}`;
 }
 
 /** Whether an authority with these constraints may sign for the name (RFC 5280 section 4.2.1.10). */
@@ -101,6 +107,52 @@ export function authorityCertificate(options: {
   );
 }
 
+/** The constraints with room for these names too. Those of an authority that may sign for anything stay none. */
+export function withNames(
+  constraints: NameConstraints | undefined,
+  names: readonly string[],
+): NameConstraints | undefined {
+  if (!constraints) return undefined;
+  const lacking = names.filter(name => !permits(constraints, name));
+  const excludes = (tree: string, name: string) => !permits({ permitted: [], excluded: [tree] }, name);
+  return {
+    permitted: unique([...constraints.permitted, ...lacking.map(subtreeOf)]),
+    // A name below what was excluded on purpose is asked for on purpose now.
+    excluded: constraints.excluded.filter(tree => !lacking.some(name => excludes(tree, name))),
+  };
+}
+
+/**
+ * The successor's certificate once more, signed by the authority that it follows: with it, clients that know only that
+ * one accept what the successor signs. As PEM. It may sign for no further authority.
+ */
+export function crossCertificate(options: {
+  readonly authority: Authority;
+  readonly successor: X509Certificate;
+  readonly until: Date;
+}): string {
+  const { authority, successor, until } = options;
+  const fields = certificateFields(successor);
+  const issuer = certificateFields(authority.certificate);
+  const first = new Date(Math.max(notBefore(authority.certificate).getTime(), notBefore(successor).getTime()));
+  return signCertificate(
+    {
+      subject: fields.subject,
+      publicKey: successor.publicKey,
+      notBefore: first,
+      notAfter: until,
+      extensions: [
+        basicConstraints(0),
+        keyUsage('keyCertSign', 'cRLSign'),
+        subjectKeyIdentifier(successor.publicKey),
+        ...(fields.nameConstraints ? [nameConstraints(fields.nameConstraints)] : []),
+        authorityKeyIdentifier(issuer.keyIdentifier ?? keyIdentifier(authority.certificate.publicKey)),
+      ],
+    },
+    { name: issuer.subject, key: authority.key },
+  );
+}
+
 export interface Authority {
   readonly certificate: X509Certificate;
   readonly key: KeyObject;
@@ -127,7 +179,7 @@ export function serverCertificate(options: {
   const [first, last] = [notBefore(authority.certificate), notAfter(authority.certificate)];
   if (last <= now)
     throw new OperatorError(`the certificate authority expired on ${last.toISOString()}`, {
-      fix: 'make a new one: registry-secure init-certs in a fresh folder',
+      fix: 'make a new one: registry-secure init-certs --out in a fresh folder; clients have to install its ca.crt',
     });
   return signCertificate(
     {
@@ -173,7 +225,14 @@ function outsideConstraints(names: readonly string[]): OperatorError {
   return new OperatorError(
     `the certificate authority may not sign for ${names.join(', ')}: its name constraints were fixed when it was made`,
     {
-      fix: 'make another authority for these names with registry-secure init-certs --out in a fresh folder, and have clients trust it (rotate-ca will do this with an overlap)',
+      fix: `begin the change to an authority that may: registry-secure certs rotate-ca ${nameFlags(names)}`,
     },
   );
+}
+
+/** Names as options of a command line. */
+export function nameFlags(names: readonly string[]): string {
+  return names
+    .map(name => `--${isIP(name) === 0 ? 'dns' : 'ip'} ${name.startsWith('*') ? `'${name}'` : name}`)
+    .join(' ');
 }

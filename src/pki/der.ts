@@ -65,6 +65,20 @@ export function decode(der: Uint8Array): Der {
   return asn1.fromDer(bytes(der));
 }
 
+/** The bytes of the first item in a sequence, just as they are: what a signature was made over. */
+export function firstBytes(der: Buffer): Buffer {
+  const start = contentStart(der, 0).start;
+  const first = contentStart(der, start);
+  return der.subarray(start, first.start + first.length);
+}
+
+/** X.690 section 8.1.3: a length below 128 is one byte, a longer one the number of bytes that follow. */
+function contentStart(der: Buffer, at: number): { start: number; length: number } {
+  const short = der[at + 1]!;
+  const more = short < 0x80 ? 0 : short & 0x7f;
+  return { start: at + 2 + more, length: more === 0 ? short : der.readUIntBE(at + 2, more) };
+}
+
 /** The children of a constructed value; none of a primitive one. */
 export function children(tree: Der | undefined): readonly Der[] {
   return Array.isArray(tree?.value) ? tree.value : [];

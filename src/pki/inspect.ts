@@ -1,10 +1,11 @@
-import { createPrivateKey, createPublicKey, type KeyObject, type X509Certificate } from 'node:crypto';
+import type { KeyObject, X509Certificate } from 'node:crypto';
 import { lstat, open } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { createSecureContext } from 'node:tls';
 import { OperatorError, systemCode } from '../errors.js';
 import { checkChain } from './check.js';
+import { parsePrivateKey } from './key-file.js';
 import { sameKey } from './keys.js';
 import { certificateFields, notAfter, notBefore, readPemCertificates } from './x509.js';
 
@@ -83,11 +84,14 @@ export function certificateWarnings(path: string, chain: KeyPair['chain'], now =
 
 class MismatchError extends OperatorError {}
 
-/** @throws OperatorError for files that cannot be read, are no PEM, or do not belong together. */
-export async function readKeyPair(files: PemFiles): Promise<KeyPair> {
+/**
+ * @param passphrase opens an encrypted key.
+ * @throws OperatorError for files that cannot be read, are no PEM, or do not belong together.
+ */
+export async function readKeyPair(files: PemFiles, passphrase?: string): Promise<KeyPair> {
   const [certificatePem, keyPem] = await Promise.all([readPem(files.certificate), readPem(files.key)]);
   const chain = parseCertificates(files.certificate, certificatePem);
-  const key = parsePrivateKey(files.key, keyPem);
+  const key = parsePrivateKey(files.key, keyPem, passphrase);
   if (sameKey(chain[0].publicKey, key)) return { certificatePem, keyPem, chain, key };
   if (chain.some(certificate => sameKey(certificate.publicKey, key)))
     throw new OperatorError(`the server's own certificate is not the first one in ${files.certificate}`, {
@@ -109,27 +113,6 @@ export function parseCertificates(path: string, pem: Buffer): [X509Certificate, 
   throw new OperatorError(`${path} holds no PEM certificate`, {
     fix: 'it has to begin with -----BEGIN CERTIFICATE----- (from DER: openssl x509 -inform der)',
   });
-}
-
-/** @throws OperatorError when there is no private key in it, or an encrypted one. */
-function parsePrivateKey(path: string, pem: Buffer): KeyObject {
-  const text = pem.toString('latin1');
-  if (text.includes('ENCRYPTED'))
-    throw new OperatorError(`${path} is encrypted by a passphrase, which is not supported`, {
-      fix: `decrypt it: openssl pkey -in ${basename(path)} -out plain.key`,
-    });
-  if (!text.includes('PRIVATE KEY-----'))
-    throw new OperatorError(`${path} holds no PEM private key`, {
-      fix: 'it has to begin with -----BEGIN PRIVATE KEY----- (from DER: openssl pkey -inform der)',
-    });
-  try {
-    const key = createPrivateKey(pem);
-    createPublicKey(key);
-    return key;
-  } catch (cause) {
-    // The cause stays out of the message: OpenSSL's words say nothing to people.
-    throw new OperatorError(`${path} holds a private key that cannot be read`, { fix: 'replace the file', cause });
-  }
 }
 
 /** The bytes of a small file. @throws OperatorError when it is missing, unreadable or no file. */
@@ -159,11 +142,11 @@ export async function readPem(path: string): Promise<Buffer> {
   }
 }
 
-function checkDates(path: string, certificate: X509Certificate, now: Date): void {
+export function checkDates(path: string, certificate: X509Certificate, now: Date): void {
   const [start, end] = [notBefore(certificate), notAfter(certificate)];
   if (now > end)
     throw new OperatorError(`${path} expired on ${end.toISOString()}; the clock says ${now.toISOString()}`, {
-      fix: 'renew it (our own: registry-secure init-certs --force), or correct the clock',
+      fix: 'renew it (our own: registry-secure certs renew), or correct the clock',
     });
   if (now < start)
     throw new OperatorError(`${path} is not valid before ${start.toISOString()}; the clock says ${now.toISOString()}`, {
@@ -180,7 +163,10 @@ function checkPurpose(path: string, chain: KeyPair['chain'], now: Date): void {
 }
 
 /** OpenSSL has a last word about both, such as no keys that are too small. */
-function checkUsable(files: PemFiles, { certificatePem, keyPem }: KeyPair): void {
+export function checkUsable(
+  files: PemFiles,
+  { certificatePem, keyPem }: Pick<KeyPair, 'certificatePem' | 'keyPem'>,
+): void {
   try {
     createSecureContext({ cert: certificatePem, key: keyPem });
   } catch (cause) {

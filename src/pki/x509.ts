@@ -28,9 +28,10 @@ import { ipBytes, ipFromBytes } from './names.js';
 
 const COMMON_NAME = '2.5.4.3';
 const SUBJECT_KEY_IDENTIFIER = '2.5.29.14';
-const SUBJECT_ALTERNATIVE_NAME = '2.5.29.17';
+export const SUBJECT_ALTERNATIVE_NAME = '2.5.29.17';
+const BASIC_CONSTRAINTS = '2.5.29.19';
 const NAME_CONSTRAINTS = '2.5.29.30';
-const DNS_NAME = 2;
+export const DNS_NAME = 2;
 const IP_ADDRESS = 7;
 
 /** Names that an authority may sign for: `example.com` with all below it, `10.0.0.0/8`, `fd00::/7`. */
@@ -51,7 +52,7 @@ function extension(id: string, critical: boolean, value: Der): Der {
 /** With a path length: an authority that may sign so many authorities below itself. Without: no authority. */
 export function basicConstraints(pathLength?: number): Der {
   const value = pathLength === undefined ? sequence() : sequence(boolean(true), integer(pathLength));
-  return extension('2.5.29.19', true, value);
+  return extension(BASIC_CONSTRAINTS, true, value);
 }
 
 /** Bits by their number in RFC 5280 section 4.2.1.3. */
@@ -121,7 +122,7 @@ export function signCertificate(what: CertificateContent, issuer: { name: Der; k
 }
 
 /** The shell that certificates, revocation lists and requests share: content, algorithm, signature. */
-function signed(toBeSigned: Der, key: KeyObject): Buffer {
+export function signed(toBeSigned: Der, key: KeyObject): Buffer {
   const { identifier, hash } = signatureAlgorithm(key);
   return encode(sequence(toBeSigned, identifier, bitString(sign(hash, encode(toBeSigned), key))));
 }
@@ -136,6 +137,8 @@ function serialNumber(): Buffer {
 export interface CertificateFields {
   readonly subject: Der;
   readonly keyIdentifier: Buffer | undefined;
+  /** How many authorities may follow below it; undefined where nothing limits them, and for what is no authority. */
+  readonly pathLength: number | undefined;
   /** DNS names and addresses of the subject alternative name; other kinds are left out. */
   readonly names: readonly string[];
   readonly nameConstraints: NameConstraints | undefined;
@@ -152,17 +155,20 @@ export function certificateFields(certificate: X509Certificate): CertificateFiel
   };
   const keyId = find(SUBJECT_KEY_IDENTIFIER);
   const constraints = find(NAME_CONSTRAINTS);
+  const [, pathLength] = children(find(BASIC_CONSTRAINTS));
   const subtrees = (tag: number) =>
     children(children(constraints).find(part => tagNumber(part) === tag)).flatMap(tree => readConstraint(tree));
   return {
     subject: fields[tagNumber(fields[0]!) === 0 ? 5 : 4]!,
     keyIdentifier: keyId && content(keyId),
+    pathLength: pathLength && Number(`0x${content(pathLength).toString('hex')}`),
     names: children(find(SUBJECT_ALTERNATIVE_NAME)).flatMap(readName),
     nameConstraints: constraints && { permitted: subtrees(0), excluded: subtrees(1) },
   };
 }
 
-function readName(entry: Der): string[] {
+/** A DNS name or address of a subject alternative name; nothing for other kinds. */
+export function readName(entry: Der): string[] {
   if (tagNumber(entry) === DNS_NAME) return [content(entry).toString('latin1').toLowerCase()];
   const address = tagNumber(entry) === IP_ADDRESS ? ipFromBytes(content(entry)) : undefined;
   return address === undefined ? [] : [address];

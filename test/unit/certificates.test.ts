@@ -219,6 +219,7 @@ test('a crash between the two moves is healed to the new pair', async () => {
   const { fresh } = await twoPairs();
   writeFileSync(at('domain.key'), fresh.key);
   writeFileSync(at('.domain.crt.new'), fresh.crt);
+  writeFileSync(at('.changes'), JSON.stringify({ move: ['domain.key', 'domain.crt'], remove: [] }));
   await assert.rejects(loadServerPair({ certificate: at('domain.crt'), key: at('domain.key') }), /does not belong/);
   const healed = await ensure();
   assert.deepEqual([...healed.server.names].sort(), ['192.168.0.12', 'reg.lan']);
@@ -229,10 +230,20 @@ test('a crash between the two moves is healed to the new pair', async () => {
 test('a crash between the two moves of a new authority is healed as well', async () => {
   const { anchor } = await ensure();
   renameSync(at('ca.crt'), at('.ca.crt.new'));
+  writeFileSync(at('.changes'), JSON.stringify({ move: ['ca.key', 'ca.crt'], remove: [] }));
   for (const file of ['domain.crt', 'domain.key']) unlinkSync(at(file));
   const healed = await ensure();
   assert.equal(healed.anchor?.fingerprint, anchor?.fingerprint);
   assert.deepEqual([healed.authority?.action, healed.server.action], ['reused', 'created']);
+});
+
+test('a note of changes reaches nothing outside of the folder, and no file of the machinery', async () => {
+  await ensure();
+  writeFileSync(at('../kept'), 'x');
+  writeFileSync(at('.changes'), JSON.stringify({ move: ['../kept'], remove: ['../kept', '..', '.lock'] }));
+  await ensure();
+  assert.equal(read('../kept'), 'x');
+  assert.deepEqual(files(), ['ca.crt', 'ca.key', 'domain.crt', 'domain.key']);
 });
 
 test("the old recipe's self-signed certificate is served as it is, and is what clients install", async () => {
@@ -280,7 +291,7 @@ test('a name outside of the name constraints is an error when given, and left ou
   const before = read('domain.crt');
   await assert.rejects(ensure({ names: ['203.0.113.7'] }), (error: OperatorError) => {
     assert.match(error.message, /203\.0\.113\.7.*name constraints/);
-    assert.match(error.fix ?? '', /init-certs .*rotate-ca/);
+    assert.match(error.fix ?? '', /registry-secure certs rotate-ca --ip 203\.0\.113\.7/);
     return error instanceof OperatorError;
   });
   assert.equal(read('domain.crt'), before);
