@@ -3,6 +3,7 @@ import { Command, CommanderError } from 'commander';
 import { OperatorError, systemCode } from '../errors.js';
 import { access } from './access.js';
 import { backup } from './backup.js';
+import { certs } from './certs/index.js';
 import { config } from './config.js';
 import { doctor } from './doctor.js';
 import { garbageCollect } from './garbage-collect.js';
@@ -22,6 +23,7 @@ const COMMANDS: ReadonlyArray<(program: Command) => void> = [
   up,
   serve,
   initCerts,
+  certs,
   user,
   access,
   trust,

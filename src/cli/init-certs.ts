@@ -3,13 +3,21 @@ import { type Command, Option } from 'commander';
 import { OperatorError } from '../errors.js';
 import { DEFAULT_CA_DAYS, DEFAULT_DAYS } from '../pki/authority.js';
 import { type Certificates, ensureCertificates } from '../pki/certificates.js';
+import { isKeyEncrypted } from '../pki/folder.js';
 import { KEY_KINDS, type KeyKind } from '../pki/keys.js';
 import { namesHint, thisMachine } from '../pki/machine.js';
 import { environmentNames, LOOPBACK_NAMES, unique } from '../pki/names.js';
 import { quoted } from '../trust/shell.js';
 import { dirOption, nameOptions, wholeNumber } from './options.js';
+import {
+  newPassphrase,
+  openingPassphrase,
+  type PassphraseOptions,
+  passphraseFromFile,
+  passphraseOption,
+} from './passphrase.js';
 
-interface Options {
+interface Options extends PassphraseOptions {
   readonly dir: string;
   readonly out?: string;
   readonly ip?: readonly string[];
@@ -18,6 +26,7 @@ interface Options {
   readonly caDays?: number;
   readonly key?: KeyKind;
   readonly nameConstraints: boolean;
+  readonly encryptKey?: true;
   readonly force?: true;
   readonly json?: true;
 }
@@ -37,6 +46,8 @@ export function initCerts(program: Command): void {
     .option('--ca-days <n>', `life of the authority (default: ${DEFAULT_CA_DAYS})`, wholeNumber(1, 36_500))
     .addOption(new Option('--key <kind>', 'kind of new keys (default: ec-p256)').choices(KEY_KINDS))
     .option('--no-name-constraints', 'let a new authority sign for any name, not just for yours and private ones')
+    .option('--encrypt-key', 'encrypt the key of a new authority by a passphrase; without a file it is asked for')
+    .addOption(passphraseOption())
     .option('--force', 'issue the server certificate anew for just these names; keeps copies, never touches ca.key')
     .option('--json', 'print what was made as JSON')
     .action((options: Options) => run(options));
@@ -55,9 +66,17 @@ async function run(options: Options): Promise<void> {
     caDays: options.caDays,
     nameConstraints: options.nameConstraints,
     force: options.force === true,
+    passphrase: openingPassphrase(options),
+    encryptWith: async () =>
+      (await passphraseFromFile(options)) ?? (options.encryptKey ? newPassphrase(undefined) : undefined),
   });
   const hint = namesHint(certificates.server.names, machine);
-  for (const warning of [...certificates.warnings, ...(hint ? [hint] : [])])
+  const clear = (options.encryptKey || options.passphraseFile) && (await isKeyEncrypted(dir)) === false;
+  for (const warning of [
+    ...certificates.warnings,
+    ...(clear ? [`${join(dir, 'ca.key')} stays in the clear; to encrypt it: registry-secure certs passphrase`] : []),
+    ...(hint ? [hint] : []),
+  ])
     process.stderr.write(`registry-secure: warning: ${warning}\n`);
   process.stdout.write(
     options.json ? `${JSON.stringify(certificates, null, 2)}\n` : describe(certificates, nextCommand(options, dir)),
@@ -68,7 +87,7 @@ async function run(options: Options): Promise<void> {
     });
 }
 
-function describe({ authority, server, anchor }: Certificates, next: string): string {
+function describe({ authority, server, anchor, rotation }: Certificates, next: string): string {
   const day = (date: Date) => date.toISOString().slice(0, 10);
   const lines: string[] = [];
   if (authority)
@@ -86,6 +105,11 @@ function describe({ authority, server, anchor }: Certificates, next: string): st
       : []),
     `${server.key}  ${server.action}: its private key`,
     ...server.copies.map(copy => `${copy}  a copy of what was there`),
+    ...(rotation
+      ? [
+          `a rotation runs until ${rotation.until.toISOString()}: ca.crt holds the new and the older authority; give it to every client`,
+        ]
+      : []),
     '',
     `next: ${next}`,
   );

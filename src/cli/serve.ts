@@ -6,11 +6,13 @@ import { wantsVolumeOwner } from '../server/privileges.js';
 import { type RunningServer, serve as startServer } from '../server/serve.js';
 import { addConfigFlags, flagsFrom } from './config-flags.js';
 import { dirOption, nameOptions } from './options.js';
+import { passphraseOption, servingPassphrase } from './passphrase.js';
 
 interface Options {
   readonly dir: string;
   readonly ip?: readonly string[];
   readonly dns?: readonly string[];
+  readonly passphraseFile?: string;
 }
 
 /** `registry-secure serve [config.yml]`: serves what a file, the REGISTRY_* variables and flags say. */
@@ -31,7 +33,7 @@ export function serve(program: Command): void {
 export function serveOptions(command: Command): Command {
   command.argument('[config]', 'the configuration file').addOption(dirOption());
   for (const option of nameOptions()) command.addOption(option);
-  return addConfigFlags(command);
+  return addConfigFlags(command.addOption(passphraseOption()));
 }
 
 /** The configuration of a command that has the configuration's flags. */
@@ -56,6 +58,7 @@ export async function start(
     warnings,
     names: unique([...(options.ip ?? []), ...(options.dns ?? []), ...environmentNames()]),
     machine: thisMachine(),
+    passphrase: await servingPassphrase(options),
     terminal: process.stdout.isTTY,
     asVolumeOwner: wantsVolumeOwner(process.env.REGISTRY_SECURE_USER),
     ...(options.firstUser && { firstUser: options.firstUser }),

@@ -10,6 +10,7 @@ import { renderTrust, trustInstructions } from '../trust/instructions.js';
 import { quoted } from '../trust/shell.js';
 import { addConfigFlags } from './config-flags.js';
 import { dirOption, nameOptions } from './options.js';
+import { passphraseOption } from './passphrase.js';
 import { readPassword } from './password.js';
 import { loadFor, start, untilStopped } from './serve.js';
 
@@ -19,6 +20,7 @@ interface Options {
   readonly dns?: readonly string[];
   readonly user?: string;
   readonly passwordStdin?: boolean;
+  readonly passphraseFile?: string;
 }
 
 /** `registry-secure up`: from nothing to a registry that clients can trust and log in to. */
@@ -48,7 +50,7 @@ export function upOptions(command: Command): Command {
     .option('--user <name>', `the first user (default: ${FIRST_USER})`)
     .option('--password-stdin', "read the first user's password from standard input, instead of making one up");
   for (const option of nameOptions()) command.addOption(option);
-  return addConfigFlags(command);
+  return addConfigFlags(command.addOption(passphraseOption()));
 }
 
 /** A file that some package has put into /etc is not what somebody means who asks for a registry here. */

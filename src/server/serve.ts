@@ -10,8 +10,10 @@ import { Tokens } from '../auth/tokens.js';
 import type { Config } from '../config/schema.js';
 import { parseAddress } from '../config/values.js';
 import { type Certificates, ensureCertificates } from '../pki/certificates.js';
+import type { Passphrase } from '../pki/folder.js';
 import { loadServerPair, type ServerPair } from '../pki/inspect.js';
 import { type Machine, namesHint } from '../pki/machine.js';
+import { folderOf } from '../pki/renewal.js';
 import { createRegistry } from '../registry/registry.js';
 import { FilesystemDriver } from '../storage/filesystem.js';
 import { releaseBackup } from '../store/backup.js';
@@ -28,6 +30,7 @@ import { createListener, type Handler, type Listener } from './listener.js';
 import { createAccessLog, createLogger, requestId, withoutSecrets } from './log.js';
 import { watchMaintenance } from './maintenance.js';
 import { type Account, become, handingOver, unreadable, volumeOwner } from './privileges.js';
+import { type RenewalTask, startRenewal } from './renewal.js';
 import { tokenRealm } from './token-realm.js';
 import { ensureUsers, type Users } from './users.js';
 import { watchFiles } from './watch.js';
@@ -44,6 +47,8 @@ export interface ServeOptions {
   readonly firstUser?: { readonly name?: string | undefined; readonly password?: string | undefined };
   /** Whether standard output is a terminal, on which a new password may be shown. */
   readonly terminal: boolean;
+  /** Opens ca.key where it is encrypted, and encrypts one that is made. */
+  readonly passphrase?: Passphrase | undefined;
   /** Started as root, to become the owner of the volume once keys and port are open. */
   readonly asVolumeOwner: boolean;
 }
@@ -94,12 +99,14 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
     const { certificates, files } = await prepareCertificates(options, address.host, account);
     let listener: Listener | undefined;
     let served: ServerPair | undefined;
+    let renewal: RenewalTask | undefined;
     if (files)
       watch([files.certificate, files.key], 'certificate', async () => {
         const next = await loadServerPair(files);
         if (!listener) throw new Error('not listening yet');
         listener.setCertificate(next);
         served = next;
+        renewal?.changed();
         for (const warning of next.warnings) log.warn(warning);
       });
     const pair = files && { ...(await loadServerPair(files)), path: files.certificate };
@@ -169,6 +176,14 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
         ...[users?.file, policy, groups].filter(file => file !== undefined),
       ];
       for (const warning of await unreadable(account, read)) log.warn(warning);
+    }
+
+    if (files) {
+      const { passphrase } = options;
+      const folder = certificates ? certificates.dir : await folderOf(files);
+      const task = startRenewal({ folder, files, passphrase, log });
+      closers.push(() => task.close());
+      renewal = task;
     }
 
     const { readonly } = config.storage.maintenance;
@@ -272,7 +287,7 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
 
 /** Whose certificate is served: the operator's, or one of our own authority in `certs/`; none over plain HTTP. */
 async function prepareCertificates(
-  { config, dir, names, machine }: ServeOptions,
+  { config, dir, names, machine, passphrase }: ServeOptions,
   host: string,
   account: Account | undefined,
 ) {
@@ -283,7 +298,13 @@ async function prepareCertificates(
   const own = isIP(host) === 0 || /^[0.:]*$/.test(host) ? [] : [host];
   const folder = join(dir, 'certs');
   const certificates = await handingOver(account, folder, () =>
-    ensureCertificates({ dir: folder, names, machineNames: [...own, ...machine.names] }),
+    ensureCertificates({
+      dir: folder,
+      names,
+      machineNames: [...own, ...machine.names],
+      passphrase,
+      encryptWith: passphrase,
+    }),
   );
   return { certificates, files: certificates.server };
 }
