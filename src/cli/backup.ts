@@ -1,6 +1,6 @@
 import { once } from 'node:events';
-import { createWriteStream } from 'node:fs';
-import { mkdir, open, realpath, rename, rm } from 'node:fs/promises';
+import { createWriteStream, rmSync } from 'node:fs';
+import { mkdir, open, realpath, rename } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import type { Writable } from 'node:stream';
 import type { Command } from 'commander';
@@ -11,6 +11,7 @@ import { roughSize } from '../size.js';
 import { FilesystemDriver } from '../storage/filesystem.js';
 import { archiveTo, type BackupOptions, backupTo } from '../store/backup.js';
 import { Progress } from './progress.js';
+import { beforeSignal } from './signals.js';
 import { addVolumeOptions, volumeConfig, withVolume } from './volume.js';
 
 interface Options {
@@ -111,10 +112,12 @@ async function toArchive(
   return { report, text: `${report.tags} tags, ${report.blobs} blobs (${roughSize(report.bytes)})` };
 }
 
-/** The file appears when it is whole and on the disk. */
+/** The file appears when it is whole and on the disk. A signal leaves nothing of it. */
 async function intoFile<T>(path: string, write: (stream: Writable) => Promise<T>): Promise<T> {
   const part = `${path}.part`;
   const stream = createWriteStream(part, { mode: 0o600, highWaterMark: 1024 * 1024 });
+  const removePart = () => rmSync(part, { force: true });
+  const unhook = beforeSignal(removePart);
   try {
     await once(stream, 'open');
     const result = await write(stream);
@@ -126,12 +129,14 @@ async function intoFile<T>(path: string, write: (stream: Writable) => Promise<T>
     return result;
   } catch (error) {
     stream.destroy();
-    await rm(part, { force: true });
+    removePart();
     const { code, syscall } = error as NodeJS.ErrnoException;
     if (syscall === undefined) throw error;
     throw new OperatorError(`${path} cannot be written (${code})`, {
       fix: `check the folder and the space there: df -h ${dirname(path)}`,
       cause: error,
     });
+  } finally {
+    unhook();
   }
 }

@@ -3,8 +3,7 @@ import { roughSize } from '../size.js';
 import { type StorageDriver, StorageError } from '../storage/driver.js';
 import { type CollectOptions, type CollectorReport, collect } from '../store/collector.js';
 import { recordCollected, runningCollector, whileAlone } from '../store/collector-lease.js';
-
-const SIGNALS = ['SIGINT', 'SIGTERM'] as const;
+import { SIGNALS } from './signals.js';
 
 /**
  * Collects garbage, with its progress where there is a terminal; a signal stops it between two objects.

@@ -1,13 +1,18 @@
 import assert from 'node:assert/strict';
-import { existsSync, readdirSync, statSync, truncateSync } from 'node:fs';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { execFileSync, spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { constants, existsSync, readdirSync, statSync, truncateSync } from 'node:fs';
+import { mkdtemp, open, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { layout } from '../../src/store/layout.js';
 import { LocalRegistry } from '../support/local-registry.js';
-import { type PushedImage, RegistryFixture } from '../support/registry-fixture.js';
+import { manifestOf, type PushedImage, RegistryFixture } from '../support/registry-fixture.js';
+
+const EXECUTABLE = fileURLToPath(new URL('../../../bin/registry-secure.js', import.meta.url));
 
 let registry: RegistryFixture;
 let image: PushedImage;
@@ -60,11 +65,29 @@ test('an archive appears whole, readable to nobody else, and goes through pipes'
   assert.ok(existsSync(join(at('unpacked'), layout.tagLink('team/app', 'v1'))));
 
   const script = `"$0" "$1" backup - --root "${registry.root}" | "$0" "$1" restore - --root "${at('piped')}"`;
-  const executable = fileURLToPath(new URL('../../../bin/registry-secure.js', import.meta.url));
-  const args = ['-c', script, process.execPath, executable];
+  const args = ['-c', script, process.execPath, EXECUTABLE];
   const piped = await LocalRegistry.run(scratch, args, { command: ['/bin/sh'] });
   assert.equal(piped.status, 0, piped.stderr);
   assert.ok(existsSync(join(at('piped'), layout.tagLink('team/app', 'v1'))));
+});
+
+test('an archive that is interrupted leaves nothing', async () => {
+  const [config, layer] = [Buffer.from('{}'), randomBytes(1 << 20)];
+  for (const blob of [config, layer]) await registry.pushBlob('team/app', blob);
+  await registry.pushManifest('team/app', 'large', manifestOf(config, [layer]));
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+    // A pipe that nobody empties holds the backup where it is.
+    const part = at('interrupted.tar.part');
+    execFileSync('mkfifo', [part]);
+    const pipe = await open(part, constants.O_RDWR);
+    const child = spawn(process.execPath, [EXECUTABLE, 'backup', at('interrupted.tar'), '--root', registry.root]);
+    const ended = once(child, 'exit');
+    await pipe.read(Buffer.alloc(512));
+    child.kill(signal);
+    assert.deepEqual(await ended, [null, signal]);
+    await pipe.close();
+    assert.ok(!existsSync(part) && !existsSync(at('interrupted.tar')));
+  }
 });
 
 test('what is corrupt is left out, and the exit code says so', async () => {
