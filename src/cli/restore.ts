@@ -1,12 +1,11 @@
-import { createReadStream } from 'node:fs';
-import { realpath, stat } from 'node:fs/promises';
+import { access, constants, type FileHandle, open, realpath, stat } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
-import { OperatorError } from '../errors.js';
+import { OperatorError, systemCode } from '../errors.js';
 import { validationOf } from '../server/serve.js';
 import { roughSize } from '../size.js';
 import { FilesystemDriver } from '../storage/filesystem.js';
-import { type RestoreOptions, restoreFrom } from '../store/backup.js';
+import { checkSource, type RestoreOptions, restoreFrom } from '../store/backup.js';
 import type { FolderReport } from '../store/copy-folder.js';
 import { Progress } from './progress.js';
 import { addVolumeOptions, volumeConfig, withVolume } from './volume.js';
@@ -51,17 +50,17 @@ export function restore(program: Command): void {
           if (!json) process.stderr.write(`registry-secure: left out: ${problem}\n`);
         },
       };
-      const given = from === '-' ? undefined : await backupAt(from);
+      // Before this process becomes another user, who may not be allowed to open it.
+      const source = from === '-' ? undefined : await openSource(from, root);
       const report = await withVolume(config, { readOnly: dryRun, make: !dryRun }, async target => {
-        if (!given) return restoreFrom({ archive: process.stdin }, target, options);
-        if (!given.isDirectory())
-          return restoreFrom({ archive: createReadStream(from), size: given.size }, target, options);
-        if ((await realpath(from)) === (await realpath(root)))
-          throw new OperatorError(`${from} is the data folder itself`, { fix: 'name the folder of a backup' });
-        const source = new FilesystemDriver({ root: resolve(from), readOnly: true });
-        await source.open();
-        return restoreFrom(source, target, options).finally(() => source.close());
-      });
+        if (source instanceof FilesystemDriver) {
+          await checkReadable(from);
+          return restoreFrom(source, target, options);
+        }
+        if (!source) return restoreFrom({ archive: process.stdin }, target, options);
+        const { size } = await source.stat();
+        return restoreFrom({ archive: source.createReadStream({ autoClose: false }), size }, target, options);
+      }).finally(() => source?.close());
       progress.clear();
       if (problems.length > 0) process.exitCode = 1;
       if (json) process.stdout.write(`${JSON.stringify({ from, dryRun, ...report, problems }, undefined, 2)}\n`);
@@ -69,9 +68,31 @@ export function restore(program: Command): void {
     });
 }
 
-async function backupAt(path: string) {
-  return stat(path).catch(cause => {
-    throw new OperatorError(`there is no backup ${path}`, { fix: 'name a folder or a .tar file', cause });
+/** A folder, or an archive. @throws OperatorError where there is none, or it cannot be opened */
+async function openSource(from: string, root: string): Promise<FilesystemDriver | FileHandle> {
+  const info = await stat(from).catch(cause => {
+    throw new OperatorError(`there is no backup ${from}`, { fix: 'name a folder or a .tar file', cause });
+  });
+  if (!info.isDirectory())
+    return open(from).catch(cause => {
+      throw new OperatorError(`${from} cannot be read (${systemCode(cause)})`, { fix: 'check its permissions', cause });
+    });
+  const [place, data] = await Promise.all([from, root].map(path => realpath(path).catch(() => resolve(path))));
+  if (place === data)
+    throw new OperatorError(`${from} is the data folder itself`, { fix: 'name the folder of a backup' });
+  const source = new FilesystemDriver({ root: resolve(from), readOnly: true });
+  await source.open();
+  await checkSource(source, from);
+  return source;
+}
+
+/** A folder is read by its paths: so whom root has become to write the volume must be allowed to look into it. */
+async function checkReadable(folder: string): Promise<void> {
+  await access(folder, constants.R_OK | constants.X_OK).catch(cause => {
+    throw new OperatorError(`${folder} may not be read by the owner of the data folder, user ${process.getuid?.()}`, {
+      fix: `pass it on: registry-secure backup - --root ${folder} | registry-secure restore -`,
+      cause,
+    });
   });
 }
 

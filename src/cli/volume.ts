@@ -3,7 +3,7 @@ import type { Command } from 'commander';
 import { loadConfig } from '../config/load.js';
 import type { Config } from '../config/schema.js';
 import { OperatorError } from '../errors.js';
-import { becomeVolumeOwner } from '../server/privileges.js';
+import { becomeVolumeOwner, wantsVolumeOwner } from '../server/privileges.js';
 import { StorageError } from '../storage/driver.js';
 import { FilesystemDriver } from '../storage/filesystem.js';
 import { dirOption } from './options.js';
@@ -37,7 +37,7 @@ export async function withVolume<T>(
   // What is not there must not be made, as a rule: it would be the wrong place.
   if (options.make) await mkdir(root, { recursive: true });
   else await new FilesystemDriver({ root, readOnly: true }).open();
-  if (!options.readOnly) await becomeVolumeOwner(root);
+  if (!options.readOnly) await becomeVolumeOwner(root, { fresh: wantsVolumeOwner(process.env.REGISTRY_SECURE_USER) });
   const driver = new FilesystemDriver({ root, readOnly: options.readOnly });
   await driver.open();
   try {

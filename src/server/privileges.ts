@@ -59,10 +59,14 @@ export async function volumeOwner(root: string): Promise<{ account?: Account; wa
   };
 }
 
-/** Has root become the owner of a volume that is another user's alone: what it writes must be readable to that user. */
-export async function becomeVolumeOwner(root: string): Promise<void> {
+/**
+ * Has root become the owner of a volume that is another user's alone: what it writes must be readable to that user.
+ * @param fresh whether one that nobody has written to is given away first, as `serve` does it
+ * @throws OperatorError as `volumeOwner` and `become`
+ */
+export async function becomeVolumeOwner(root: string, { fresh }: { fresh: boolean }): Promise<void> {
   if (process.getuid?.() !== 0) return;
-  const account = soleWriter(await writersOf(root), await stat(root));
+  const account = fresh ? (await volumeOwner(root)).account : soleWriter(await writersOf(root), await stat(root));
   if (account) become(account);
 }
 

@@ -29,8 +29,8 @@ export async function backupTo(
   target: StorageDriver,
   options: BackupOptions & { share: boolean },
 ): Promise<FolderReport> {
-  await prepare(target);
   const store = storeOf(source, options);
+  await prepare(target, store);
   const onBytes = await plan(source, store, options, key => target.stat(key));
   const copy = new FolderTarget(target, { mode: 'mirror', share: options.share, onBytes });
   await copyImages(source, store, copy, options);
@@ -97,18 +97,37 @@ export async function releaseBackup(target: StorageDriver): Promise<void> {
   await target.remove(layout.backup);
 }
 
+/** Looks before anything is made of it. @throws OperatorError for a place that is neither a volume nor a backup */
+export async function checkSource(source: StorageDriver, name: string): Promise<void> {
+  if ((await holdsImages(source)) || (await source.stat(layout.backup))) return;
+  throw new OperatorError(`there are no images in ${name}`, {
+    fix: 'name the folder that has docker/registry/v2 in it',
+  });
+}
+
 /**
  * What becomes the same as its source loses what that has not. So this is only done to a place that is empty, or that a
- * backup was put into and nobody has served since.
+ * backup was put into and nobody has served since; and not for a source that has nothing, which rather is a volume that
+ * is not mounted than a registry that has lost all its images.
  */
-async function prepare(target: StorageDriver): Promise<void> {
-  if (await target.stat(layout.backup)) return;
-  const held = await Promise.all([layout.repositories, layout.blobs].map(at => target.list(at, { limit: 1 })));
-  if (held.flat().length > 0)
+async function prepare(target: StorageDriver, source: Store): Promise<void> {
+  const holds = await holdsImages(target);
+  if (await target.stat(layout.backup)) {
+    if (!holds || (await source.catalog.repositories(1)).names.length > 0) return;
+    throw new OperatorError('the data folder has no images, and the backup would lose all of its own', {
+      fix: 'check that the data folder is mounted; for a backup without images name an empty folder',
+    });
+  }
+  if (holds)
     throw new OperatorError('the folder holds images that no backup has put there, or that have been served since', {
       fix: 'name an empty folder',
     });
   await target.write(layout.backup, Buffer.from(`${JSON.stringify({ since: new Date().toISOString() })}\n`));
+}
+
+async function holdsImages(place: StorageDriver): Promise<boolean> {
+  const held = await Promise.all([layout.repositories, layout.blobs].map(at => place.list(at, { limit: 1 })));
+  return held.flat().length > 0;
 }
 
 /** Pulls verify what they read; here the copy does. */

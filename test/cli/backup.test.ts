@@ -115,6 +115,7 @@ test('what would go wrong is refused', async () => {
     ],
     ['backup', at('a.tar.gz'), /archives are not compressed here: .*; name a file that ends in \.tar, or pipe: /],
     ['backup', at('absent/a.tar'), /absent\/a\.tar cannot be written \(ENOENT\); check the folder/],
+    ['restore', scratch, /there are no images in \S+; name the folder that has docker\/registry\/v2 in it/],
     ['restore', at('absent.tar'), /there is no backup \S*absent\.tar; name a folder or a \.tar file/],
   ] as const) {
     const { status, stderr } = await run(command, place, '--root', registry.root);

@@ -239,6 +239,17 @@ describe('a backup in a folder that has one', () => {
         message: /holds images that no backup has put there, or that have been served since/,
       });
   });
+
+  test('loses nothing where the registry has no images, as when its volume is not mounted', async () => {
+    await registry.pushImage('a', 'v1');
+    await backup('folder');
+    const before = filesOf(at('folder'));
+    await registry.call('DELETE', '/api/v1/repositories/a');
+    await assert.rejects(backup('folder'), { name: 'OperatorError', message: /the data folder has no images/ });
+    assert.deepEqual(filesOf(at('folder')), before);
+    assert.deepEqual((await backup('fresh')).problems, []);
+    assert.equal((await backup('fresh')).tags?.written, 0, 'an empty backup of an empty registry can be made again');
+  });
 });
 
 test('what is corrupt is left out, and said', async () => {
