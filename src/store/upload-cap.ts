@@ -16,6 +16,8 @@ const INTERVAL = 30_000;
  */
 export class UploadCap {
   readonly #open = new LRUCache<string, number>({ max: 100_000 });
+  /** Those that ended lately. */
+  readonly #ended = new LRUCache<string, true>({ max: 10_000 });
   #looked = Number.NEGATIVE_INFINITY;
   #looking: Promise<void> | undefined;
 
@@ -41,8 +43,10 @@ export class UploadCap {
     this.#open.set(owner, count + 1);
   }
 
-  /** An upload was finished, cancelled or lost. */
-  leave(owner: string): void {
+  /** An upload was finished, cancelled or lost; of requests that do so at once, each says it. */
+  leave(owner: string, uuid: string): void {
+    if (this.#ended.has(uuid)) return;
+    this.#ended.set(uuid, true);
     this.#open.set(owner, Math.max(0, this.#count(owner) - 1));
   }
 

@@ -143,13 +143,7 @@ export class Uploads {
     try {
       await this.commit(upload.repository, { canonical, digest, size: state.last.offset }, segments);
     } catch (error) {
-      if (error instanceof RegistryError) {
-        await this.discard(upload);
-        throw error;
-      }
-      // Of two PUTs at once the other has ended the upload.
-      const left = await Promise.all(segments.map(key => this.driver.stat(key)));
-      if (left.includes(undefined)) throw unknown();
+      if (error instanceof RegistryError) await this.discard(upload);
       throw error;
     }
     await this.discard(upload);
@@ -160,15 +154,22 @@ export class Uploads {
     { canonical, digest, size }: { canonical: Digest; digest: Digest; size: number },
     segments: readonly string[],
   ): Promise<void> {
-    await this.quotas.within(repository, canonical, size, async () => {
-      await this.driver.assemble(segments, layout.blob(canonical));
-      await this.blobs.link(repository, canonical, digest);
-    });
+    try {
+      await this.quotas.within(repository, canonical, size, async () => {
+        await this.driver.assemble(segments, layout.blob(canonical));
+        await this.blobs.link(repository, canonical, digest);
+      });
+    } catch (error) {
+      if (error instanceof RegistryError) throw error;
+      // Another request has ended the upload, or deleted the repository with all its uploads.
+      const left = await Promise.all(segments.map(key => this.driver.stat(key)));
+      throw left.includes(undefined) ? unknown() : error;
+    }
   }
 
   /**
    * A whole blob in one request. It has no steps, since nobody could resume it.
-   * @throws RegistryError DIGEST_INVALID, SIZE_INVALID, DENIED
+   * @throws RegistryError DIGEST_INVALID, SIZE_INVALID, DENIED, BLOB_UPLOAD_UNKNOWN
    */
   async whole(repository: string, digest: Digest, body: Readable, length?: number): Promise<void> {
     const uuid = randomUUID();
@@ -201,7 +202,7 @@ export class Uploads {
   /** An upload that a power cut brings back is abandoned, and expires. */
   private async discard({ repository, uuid, owner }: Omit<UploadKey, 'owner'> & Partial<UploadKey>): Promise<void> {
     this.running.delete(uuid);
-    if (owner !== undefined) this.cap.leave(owner);
+    if (owner !== undefined) this.cap.leave(owner, uuid);
     // The first step goes first. Without it there is no upload, and a crash leaves none that has lost its bytes.
     await this.driver.removeAll(layout.uploadSteps(repository, uuid), { durable: false });
     await this.driver.removeAll(layout.upload(repository, uuid), { durable: false });

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { access, readdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { setTimeout as pause } from 'node:timers/promises';
 import { digestOf, indexOf, OCI_INDEX, OCI_MANIFEST, RegistryFixture } from '../support/registry-fixture.js';
 
 /** distribution-spec, "Content Management". */
@@ -183,6 +184,23 @@ describe('content management', () => {
       assert.ok(!repositories.includes('whole') && repositories.includes('whole/below'));
       assert.deepEqual(await readdir(folder('whole')), ['below']);
       assert.deepEqual(await status('DELETE', '/api/v1/repositories/whole'), [404, 'NAME_UNKNOWN']);
+    });
+
+    test('ends a push of a blob that is under way, as any other upload', async () => {
+      await registry.pushImage('busy', 'v1');
+      const data = Buffer.alloc(2000, 'x');
+      const uploads = join(folder('busy'), '_uploads');
+      const body = async function* () {
+        yield data.subarray(0, 1000);
+        while (!(await readdir(uploads, { recursive: true }).catch(() => [])).some(path => path.includes('segments/')))
+          await pause(10);
+        assert.equal(await status('DELETE', '/api/v1/repositories/busy'), 204);
+        yield data.subarray(1000);
+      };
+      const path = `/v2/busy/blobs/uploads/?digest=${digestOf(data)}`;
+      const answer = await registry.call('POST', path, { body: body(), headers: { 'content-length': data.length } });
+      assert.deepEqual([answer.status, answer.code], [404, 'BLOB_UPLOAD_UNKNOWN']);
+      assert.deepEqual(await status('GET', '/v2/busy/tags/list'), [404, 'NAME_UNKNOWN']);
     });
 
     test('of a bad name is 400, and nothing else is served there', async () => {

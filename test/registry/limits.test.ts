@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { describe, type TestContext, test } from 'node:test';
-import { manifestOf, RegistryFixture } from '../support/registry-fixture.js';
+import { digestOf, manifestOf, RegistryFixture } from '../support/registry-fixture.js';
 
 type Options = NonNullable<Parameters<typeof RegistryFixture.start>[0]>;
 
@@ -107,6 +107,23 @@ describe('unfinished uploads', () => {
     await registry.call('PATCH', locations[1]!, { user: 'alice', body: data });
     assert.equal((await registry.call('PUT', `${locations[1]}?digest=${digest}`, { user: 'alice' })).status, 201);
     assert.equal((await open(registry, 'alice')).status, 202);
+  });
+
+  test('are bounded whatever a user cancels or finishes several times at once', async t => {
+    const registry = await start(t, { openUploads: 9 });
+    const locations: string[] = [];
+    for (let count = 0; count < 9; count++) locations.push((await open(registry, 'alice')).headers.location!);
+    const digest = digestOf(Buffer.alloc(0));
+    const ends = locations.slice(0, 3).flatMap(location => [
+      ['DELETE', location],
+      ['DELETE', location],
+      ['PUT', `${location}?digest=${digest}`],
+      ['PUT', `${location}?digest=${digest}`],
+    ]);
+    await Promise.all(ends.map(([method, path]) => registry.call(method!, path!, { user: 'alice' })));
+    const answers: number[] = [];
+    for (let count = 0; count < 4; count++) answers.push((await open(registry, 'alice')).status);
+    assert.deepEqual(answers, [202, 202, 202, 429]);
   });
 
   test('that another process has counts too, and no more once it is finished there', async t => {
