@@ -12,7 +12,7 @@ export async function searchRepositories(exchange: Exchange): Promise<void> {
   const query = exchange.query.get('q') ?? '';
   const size = Math.min(number(exchange, 'n') || RESULTS.usual, RESULTS.most);
   const page = number(exchange, 'page') || 1;
-  const { results, total } = await exchange.store.search.find(query, name => exchange.may('pull', name), {
+  const { results, total, whole } = await exchange.store.search.find(query, name => exchange.may('pull', name), {
     skip: (page - 1) * size,
     limit: size,
   });
@@ -22,6 +22,8 @@ export async function searchRepositories(exchange: Exchange): Promise<void> {
     num_pages: Math.ceil(total / size),
     page,
     page_size: size,
+    // So called by others too; docker does not look at it.
+    ...(!whole && { incomplete_results: true }),
     results: results.map(({ name, description }) => ({
       name,
       description,

@@ -2,6 +2,9 @@ import assert from 'node:assert/strict';
 import { access, rm, utimes } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { setTimeout as pause } from 'node:timers/promises';
+import type { Catalog } from '../../src/store/catalog.js';
+import { Search } from '../../src/store/search.js';
 import { indexOf, manifestOf, OCI_INDEX, OCI_MANIFEST, RegistryFixture } from '../support/registry-fixture.js';
 
 interface Found {
@@ -149,5 +152,56 @@ describe('search', () => {
     assert.equal((await find('?q=going')).results[0]!.description, '');
     await registry.call('DELETE', '/api/v1/repositories/going');
     assert.deepEqual(await names('?q=going'), []);
+  });
+
+  describe('of a catalog that takes long to read', () => {
+    const page = { skip: 0, limit: 100 };
+    const all = () => true;
+    /** A catalog of so many names that stops after them until it may go on. */
+    function slowCatalog(count: number) {
+      const names = new Set(Array.from({ length: count }, (_, index) => `repo-${1000 + index}`));
+      let goOn = () => {};
+      const gate = new Promise<void>(resolve => (goOn = resolve));
+      const catalog = Object.assign(Object.create(registry.store.catalog) as Catalog, {
+        readings: 0,
+        async *names() {
+          catalog.readings += 1;
+          yield* [...names];
+          await gate;
+          yield 'team/web';
+        },
+        exists: async (name: string) => name === 'team/web' || names.has(name),
+      });
+      return { catalog, names, goOn };
+    }
+    const until = async (condition: () => Promise<boolean>) => {
+      for (const deadline = Date.now() + 60_000; !(await condition()); await pause(5)) assert.ok(Date.now() < deadline);
+    };
+
+    test('says what it has found by then, and later all, from memory', async () => {
+      const { catalog, names, goOn } = slowCatalog(128);
+      const search = new Search(registry.driver, catalog, registry.store.manifests, { quick: -1, patience: 1 });
+      await until(async () => (await search.find('repo', all, page)).total === 128);
+      const { whole, results } = await search.find('', all, page);
+      assert.deepEqual([whole, results.length, catalog.readings], [false, 100, 1]);
+      goOn();
+      await until(async () => (await search.find('', all, page)).whole);
+      assert.equal((await search.find('', all, page)).total, 129);
+
+      names.delete('repo-1000');
+      const [first] = (await search.find('repo', all, page)).results;
+      assert.equal(first!.name, 'repo-1001', 'what is gone is not shown, though memory still has it');
+      names.add('repo-9999');
+      await until(async () => (await search.find('9999', all, page)).total === 1);
+    });
+
+    test('reads it once for all who ask at the same time', async () => {
+      const { catalog, goOn } = slowCatalog(3);
+      const search = new Search(registry.driver, catalog, registry.store.manifests);
+      const found = Promise.all(Array.from({ length: 20 }, () => search.find('web', all, page)));
+      goOn();
+      for (const { total } of await found) assert.equal(total, 1);
+      assert.ok(catalog.readings <= 2, `${catalog.readings} readings`);
+    });
   });
 });
