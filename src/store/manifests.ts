@@ -140,7 +140,10 @@ export class Manifests {
       });
       await this.quotas.within(repository, canonical, data.length, async () => {
         await this.driver.write(layout.blob(canonical), data);
-        await this.records.write(repository, digest, manifest, { size: data.length, pushedBy: facts.pushedBy });
+        const { pushedBy } = facts;
+        await this.locks.exclusive(`${repository}@${digest}`, () =>
+          this.records.write(repository, digest, manifest, { size: data.length, pushedBy, tags: target.tags }),
+        );
         const names = digest === canonical ? [canonical] : [canonical, digest];
         const link = () =>
           Promise.all(names.map(name => writeLink(this.driver, layout.revisionLink(repository, name), canonical)));

@@ -19,8 +19,10 @@ export interface ManifestRecord {
   readonly platform?: { readonly os?: string; readonly architecture?: string; readonly variant?: string };
   /** Labels in the `org.opencontainers.image.` namespace: of the image's config, or of the first image of an index. */
   readonly labels?: Readonly<Record<string, string>>;
-  /** RFC 3339, of the last push. */
+  /** RFC 3339, of the last push, under whatever tag or none. */
   readonly pushedAt: string;
+  /** When it was pushed under each tag, RFC 3339; of the last `MOST_TAGS`. None where `registry:2` wrote the tag. */
+  readonly taggedAt?: Readonly<Record<string, string>>;
   readonly pushedBy?: string;
 }
 
@@ -40,6 +42,9 @@ export async function readRecord(
   }
 }
 
+/** A manifest that does not change may be pushed under a new tag every day. */
+const MOST_TAGS = 250;
+
 /** Of how many images of an index the labels are looked for. */
 const MOST_CHILDREN = 8;
 
@@ -51,14 +56,23 @@ export class Records {
     private readonly stored: (repository: string, digest: Digest) => Promise<Buffer | undefined>,
   ) {}
 
-  /** Writes the record of a manifest that is being pushed and, where it has a subject, its entry among the referrers. */
+  /**
+   * Writes the record of a manifest that is being pushed and, where it has a subject, its entry among the referrers. Not
+   * twice at once for one manifest: what the record says of other tags is kept.
+   */
   async write(
     repository: string,
     digest: Digest,
     manifest: Manifest,
-    facts: { size: number; pushedBy?: string | undefined },
+    facts: { size: number; pushedBy?: string | undefined; tags: readonly string[] },
   ): Promise<void> {
-    const record = await this.make(repository, manifest, { ...facts, pushedAt: new Date() });
+    const pushedAt = new Date();
+    const before = Object.entries((await readRecord(this.driver, repository, digest))?.taggedAt ?? {});
+    const times = [
+      ...facts.tags.map(tag => [tag, pushedAt.toISOString()] as const),
+      ...before.filter(([tag]) => !facts.tags.includes(tag)),
+    ];
+    const record = await this.make(repository, manifest, { ...facts, pushedAt, taggedAt: times.slice(0, MOST_TAGS) });
     await Promise.all(files(repository, digest, manifest, record).map(([key, data]) => this.driver.write(key, data)));
   }
 
@@ -100,6 +114,7 @@ export class Records {
       size: data.length,
       pushedAt: Number.isNaN(pushed.getTime()) ? link.modified : pushed,
       pushedBy: typeof old?.pushedBy === 'string' ? old.pushedBy : undefined,
+      taggedAt: Object.entries(old?.taggedAt ?? {}),
     });
     await Promise.all(files(repository, digest, manifest, record).map(([key, data]) => this.driver.write(key, data)));
     return true;
@@ -120,7 +135,12 @@ export class Records {
   private async make(
     repository: string,
     manifest: Manifest,
-    facts: { size: number; pushedAt: Date; pushedBy?: string | undefined },
+    facts: {
+      size: number;
+      pushedAt: Date;
+      pushedBy?: string | undefined;
+      taggedAt?: ReadonlyArray<readonly [tag: string, time: string]>;
+    },
   ): Promise<ManifestRecord> {
     const { mediaType, artifactType, annotations, subject, kind } = manifest;
     const derived =
@@ -136,6 +156,7 @@ export class Records {
       ...(subject && { subject: subject.digest }),
       ...derived,
       pushedAt: facts.pushedAt.toISOString(),
+      ...(facts.taggedAt?.length && { taggedAt: Object.fromEntries(facts.taggedAt) }),
       ...(facts.pushedBy && { pushedBy: facts.pushedBy }),
     };
   }

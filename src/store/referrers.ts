@@ -1,4 +1,4 @@
-import { algorithmOf, type Digest, hexOf } from '../reference.js';
+import { type Algorithm, algorithmOf, type Digest, hexOf } from '../reference.js';
 import type { StorageDriver } from '../storage/driver.js';
 import { layout } from './layout.js';
 import { digestsIn, readLink } from './links.js';
@@ -10,6 +10,22 @@ export interface ReferrersPage {
   readonly descriptors: readonly Descriptor[];
   /** Whether there are more after the last of them. */
   readonly more: boolean;
+}
+
+/** What a tag is about that belongs to another image. */
+export interface SubjectOfTag {
+  readonly algorithm: Algorithm;
+  /** The first 64 digits. */
+  readonly hex: string;
+}
+
+/**
+ * Tags of lists of referrers (distribution-spec, "Referrers Tag Schema") and of signatures and the like, which cosign
+ * calls `sha256-….sig`.
+ */
+export function subjectOfTag(tag: string): SubjectOfTag | undefined {
+  const [, algorithm, hex] = /^(sha256|sha512)-([0-9a-f]{64})(?![0-9a-f])/.exec(tag) ?? [];
+  return algorithm && hex ? { algorithm: algorithm as Algorithm, hex } : undefined;
 }
 
 /** How many entries are read at once, and how large a page may grow before it ends: as large as a manifest may be. */

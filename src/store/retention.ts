@@ -21,6 +21,8 @@ export interface RetentionPolicy extends Scope {
 export interface TagAge {
   readonly tag: string;
   readonly pushed: Date;
+  /** Of a tag that is about another image, as one of a signature: whether the repository has that image. */
+  readonly follows?: boolean;
 }
 
 const DAY = 24 * 3_600_000;
@@ -35,7 +37,8 @@ export function letsUntaggedGo(policies: readonly RetentionPolicy[], repository:
 }
 
 /**
- * The tags that at least one policy is about, and that none of those policies keeps. Of tags that were pushed at the same
+ * The tags that at least one policy is about, and that none of those policies keeps. A tag that is about another image
+ * stays as long as that does, and is never counted among the last. Of tags that were pushed at the same
  * time the one that sorts last as text counts as the latest.
  */
 export function expiredTags(
@@ -50,10 +53,11 @@ export function expiredTags(
     const { keepLast, keepDays } = policy;
     if (keepLast === undefined && keepDays === undefined) continue;
     const latestFirst = tags.filter(({ tag }) => inScope(policy, repository, tag)).sort(byTime);
-    for (const [index, { tag, pushed }] of latestFirst.entries()) {
+    let before = 0;
+    for (const { tag, pushed, follows } of latestFirst) {
       const young = keepDays !== undefined && now.getTime() - pushed.getTime() < keepDays * DAY;
-      const last = keepLast !== undefined && index < keepLast;
-      (young || last ? kept : expired).add(tag);
+      const last = follows === undefined && keepLast !== undefined && before++ < keepLast;
+      (young || last || follows ? kept : expired).add(tag);
     }
   }
   return [...expired].filter(tag => !kept.has(tag));

@@ -7,6 +7,7 @@ import { layout } from './layout.js';
 import { readLink } from './links.js';
 import type { Manifests } from './manifests.js';
 import type { ManifestRecord } from './records.js';
+import { subjectOfTag } from './referrers.js';
 
 /** A repository as a search shows it. */
 export interface SearchResult {
@@ -30,9 +31,6 @@ interface Index {
   /** Whether all repositories are in it. */
   readonly whole: boolean;
 }
-
-/** Tags of signatures and lists of referrers, which say nothing of the image. */
-const OF_A_DIGEST = /^sha(256|512)-[0-9a-f]{64}/;
 
 /** Longer words about an image are cut off. */
 const LONGEST_TEXT = 1024;
@@ -166,7 +164,7 @@ export class Search {
 
   private async lastTagged(repository: string): Promise<Digest | undefined> {
     const tags = await this.driver.list(layout.tags(repository));
-    const last = tags.findLast(({ name }) => !OF_A_DIGEST.test(name));
+    const last = tags.findLast(({ name }) => !subjectOfTag(name));
     return last && this.tagged(repository, last.name);
   }
 }

@@ -7,6 +7,7 @@ import { readLink } from './links.js';
 import { type ManifestNode, Reachability } from './reachability.js';
 import { readRecord } from './records.js';
 import { referencesOf } from './references.js';
+import { type SubjectOfTag, subjectOfTag } from './referrers.js';
 import { expiredTags, inScope, letsUntaggedGo, type TagAge } from './retention.js';
 
 /** Far above what any registry takes. */
@@ -56,8 +57,9 @@ async function sweepTags(run: CollectorRun, repository: string): Promise<Digest[
   const { policies = [], dryRun = false } = options.retention ?? {};
   const ages = await inBatches(tags.flat(), async ({ tag, digest }): Promise<TagAge[]> => {
     if (!policies.some(policy => inScope(policy, repository, tag)) || options.isImmutable?.(repository, tag)) return [];
+    const subject = subjectOfTag(tag);
     const pushed = await pushTime(run, repository, tag, digest);
-    return pushed ? [{ tag, pushed }] : [];
+    return pushed ? [{ tag, pushed, ...(subject && { follows: await hasSubject(run, repository, subject) }) }] : [];
   });
   const expired = new Set(expiredTags(policies, repository, ages.flat(), run.start));
   const targets: Digest[] = [];
@@ -77,11 +79,25 @@ async function sweepTags(run: CollectorRun, repository: string): Promise<Digest[
   return targets;
 }
 
-/** As it was recorded; where `registry:2` wrote the tag, the time of its file. */
+/**
+ * When the tag was set, as it was recorded. Where `registry:2` wrote it, the time of its file, which is no later than the
+ * push of its manifest: else a copy has made it younger.
+ */
 async function pushTime(run: CollectorRun, repository: string, tag: string, digest: Digest): Promise<Date | undefined> {
-  const recorded = new Date((await readRecord(run.driver, repository, digest))?.pushedAt ?? Number.NaN);
-  if (!Number.isNaN(recorded.getTime())) return recorded;
-  return (await run.driver.stat(layout.tagLink(repository, tag)))?.modified;
+  const record = await readRecord(run.driver, repository, digest);
+  const recorded = Date.parse(record?.taggedAt?.[tag] ?? '');
+  if (!Number.isNaN(recorded)) return new Date(recorded);
+  const file = (await run.driver.stat(layout.tagLink(repository, tag)))?.modified;
+  const pushed = Date.parse(record?.pushedAt ?? '');
+  return file && (pushed < file.getTime() ? new Date(pushed) : file);
+}
+
+/** Whether the repository has the image that a tag such as `sha256-….sig` is about. */
+async function hasSubject(run: CollectorRun, repository: string, { algorithm, hex }: SubjectOfTag): Promise<boolean> {
+  if (algorithm === 'sha256')
+    return (await run.driver.stat(layout.revisionLink(repository, `sha256:${hex}`))) !== undefined;
+  const names = await run.driver.list(`${layout.revisions(repository)}/${algorithm}`);
+  return names.some(({ name }) => name.startsWith(hex));
 }
 
 /** Removes what a tag ever pointed at, once the tag itself is gone. */

@@ -11,6 +11,7 @@ import { type StorageDriver, StorageError } from '../../src/storage/driver.js';
 import { type CollectOptions, type CollectorEvent, collect, purgeUploads } from '../../src/store/collector.js';
 import { lastCollected, recordCollected, runningCollector, whileAlone } from '../../src/store/collector-lease.js';
 import { layout } from '../../src/store/layout.js';
+import type { ManifestRecord } from '../../src/store/records.js';
 import type { RetentionPolicy } from '../../src/store/retention.js';
 import {
   descriptorOf,
@@ -327,8 +328,10 @@ describe('the collector', () => {
     /** Makes the manifest look as if it had been pushed so long ago. */
     const setPushed = async (repository: string, { digest }: PushedImage, age: number) => {
       const path = join(registry.root, layout.record(repository, digest));
-      const record = JSON.parse(await readFile(path, 'utf8')) as object;
-      await writeFile(path, JSON.stringify({ ...record, pushedAt: new Date(Date.now() - age) }));
+      const record = JSON.parse(await readFile(path, 'utf8')) as ManifestRecord;
+      const pushedAt = new Date(Date.now() - age).toISOString();
+      const taggedAt = Object.fromEntries(Object.keys(record.taggedAt ?? {}).map(tag => [tag, pushedAt]));
+      await writeFile(path, JSON.stringify({ ...record, pushedAt, taggedAt }));
     };
     const pushTags = async (repository: string, ages: Record<string, number>) => {
       for (const [tag, age] of Object.entries(ages))
@@ -367,6 +370,53 @@ describe('the collector', () => {
       }
       await run({ retention: { policies: [policy({ keepDays: 30 })] } });
       assert.deepEqual(await tags('app'), ['two']);
+    });
+
+    test('go by the push of the tag, though its image is pushed under another one later', async () => {
+      const images: PushedImage[] = [];
+      for (const [tag, age] of Object.entries({ v1: 9, v2: 5, v3: 3 })) {
+        images.push(await registry.pushImage('app', tag));
+        await setPushed('app', images.at(-1)!, age * DAY);
+      }
+      await Promise.all(['stable', 'newest'].map(tag => registry.pushManifest('app', tag, images[0]!.data)));
+      await setAge(layout.tagLink('app', 'newest'), 90 * DAY);
+      await run({ retention: { policies: [policy({ tags: [parseGlob('v*')], keepLast: 2 })] } });
+      assert.deepEqual(await tags('app'), ['newest', 'stable', 'v2', 'v3']);
+      await run({ retention: { policies: [policy({ keepDays: 2 })] } });
+      assert.deepEqual(await tags('app'), ['newest', 'stable'], 'what is recorded counts, not the time of a file');
+    });
+
+    test('make a tag of registry:2 no younger when its file is copied', async () => {
+      const image = await registry.pushImage('app', 'old');
+      await setPushed('app', image, 50 * DAY);
+      const path = join(registry.root, layout.record('app', image.digest));
+      const { taggedAt: _, ...record } = JSON.parse(await readFile(path, 'utf8')) as ManifestRecord;
+      await writeFile(path, JSON.stringify(record));
+      await run({ retention: { policies: [policy({ keepDays: 30 })] } });
+      assert.deepEqual(await tags('app'), []);
+    });
+
+    test('count no signatures, which go once their image is gone', async () => {
+      await pushTags('app', { v1: 9 * DAY, v2: 8 * DAY });
+      const { digest } = await registry.pushImage('app', 'v3');
+      const sha512 = digestOf((await registry.call('GET', '/v2/app/manifests/v3')).body, 'sha512');
+      await registry.call('PUT', `/v2/app/manifests/${sha512}?tag=v4`, {
+        body: (await registry.call('GET', '/v2/app/manifests/v3')).body,
+      });
+      const [one, other] = [digest, sha512].map(name => name.replace(':', '-').slice(0, 7 + 64));
+      const followers = [`${one}.sig`, `${one}.att`, one!, `${other}.sig`];
+      for (const tag of followers) await setPushed('app', await registry.pushImage('app', tag), 20 * DAY);
+      const lost = `sha256-${'0'.repeat(64)}.sig`;
+      await setPushed('app', await registry.pushImage('app', lost), 20 * DAY);
+      await setPushed('app', await registry.pushImage('app', `sha512-${'0'.repeat(64)}.sig`), 20 * DAY);
+      const policies = [policy({ keepLast: 3 })];
+      await run({ retention: { policies } });
+      assert.deepEqual(await tags('app'), [...followers, 'v2', 'v3', 'v4'].sort());
+      await registry.call('DELETE', `/v2/app/manifests/${digest}`);
+      await run({ retention: { policies: [policy({ keepLast: 3, keepDays: 30 })] } });
+      assert.deepEqual(await tags('app'), [...followers, 'v2'].sort(), 'young enough');
+      await run({ retention: { policies } });
+      assert.deepEqual(await tags('app'), ['v2']);
     });
 
     test('never by what the image says of itself', async () => {

@@ -258,8 +258,9 @@ describe('pushing manifests', () => {
       'docker/registry/v2/repositories/records/_records',
       digestOf(data).replace(':', '/'),
     );
-    const { pushedAt, ...record } = JSON.parse(await readFile(file, 'utf8'));
+    const { pushedAt, taggedAt, ...record } = JSON.parse(await readFile(file, 'utf8'));
     assert.ok(Math.abs(Date.parse(pushedAt) - Date.now()) < 60_000);
+    assert.deepEqual(taggedAt, { v1: pushedAt });
     assert.deepEqual(record, {
       version: 1,
       mediaType: OCI_MANIFEST,
@@ -270,5 +271,16 @@ describe('pushing manifests', () => {
       labels: { 'org.opencontainers.image.title': 'T' },
       pushedBy: 'alice',
     });
+
+    const timesOf = async () => JSON.parse(await readFile(file, 'utf8')).taggedAt as Record<string, string>;
+    await Promise.all(Array.from({ length: 20 }, (_, index) => registry.pushManifest('records', `t${index}`, data)));
+    await registry.pushManifest('records', digestOf(data), data);
+    assert.deepEqual([(await timesOf()).v1, Object.keys(await timesOf()).length], [pushedAt, 21], 'of every tag');
+    for (let page = 0; page < 3; page++) {
+      const tags = Array.from({ length: 99 }, (_, index) => `tag=p${page}-${index}`);
+      await registry.pushManifest('records', `${digestOf(data)}?${tags.join('&')}`, data);
+    }
+    const last = Object.keys(await timesOf());
+    assert.deepEqual([last.length, last.includes('p2-98'), last.includes('v1')], [250, true, false]);
   });
 });
