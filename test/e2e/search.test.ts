@@ -70,6 +70,14 @@ describe('docker search and podman search', { timeout: 180_000 }, () => {
     assert.deepEqual(await byDocker(`${closed.host}/nothing`), []);
   });
 
+  test('docker lists everything without a term', async () => {
+    assert.deepEqual(await byDocker(`${closed.host}/`), [
+      'other/tool|Apple press',
+      'team/plain|',
+      'team/shop|Sells apples',
+    ]);
+  });
+
   test('docker searches an open registry without credentials', async () => {
     assert.deepEqual(await byDocker(`${open.host}/apple`), ['other/tool|Apple press', 'team/shop|Sells apples']);
   });
