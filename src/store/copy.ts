@@ -150,8 +150,8 @@ class RepositoryCopy {
     });
     await inBatches(needs.blobs, async blob => missing(await this.layer(blob), blob));
     await this.blob(canonical, data.length);
-    await this.notes(digest, data.length, manifest);
     for (const name of new Set([canonical, digest])) {
+      await this.notes(name, data.length, manifest);
       this.reached.manifests.add(name);
       await target.link(layout.revisionLink(repository, name), canonical);
       this.subjects.push(name);

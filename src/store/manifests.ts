@@ -139,12 +139,12 @@ export class Manifests {
         createOnly: facts.createOnly ?? false,
       });
       await this.quotas.within(repository, canonical, data.length, async () => {
+        const names = digest === canonical ? [canonical] : [canonical, digest];
         await this.driver.write(layout.blob(canonical), data);
         const { pushedBy } = facts;
-        await this.locks.exclusive(`${repository}@${digest}`, () =>
-          this.records.write(repository, digest, manifest, { size: data.length, pushedBy, tags: target.tags }),
+        await this.locks.exclusive(`${repository}@${canonical}`, () =>
+          this.records.write(repository, names, manifest, { size: data.length, pushedBy, tags: target.tags }),
         );
-        const names = digest === canonical ? [canonical] : [canonical, digest];
         const link = () =>
           Promise.all(names.map(name => writeLink(this.driver, layout.revisionLink(repository, name), canonical)));
         await link();

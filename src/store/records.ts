@@ -59,21 +59,22 @@ export class Records {
   /**
    * Writes the record of a manifest that is being pushed and, where it has a subject, its entry among the referrers. Not
    * twice at once for one manifest: what the record says of other tags is kept.
+   * @param names every digest by which the repository is to have it: it can be asked for by each of them
    */
   async write(
     repository: string,
-    digest: Digest,
+    names: readonly Digest[],
     manifest: Manifest,
     facts: { size: number; pushedBy?: string | undefined; tags: readonly string[] },
   ): Promise<void> {
     const pushedAt = new Date();
-    const before = Object.entries((await readRecord(this.driver, repository, digest))?.taggedAt ?? {});
-    const times = [
-      ...facts.tags.map(tag => [tag, pushedAt.toISOString()] as const),
-      ...before.filter(([tag]) => !facts.tags.includes(tag)),
-    ];
-    const record = await this.make(repository, manifest, { ...facts, pushedAt, taggedAt: times.slice(0, MOST_TAGS) });
-    await Promise.all(files(repository, digest, manifest, record).map(([key, data]) => this.driver.write(key, data)));
+    const before = await Promise.all(names.map(name => readRecord(this.driver, repository, name)));
+    const times = new Map(before.flatMap(record => Object.entries(record?.taggedAt ?? {})));
+    for (const tag of facts.tags) times.delete(tag);
+    const taggedAt = [...facts.tags.map(tag => [tag, pushedAt.toISOString()] as const), ...times].slice(0, MOST_TAGS);
+    const record = await this.make(repository, manifest, { ...facts, pushedAt, taggedAt });
+    const all = names.flatMap(name => files(repository, name, manifest, record));
+    await Promise.all(all.map(([key, data]) => this.driver.write(key, data)));
   }
 
   /**

@@ -1,5 +1,6 @@
 import { type Algorithm, algorithmOf, type Digest, hexOf } from '../reference.js';
 import type { StorageDriver } from '../storage/driver.js';
+import { inBatches } from './batches.js';
 import { layout } from './layout.js';
 import { digestsIn, readLink } from './links.js';
 import { type Descriptor, describe, type Manifest, readManifest } from './manifest.js';
@@ -50,8 +51,7 @@ export class Referrers {
     options: { limit: number; after: string; artifactType?: string | undefined },
   ): Promise<ReferrersPage> {
     const { limit, after, artifactType } = options;
-    const all = new Set([...(await this.entries(repository, subject)), ...(await this.fallback(repository, subject))]);
-    const digests = [...all].filter(digest => digest > after).sort();
+    const digests = (await this.names(repository, subject)).filter(digest => digest > after).sort();
     const descriptors: Descriptor[] = [];
     let bytes = 0;
     for (let start = 0; start < digests.length; start += BATCH) {
@@ -66,6 +66,15 @@ export class Referrers {
       }
     }
     return { descriptors, more: false };
+  }
+
+  /** One digest of each manifest that may be a referrer: of several the one that a client chose, not the canonical one. */
+  private async names(repository: string, subject: Digest): Promise<Digest[]> {
+    const all = new Set([...(await this.entries(repository, subject)), ...(await this.fallback(repository, subject))]);
+    const chosen = [...all].filter(digest => algorithmOf(digest) !== 'sha256');
+    const links = await inBatches(chosen, digest => readLink(this.driver, layout.revisionLink(repository, digest)));
+    for (const canonical of links) if (canonical) all.delete(canonical);
+    return [...all];
   }
 
   /** What is noted to have the manifest as its subject, whether it is still there or not. */

@@ -116,9 +116,10 @@ for (const [to, share] of [
   test(`a backup (${to}) has all that tags lead to, and restored it is served as before`, async () => {
     const image = await registry.pushImage('team/app', 'v1');
     await registry.pushManifest('team/app', 'list', indexOf([image.data]), OCI_INDEX);
-    const sha512 = digestOf(image.data, 'sha512');
-    await registry.pushManifest('team/app', `${sha512}?tag=other`, image.data);
     await registry.pushBlob('team/app', Buffer.from('{}'));
+    const other = manifestOf(Buffer.from('{}'), [], { annotations: { name: 'other' } });
+    const sha512 = digestOf(other, 'sha512');
+    await registry.pushManifest('team/app', `${sha512}?tag=other`, other);
     const subject = { mediaType: 'x', digest: image.digest, size: image.data.length };
     const signature = manifestOf(Buffer.from('{}'), [], { subject });
     await registry.pushManifest('team/app', digestOf(signature), signature);

@@ -201,6 +201,24 @@ describe('listing referrers', () => {
     assert.deepEqual(await digests('sha512', subject), []);
   });
 
+  test('once each, by the digest that a client chose for it', async () => {
+    const { digest: subject } = await registry.pushImage('names', 'v1');
+    const referrer = manifestOf(config, [], subjectOf(subject));
+    await registry.pushBlob('names', config);
+    const chosen = digestOf(referrer, 'sha512');
+    await registry.pushManifest('names', chosen, referrer);
+    // Whatever looks at it by its SHA-256 must not make another referrer of it.
+    await push('names', indexOf([referrer]), OCI_INDEX);
+    assert.deepEqual(await digests('names', subject), [chosen]);
+    await push('names', referrer);
+    assert.deepEqual(await digests('names', subject), [chosen]);
+    assert.deepEqual(await digests('names', subject, '?n=1'), [chosen]);
+    await registry.call('DELETE', `/v2/names/manifests/${chosen}`);
+    assert.deepEqual(await digests('names', subject), []);
+    await push('names', referrer);
+    assert.deepEqual(await digests('names', subject), [digestOf(referrer)]);
+  });
+
   test('those that only a fallback tag lists, and no manifest that is none', async () => {
     const { digest: subject, data: base } = await registry.pushImage('fallback', 'v1');
     const other = await registry.pushImage('fallback', 'v2');

@@ -74,7 +74,7 @@ describe('scrub', () => {
   test('finds nothing in what was pushed, and counts it', async () => {
     const signature = manifestOf(Buffer.from('{}'), [], { subject: { mediaType: 'x', digest: image.digest, size: 1 } });
     await registry.pushBlob('a/b', Buffer.from('{}'));
-    await registry.pushManifest('a/b', digestOf(signature), signature);
+    await registry.pushManifest('a/b', digestOf(signature, 'sha512'), signature);
     await registry.pushManifest('a/b', 'list', indexOf([image.data]), OCI_INDEX);
     const sha512 = digestOf(image.data, 'sha512');
     await registry.pushManifest('a/b', sha512, image.data);
