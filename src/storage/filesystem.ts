@@ -30,7 +30,7 @@ export interface FilesystemOptions {
   readonly readOnly?: boolean;
   /** Told once, with a line for the log, when a failed flush has turned the store read-only. */
   readonly onFault?: (message: string) => void;
-  /** Stands for fdatasync and fsync where a test needs a disk that fails. */
+  /** Stands for fdatasync and fsync where a test needs a disk that fails, or none to wait for. */
   readonly sync?: Sync;
 }
 

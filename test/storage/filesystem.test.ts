@@ -8,19 +8,11 @@ import { BufferBudget } from '../../src/storage/filesystem/budget.js';
 import { Flusher, sync } from '../../src/storage/filesystem/flusher.js';
 import { FileSegment } from '../../src/storage/filesystem/segment.js';
 import { FilesystemDriver } from '../../src/storage/filesystem.js';
-import { collect, testDriver } from './suite.js';
+import { collect } from './suite.js';
 
 const MIB = 1024 * 1024;
 
 const temporaryFolder = () => mkdtemp(join(tmpdir(), 'registry-secure-'));
-
-testDriver('filesystem', async () => {
-  const root = await temporaryFolder();
-  return {
-    connect: () => new FilesystemDriver({ root }),
-    remove: () => rm(root, { recursive: true }),
-  };
-});
 
 describe('a filesystem volume', () => {
   let root: string;

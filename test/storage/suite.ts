@@ -4,15 +4,8 @@ import { after, before, describe, test } from 'node:test';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import type { ByteStream, SegmentWriter, StorageDriver } from '../../src/storage/driver.js';
+import type { Place } from './places.js';
 import { raceRemovals, removing, stale } from './races.js';
-
-/** Somewhere empty that any number of drivers can share, as processes and replicas do. */
-export interface Place {
-  /** A new driver on this place, not yet opened. */
-  connect(): StorageDriver;
-  /** Frees everything. All drivers are closed by then. */
-  remove(): Promise<void>;
-}
 
 const MIB = 1024 * 1024;
 

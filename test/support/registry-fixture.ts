@@ -36,8 +36,8 @@ export interface CallOptions {
 }
 
 /**
- * A registry over loopback HTTP on a folder of its own. It believes the user that a header names, and nobody may read
- * the repositories below `hidden/`, so that these tests are about the protocol and the store alone.
+ * A registry over loopback HTTP on a folder of its own. It believes the user that a header names, and only the user
+ * `insider` may read the repositories below `hidden/`, so that these tests are about the protocol and the store alone.
  */
 export class RegistryFixture {
   /** Everything that was reported as the server's fault: empty in most tests, and checked there. */
@@ -59,6 +59,8 @@ export class RegistryFixture {
       prefix?: string;
       limits?: { manifestBytes?: number };
       root?: string;
+      /** Another storage than a folder, not yet opened; whoever made it removes it after `stop`. */
+      driver?: StorageDriver;
       deletes?: boolean;
       readOnlyVolume?: boolean;
       validation?: Partial<Validation>;
@@ -71,8 +73,8 @@ export class RegistryFixture {
       authorise?: Authorise;
     } = {},
   ): Promise<RegistryFixture> {
-    const root = options.root ?? (await mkdtemp(join(tmpdir(), 'registry-test-')));
-    const driver = new FilesystemDriver({ root, readOnly: options.readOnlyVolume ?? false });
+    const root = options.root ?? (options.driver ? '' : await mkdtemp(join(tmpdir(), 'registry-test-')));
+    const driver = options.driver ?? new FilesystemDriver({ root, readOnly: options.readOnlyVolume ?? false });
     await driver.open();
     const manifestBytes = options.limits?.manifestBytes ?? 4 * 1024 * 1024;
     const store = new Store(driver, {
@@ -100,7 +102,10 @@ export class RegistryFixture {
       issueToken: async () => undefined,
       authorise:
         options.authorise ??
-        ((_identity, action, repository) => action !== 'pull' || !repository?.startsWith('hidden/')),
+        ((identity, action, repository) =>
+          action !== 'pull' ||
+          !repository?.startsWith('hidden/') ||
+          (identity.kind === 'user' && identity.name === 'insider')),
       onFault: error => fixture.faults.push(error),
     });
     const handler = createApp({
@@ -121,7 +126,7 @@ export class RegistryFixture {
     this.agent.destroy();
     await this.listener.drain(0);
     await this.driver.close();
-    if (!options.keep) await rm(this.root, { recursive: true, force: true });
+    if (!options.keep && this.root) await rm(this.root, { recursive: true, force: true });
   }
 
   async call(method: string, path: string, options: CallOptions = {}): Promise<Answer> {
@@ -132,7 +137,7 @@ export class RegistryFixture {
     };
     if ((typeof body === 'string' || Buffer.isBuffer(body)) && !('transfer-encoding' in headers))
       headers['content-length'] ??= Buffer.byteLength(body);
-    const request = http.request({ port: this.port, method, path, headers, agent: this.agent });
+    const request = http.request({ host: '127.0.0.1', port: this.port, method, path, headers, agent: this.agent });
     const answered = new Promise<http.IncomingMessage>((resolve, reject) => {
       request.once('response', resolve).once('error', reject);
     });

@@ -1,0 +1,28 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { StorageDriver } from '../../src/storage/driver.js';
+import { FilesystemDriver } from '../../src/storage/filesystem.js';
+
+/** Somewhere empty that any number of drivers can share, as processes and replicas do. */
+export interface Place {
+  /**
+   * A new driver on this place, not yet opened.
+   * @param options.flush false where no power cut is to be survived: a test of a thousand small changes need not wait for
+   *   a disk. True unless told.
+   */
+  connect(options?: { readonly flush?: boolean }): StorageDriver;
+  /** Frees everything. All drivers are closed by then. */
+  remove(): Promise<void>;
+}
+
+/** Every storage driver there is: one that is added here has to pass all tests that are about any driver. */
+export const PLACES: Readonly<Record<string, () => Promise<Place>>> = {
+  filesystem: async () => {
+    const root = await mkdtemp(join(tmpdir(), 'registry-secure-'));
+    return {
+      connect: ({ flush = true } = {}) => new FilesystemDriver({ root, ...(!flush && { sync: async () => {} }) }),
+      remove: () => rm(root, { recursive: true }),
+    };
+  },
+};
