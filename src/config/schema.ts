@@ -46,6 +46,15 @@ const log = section(
   'What is logged: requests to standard output, everything else to standard error.',
 );
 
+const paths = listOf('paths', path.schema);
+
+/** What is given up by each mode but the strictest. */
+const WEAKER: Readonly<Record<string, string>> = {
+  'verify-client-cert-if-given': 'lets clients in without a certificate as well',
+  'require-any-client-cert': 'verifies nothing: anybody can make the certificate that it wants',
+  'request-client-cert': 'only asks: clients without a certificate, or with one of anybody, are let in',
+};
+
 const tls = section(
   {
     certificate: optionalKey(path, 'Certificate with its chain (PEM). Without one, `DIR/certs` is used or filled.'),
@@ -56,8 +65,27 @@ const tls = section(
       [...ALL_SUITES],
       'Cipher suites that are offered, by IANA name: only those with forward secrecy and authenticated encryption.',
     ),
-    clientcas: unsupported('refused', 'Client certificates.', 'remove it, and let users log in with passwords'),
-    clientauth: unsupported('refused', 'Client certificates.', 'remove it, and let users log in with passwords'),
+    clientcas: key(
+      paths,
+      [],
+      'Authorities whose client certificates are accepted (PEM). None, with `clientauth`: the own one in `DIR/certs/clients`.',
+    ),
+    clientauth: optionalKey(
+      oneOf(
+        'require-and-verify-client-cert',
+        'verify-client-cert-if-given',
+        'require-any-client-cert',
+        'request-client-cert',
+      ),
+      'What is asked of clients before anything else. With `clientcas`, `require-and-verify-client-cert` unless told; without either, nothing. The original ignores it without `clientcas`.',
+      { caution: value => WEAKER[value.toLowerCase()] },
+    ),
+    clientcrls: key(
+      paths,
+      [],
+      'Lists of the client certificates that were revoked (PEM), read again as they change. With one, each authority of a client needs one. The list of the own authority counts by itself.',
+      { ours: true },
+    ),
     letsencrypt: unsupported(
       'refused',
       "Certificates from Let's Encrypt.",
@@ -65,7 +93,16 @@ const tls = section(
     ),
   },
   'The certificate, and what TLS offers.',
-).superRefine(({ certificate, key }, context) => {
+).superRefine(({ certificate, key, clientcas, clientcrls }, context) => {
+  if (clientcrls.length > 0 && clientcas.length === 0)
+    context.addIssue({
+      code: 'custom',
+      path: ['clientcrls'],
+      message: 'is set, but http.tls.clientcas is not',
+      params: {
+        fix: 'set http.tls.clientcas to the authorities of these lists; the list of the own one counts by itself',
+      },
+    });
   if ((certificate === undefined) === (key === undefined)) return;
   const [given, missing] = key === undefined ? ['certificate', 'key'] : ['key', 'certificate'];
   context.addIssue({
@@ -141,7 +178,15 @@ const http = section(
     debug: unsupported('warned', 'The debug server and Prometheus metrics.'),
   },
   'The listener.',
-);
+).superRefine(({ insecureplainhttp, tls }, context) => {
+  if (!insecureplainhttp || (tls.clientauth === undefined && tls.clientcas.length === 0)) return;
+  context.addIssue({
+    code: 'custom',
+    path: ['insecureplainhttp'],
+    message: 'is set beside http.tls.clientcas or http.tls.clientauth, and client certificates need TLS',
+    params: { fix: 'keep one of them' },
+  });
+});
 
 const auth = section(
   {

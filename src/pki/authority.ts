@@ -7,6 +7,7 @@ import {
   authorityKeyIdentifier,
   basicConstraints,
   certificateFields,
+  clientAuthentication,
   keyUsage,
   type NameConstraints,
   nameConstraints,
@@ -28,6 +29,9 @@ export const DEFAULT_DAYS = 397;
 export const DEFAULT_CA_DAYS = 3650;
 /** Apple's systems refuse a server certificate that is valid for longer, from a private authority too. */
 const MOST_DAYS = 825;
+
+/** Of a client certificate. Nobody but us looks at it, but a certificate that never ends is never looked after. */
+const MOST_CLIENT_DAYS = 3650;
 
 /** From one hour ago, for clients whose clock is slow, and exactly so many days long. */
 function validity(days: number, now: Date): { notBefore: Date; notAfter: Date } {
@@ -79,6 +83,17 @@ function withinRange(address: string, range: string): boolean {
   const list = new BlockList();
   list.addSubnet(base, Number(prefix), isIPv4(base) ? 'ipv4' : 'ipv6');
   return list.check(address, isIPv4(address) ? 'ipv4' : 'ipv6');
+}
+
+/** No part of it outside of the authority's own life; undefined when that is over. */
+function validityWithin(authority: X509Certificate, days: number, now: Date) {
+  const wanted = validity(days, now);
+  const [first, last] = [notBefore(authority), notAfter(authority)];
+  if (last <= now) return undefined;
+  return {
+    notBefore: wanted.notBefore < first ? first : wanted.notBefore,
+    notAfter: wanted.notAfter > last ? last : wanted.notAfter,
+  };
 }
 
 /** A new authority's own certificate, as PEM. Two authorities must not have the same `commonName`. */
@@ -175,10 +190,9 @@ export function serverCertificate(options: {
   const fields = certificateFields(authority.certificate);
   const outside = names.filter(name => fields.nameConstraints && !permits(fields.nameConstraints, name));
   if (outside.length > 0) throw outsideConstraints(outside);
-  const wanted = validity(days, now);
-  const [first, last] = [notBefore(authority.certificate), notAfter(authority.certificate)];
-  if (last <= now)
-    throw new OperatorError(`the certificate authority expired on ${last.toISOString()}`, {
+  const within = validityWithin(authority.certificate, days, now);
+  if (!within)
+    throw new OperatorError(`the certificate authority expired on ${notAfter(authority.certificate).toISOString()}`, {
       fix: 'make a new one: registry-secure init-certs --out in a fresh folder; clients have to install its ca.crt',
     });
   return signCertificate(
@@ -186,8 +200,7 @@ export function serverCertificate(options: {
       // The space keeps clients from reading the common name as a host name, which name constraints would then refuse.
       subject: subjectName('registry-secure server'),
       publicKey: key,
-      notBefore: wanted.notBefore < first ? first : wanted.notBefore,
-      notAfter: wanted.notAfter > last ? last : wanted.notAfter,
+      ...within,
       extensions: [
         basicConstraints(),
         describeKey(key).startsWith('rsa-')
@@ -196,6 +209,69 @@ export function serverCertificate(options: {
         serverAuthentication(),
         subjectAlternativeName(names),
         subjectKeyIdentifier(key),
+        authorityKeyIdentifier(fields.keyIdentifier ?? keyIdentifier(authority.certificate.publicKey)),
+      ],
+    },
+    { name: fields.subject, key: authority.key },
+  );
+}
+
+/**
+ * The certificate of a new authority that signs for clients, as PEM: for nobody below it, and for no server. It has no
+ * name constraints: its clients have no host names.
+ */
+export function clientAuthorityCertificate(options: {
+  readonly key: KeyObject;
+  readonly commonName: string;
+  readonly days: number;
+  readonly now?: Date;
+}): string {
+  const subject = subjectName(options.commonName);
+  return signCertificate(
+    {
+      subject,
+      publicKey: options.key,
+      ...validity(options.days, options.now ?? new Date()),
+      extensions: [
+        basicConstraints(0),
+        keyUsage('keyCertSign', 'cRLSign'),
+        clientAuthentication(),
+        subjectKeyIdentifier(options.key),
+      ],
+    },
+    { name: subject, key: options.key },
+  );
+}
+
+/** A client's certificate, as PEM; it never outlives its authority. @throws OperatorError for too many days, an expired authority. */
+export function clientCertificate(options: {
+  readonly authority: Authority;
+  readonly publicKey: KeyObject;
+  readonly name: string;
+  readonly days: number;
+  readonly now?: Date;
+}): string {
+  const { authority, publicKey, name, days, now = new Date() } = options;
+  if (days > MOST_CLIENT_DAYS)
+    throw new OperatorError(`a client certificate for ${days} days is too long`, {
+      fix: `use at most ${MOST_CLIENT_DAYS} days (--days ${DEFAULT_DAYS} is the default)`,
+    });
+  const within = validityWithin(authority.certificate, days, now);
+  if (!within)
+    throw new OperatorError(`the client authority expired on ${notAfter(authority.certificate).toISOString()}`, {
+      fix: 'move the folder certs/clients away, and add the clients again',
+    });
+  const fields = certificateFields(authority.certificate);
+  return signCertificate(
+    {
+      subject: subjectName(name),
+      publicKey,
+      ...within,
+      extensions: [
+        basicConstraints(),
+        keyUsage('digitalSignature'),
+        clientAuthentication(),
+        subjectKeyIdentifier(publicKey),
         authorityKeyIdentifier(fields.keyIdentifier ?? keyIdentifier(authority.certificate.publicKey)),
       ],
     },

@@ -29,6 +29,9 @@ export const utf8String = (text: string): Der => primitive(Type.UTF8, bytes(Buff
 export const octetString = (data: Uint8Array): Der => primitive(Type.OCTETSTRING, bytes(data));
 export const boolean = (value: boolean): Der => primitive(Type.BOOLEAN, value ? '\xff' : '\0');
 export const nothing = (): Der => primitive(Type.NULL, '');
+export const enumerated = (value: number): Der => primitive(Type.ENUMERATED, asn1.integerToDer(value).getBytes());
+/** UTF-16 in big-endian order. */
+export const bmpString = (text: string): Der => primitive(Type.BMPSTRING, bytes(Buffer.from(text, 'utf16le').swap16()));
 
 /** A small number, or the big-endian bytes of a positive one whose first bit is 0. */
 export function integer(value: number | Uint8Array): Der {
@@ -44,6 +47,21 @@ export function time(at: Date): Der {
   return at.getUTCFullYear() < 2050
     ? primitive(Type.UTCTIME, asn1.dateToUtcTime(at))
     : primitive(Type.GENERALIZEDTIME, asn1.dateToGeneralizedTime(at));
+}
+
+/** @throws Error for what is none of the two types of time. */
+export function readTime(tree: Der | undefined): Date {
+  const text = content(tree).toString('latin1');
+  if (tree?.type === Type.UTCTIME) return asn1.utcTimeToDate(text);
+  if (tree?.type === Type.GENERALIZEDTIME) return asn1.generalizedTimeToDate(text);
+  throw new Error('not a time');
+}
+
+/** The text of any of ASN.1's types of string. */
+export function readText(tree: Der | undefined): string {
+  const whole = content(tree);
+  if (tree?.type === Type.BMPSTRING) return Buffer.from(whole).swap16().toString('utf16le');
+  return whole.toString(tree?.type === Type.UTF8 ? 'utf8' : 'latin1');
 }
 
 /** `[number] EXPLICIT`, or a constructed IMPLICIT type of these items. */

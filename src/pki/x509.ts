@@ -12,6 +12,7 @@ import {
   isOid,
   octetString,
   oid,
+  readText,
   sequence,
   set,
   tagged,
@@ -31,7 +32,10 @@ const SUBJECT_KEY_IDENTIFIER = '2.5.29.14';
 export const SUBJECT_ALTERNATIVE_NAME = '2.5.29.17';
 const BASIC_CONSTRAINTS = '2.5.29.19';
 const NAME_CONSTRAINTS = '2.5.29.30';
+const EXTENDED_KEY_USAGE = '2.5.29.37';
+const EMAIL = 1;
 export const DNS_NAME = 2;
+const URI = 6;
 const IP_ADDRESS = 7;
 
 /** Names that an authority may sign for: `example.com` with all below it, `10.0.0.0/8`, `fd00::/7`. */
@@ -45,7 +49,7 @@ export function subjectName(commonName: string): Der {
 }
 
 /** One extension (RFC 5280 section 4.2). */
-function extension(id: string, critical: boolean, value: Der): Der {
+export function extension(id: string, critical: boolean, value: Der): Der {
   return sequence(oid(id), critical ? boolean(true) : undefined, octetString(encode(value)));
 }
 
@@ -66,7 +70,11 @@ export function keyUsage(...usages: ReadonlyArray<keyof typeof KEY_USAGE>): Der 
 }
 
 export function serverAuthentication(): Der {
-  return extension('2.5.29.37', false, sequence(oid('1.3.6.1.5.5.7.3.1')));
+  return extension(EXTENDED_KEY_USAGE, false, sequence(oid('1.3.6.1.5.5.7.3.1')));
+}
+
+export function clientAuthentication(): Der {
+  return extension(EXTENDED_KEY_USAGE, false, sequence(oid('1.3.6.1.5.5.7.3.2')));
 }
 
 export function subjectKeyIdentifier(key: KeyObject): Der {
@@ -146,25 +154,42 @@ export interface CertificateFields {
 
 /** What node:crypto's X509Certificate has not, or has only as text for people. */
 export function certificateFields(certificate: X509Certificate): CertificateFields {
-  const fields = children(children(decode(certificate.raw))[0]);
-  // Every certificate with extensions is version 3, so its first field is the version.
-  const list = children(fields.find(field => tagNumber(field) === 3))[0];
-  const find = (id: string): Der | undefined => {
-    const found = children(list).find(item => isOid(children(item)[0], id));
-    return found && decode(content(children(found).at(-1)));
-  };
+  const { subject, find } = readParts(certificate);
   const keyId = find(SUBJECT_KEY_IDENTIFIER);
   const constraints = find(NAME_CONSTRAINTS);
   const [, pathLength] = children(find(BASIC_CONSTRAINTS));
   const subtrees = (tag: number) =>
     children(children(constraints).find(part => tagNumber(part) === tag)).flatMap(tree => readConstraint(tree));
   return {
-    subject: fields[tagNumber(fields[0]!) === 0 ? 5 : 4]!,
+    subject,
     keyIdentifier: keyId && content(keyId),
     pathLength: pathLength && Number(`0x${content(pathLength).toString('hex')}`),
     names: children(find(SUBJECT_ALTERNATIVE_NAME)).flatMap(readName),
     nameConstraints: constraints && { permitted: subtrees(0), excluded: subtrees(1) },
   };
+}
+
+/** The subject, the issuer, and a look-up of extensions by their object identifier. */
+export function readParts(certificate: X509Certificate): {
+  subject: Der;
+  issuer: Der;
+  find(id: string): Der | undefined;
+} {
+  const fields = children(children(decode(certificate.raw))[0]);
+  // Every certificate with extensions is version 3, so its first field is the version.
+  const first = tagNumber(fields[0]!) === 0 ? 1 : 0;
+  const list = children(fields.find(field => tagNumber(field) === 3))[0];
+  return {
+    subject: fields[first + 4]!,
+    issuer: fields[first + 2]!,
+    find: id => findExtension(list, id),
+  };
+}
+
+/** The value of one extension in a list of them. */
+export function findExtension(list: Der | undefined, id: string): Der | undefined {
+  const found = children(list).find(item => isOid(children(item)[0], id));
+  return found && decode(content(children(found).at(-1)));
 }
 
 /** A DNS name or address of a subject alternative name; nothing for other kinds. */
@@ -184,6 +209,29 @@ function readConstraint(tree: Der): string[] {
     .map(byte => byte.toString(2).replaceAll('0', '').length)
     .reduce((sum, ones) => sum + ones, 0);
   return [`${ipFromBytes(bytes.subarray(0, bytes.length / 2))}/${prefix}`];
+}
+
+/** Whom a certificate is about, as far as a registry asks. */
+export interface CertifiedNames {
+  /** The common name; undefined where there is none, or more than one. */
+  readonly commonName: string | undefined;
+  /** Of the subject alternative name, each with its kind: `dns:…`, `ip:…`, `email:…`, `uri:…`. */
+  readonly alternativeNames: readonly string[];
+}
+
+export function certifiedNames(certificate: X509Certificate): CertifiedNames {
+  const { subject, find } = readParts(certificate);
+  const attributes = children(subject).flatMap(relative => children(relative));
+  const [name, ...more] = attributes.filter(attribute => isOid(children(attribute)[0], COMMON_NAME));
+  return {
+    commonName: name && more.length === 0 ? readText(children(name)[1]) : undefined,
+    alternativeNames: children(find(SUBJECT_ALTERNATIVE_NAME)).flatMap(entry => {
+      const kind = tagNumber(entry);
+      if (kind === EMAIL) return [`email:${content(entry).toString('latin1')}`];
+      if (kind === URI) return [`uri:${content(entry).toString('latin1')}`];
+      return readName(entry).map(name => `${kind === DNS_NAME ? 'dns' : 'ip'}:${name}`);
+    }),
+  };
 }
 
 /** All certificates of a PEM file, in their order. @throws Error when one cannot be read. */

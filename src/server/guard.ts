@@ -1,5 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { Socket } from 'node:net';
+import type { Shown } from './client-trust.js';
 import type { Log } from './log.js';
 
 /** How long a client may take. Milliseconds, but for `minimumRate` and `lingerBytes`. */
@@ -41,6 +42,8 @@ export class Connection {
   readonly open = new Set<ServerResponse>();
   /** The client was refused, and only has to go. */
   refused = false;
+  /** The certificates that the client has shown; undefined where none are asked for. */
+  shown: Shown | undefined;
   #request: IncomingMessage | undefined;
   #expecting = false;
   #deadline = Number.POSITIVE_INFINITY;

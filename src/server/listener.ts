@@ -2,7 +2,10 @@ import { createServer as createHttpServer, IncomingMessage, type Server, type Se
 import { createServer as createHttpsServer, type Server as HttpsServer } from 'node:https';
 import type { AddressInfo, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
+import type { TLSSocket } from 'node:tls';
+import { setClientCertificate } from '../auth/client-certificate.js';
 import { OperatorError, systemCode } from '../errors.js';
+import { type ClientTrust, clientFault, connectionFault, shownBy, verifiedCertificate } from './client-trust.js';
 import { Connection, connectionOf, type GuardLimits, guard } from './guard.js';
 import type { Log } from './log.js';
 import {
@@ -58,6 +61,11 @@ export interface Listener {
   /** New connections have this pair from now on. @throws OperatorError for a pair that cannot serve; the old one stays. */
   setCertificate(pair: KeyPair): void;
   /**
+   * Clients are judged by this from now on. Open connections of a certificate that no longer passes are closed at once.
+   * Only where `tls.clients` asked for certificates from the start. @throws OperatorError; then the old one stays.
+   */
+  setClientTrust(clients: ClientTrust): void;
+  /**
    * Takes no new connection, closes the idle ones, and lets running requests finish, each the last of its connection.
    * Those that have not after `timeout` ms are cut off and counted.
    */
@@ -93,6 +101,9 @@ function makeServer(tls: TlsSettings | 'plain', limits: ListenerLimits): Server 
           // An empty or HTTP/2-only offer fails in the handshake, not in a parser.
           ALPNProtocols: ['http/1.1'],
           handshakeTimeout: limits.handshake,
+          requestCert: tls.clients !== undefined,
+          // Node would complete the handshake all the same and then cut the connection, without a word to the client.
+          rejectUnauthorized: false,
         });
   // By default Node drops header lines after the 2,000th; `maxHeaderSize` is limit enough.
   server.maxHeadersCount = 0;
@@ -106,14 +117,16 @@ class HttpListener implements Listener {
   readonly #handler: Handler;
   readonly #unguard: () => void;
   #draining: (() => void) | undefined;
+  #tls: TlsSettings | 'plain';
 
   constructor(
     private readonly server: Server,
-    private readonly options: ListenerOptions,
+    options: ListenerOptions,
     private readonly limits: ListenerLimits,
   ) {
     this.#log = options.log;
     this.#handler = options.handler;
+    this.#tls = options.tls;
     this.#unguard = guard(this.#clients, limits, options.log);
     server.on('connection', (socket: Socket) => {
       this.#sockets.add(socket);
@@ -147,9 +160,29 @@ class HttpListener implements Listener {
   }
 
   setCertificate(pair: KeyPair): void {
-    const { tls } = this.options;
-    if (tls === 'plain') throw new TypeError('a plain listener has no certificate');
-    (this.server as HttpsServer).setSecureContext(secureContextOptions({ ...tls, ...pair }));
+    this.#changeTls(pair);
+  }
+
+  setClientTrust(clients: ClientTrust): void {
+    this.#changeTls({ clients });
+    for (const client of this.#clients) {
+      const fault = client.shown && !client.refused && connectionFault(clients, client.shown);
+      if (!fault) continue;
+      const { serialNumber: serial } = client.shown!.chain[0]!;
+      this.#log.info('closed a connection', { remote: client.socket.remoteAddress, serial, reason: fault });
+      client.socket.destroy();
+    }
+  }
+
+  #changeTls(change: Partial<TlsSettings>): void {
+    if (this.#tls === 'plain') throw new TypeError('a plain listener has no certificate');
+    const next = { ...this.#tls, ...change };
+    (this.server as HttpsServer).setSecureContext(secureContextOptions(next));
+    this.#tls = next;
+  }
+
+  get #clientTrust(): ClientTrust | undefined {
+    return this.#tls === 'plain' ? undefined : this.#tls.clients;
   }
 
   async drain(timeout: number): Promise<{ finished: boolean; aborted: number }> {
@@ -188,7 +221,19 @@ class HttpListener implements Listener {
     const client = new Connection(socket, this.limits);
     this.#clients.add(client);
     socket.once('close', () => this.#clients.delete(client));
+    const trust = this.#clientTrust;
+    if (trust) {
+      client.shown = shownBy(socket as TLSSocket);
+      const certificate = verifiedCertificate(trust, client.shown);
+      if (certificate) setClientCertificate(socket, certificate);
+    }
     if (this.#draining) socket.destroy();
+  }
+
+  /** Before anything else is looked at, each time: a certificate ends, and so does a list of revoked ones. */
+  #clientRefusal({ shown }: Connection): Refusal | undefined {
+    const message = this.#clientTrust && shown && clientFault(this.#clientTrust, shown);
+    return message === undefined ? undefined : { status: 403, message };
   }
 
   #request(request: IncomingMessage, response: ServerResponse, expecting: boolean): void {
@@ -201,7 +246,7 @@ class HttpListener implements Listener {
       this.#draining();
     });
     if (this.#draining) response.shouldKeepAlive = false;
-    const refusal = framingFault(request) ?? toOriginForm(request);
+    const refusal = this.#clientRefusal(client) ?? framingFault(request) ?? toOriginForm(request);
     if (refusal === undefined) {
       if (expecting) this.#continueWhenRead(request, response, client);
       this.#handler(request, response);

@@ -6,12 +6,13 @@ import { RegistryError, systemCode } from '../errors.js';
 
 /** How a client's mistake is answered: an HTTP status and one sentence. */
 export interface Refusal {
-  readonly status: 400 | 405 | 408 | 431;
+  readonly status: 400 | 403 | 405 | 408 | 431;
   readonly message: string;
 }
 
 const REASON = {
   400: 'Bad Request',
+  403: 'Forbidden',
   405: 'Method Not Allowed',
   408: 'Request Timeout',
   431: 'Request Header Fields Too Large',
@@ -82,7 +83,7 @@ function malformed(what: string): Refusal {
 
 /** The JSON body of the distribution specification. */
 export function refusalBody({ status, message }: Refusal): string {
-  return JSON.stringify(new RegistryError('UNSUPPORTED', { status, message }));
+  return JSON.stringify(new RegistryError(status === 403 ? 'DENIED' : 'UNSUPPORTED', { status, message }));
 }
 
 /** Writes the refusal to the bare socket and ends it; the other half stays open so that the client can still read. */

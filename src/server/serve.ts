@@ -23,6 +23,8 @@ import type { Validation } from '../store/validation.js';
 import { createTrustPages } from '../ui/trust-pages.js';
 import { followAnchor } from './anchor.js';
 import { createApp } from './app.js';
+import { type ClientTrust, clientTrustWarnings, loadClientTrust } from './client-trust.js';
+import { clientSetupOf, prepareOwnClients, startListUpkeep } from './clients.js';
 import { allowPause } from './guard.js';
 import { watchHealth } from './health.js';
 import { immutableOf, startHousekeeping } from './housekeeping.js';
@@ -121,6 +123,24 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
 
     const anchor = await followAnchor(files?.certificate);
 
+    const clients = clientSetupOf(config, options.dir);
+    let clientTrust: ClientTrust | undefined;
+    if (clients) {
+      const { mode, files, ownFolder } = clients;
+      if (ownFolder !== undefined) {
+        const prepare = () => prepareOwnClients(ownFolder, options.passphrase);
+        for (const warning of await handingOver(account, ownFolder, prepare)) log.warn(warning);
+      }
+      watch([...files.authorities, ...files.lists], 'trust in client certificates', async () => {
+        const next = await loadClientTrust(mode, files);
+        if (!listener) throw new Error('not listening yet');
+        listener.setClientTrust(next);
+        clientTrust = next;
+      });
+      clientTrust = await loadClientTrust(mode, files);
+      for (const warning of clientTrustWarnings(clientTrust)) log.warn(warning);
+    }
+
     const principals = new WeakMap<IncomingMessage, string>();
     const accessLog = config.log.accesslog.disabled
       ? undefined
@@ -134,7 +154,12 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
     let app: Handler = (_request, response) => void response.writeHead(503, { 'Retry-After': '1' }).end();
     const server = createListener({
       tls: pair
-        ? { ...pair, minimumVersion: config.http.tls.minimumtls, ciphers: config.http.tls.ciphersuites }
+        ? {
+            ...pair,
+            minimumVersion: config.http.tls.minimumtls,
+            ciphers: config.http.tls.ciphersuites,
+            ...(clientTrust && { clients: clientTrust }),
+          }
         : 'plain',
       log,
       handler: (request, response) => {
@@ -174,6 +199,7 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
       const read = [
         ...(files ? [files.certificate, files.key] : []),
         ...[users?.file, policy, groups].filter(file => file !== undefined),
+        ...(clients ? [...clients.files.authorities, ...clients.files.lists] : []),
       ];
       for (const warning of await unreadable(account, read)) log.warn(warning);
     }
@@ -184,6 +210,12 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
       const task = startRenewal({ folder, files, passphrase, log });
       closers.push(() => task.close());
       renewal = task;
+    }
+
+    if (clients) {
+      const { ownFolder } = clients;
+      const upkeep = startListUpkeep({ ownFolder, passphrase: options.passphrase, trust: () => clientTrust!, log });
+      closers.push(() => upkeep.close());
     }
 
     const { readonly } = config.storage.maintenance;

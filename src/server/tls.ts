@@ -2,6 +2,7 @@ import { constants, createPrivateKey, X509Certificate } from 'node:crypto';
 import { createSecureContext, type SecureContextOptions } from 'node:tls';
 import { ALL_SUITES, opensslCiphers } from '../config/ciphers.js';
 import { OperatorError, systemCode } from '../errors.js';
+import { type ClientTrust, verifies } from './client-trust.js';
 
 /** A certificate, with its chain if it has one, and its private key, both PEM. */
 export interface KeyPair {
@@ -13,6 +14,8 @@ export interface TlsSettings extends KeyPair {
   readonly minimumVersion: 'tls1.2' | 'tls1.3';
   /** As in `http.tls.ciphersuites`; default: all that have forward secrecy and authenticated encryption. */
   readonly ciphers?: readonly string[];
+  /** Asks clients for a certificate. */
+  readonly clients?: ClientTrust;
 }
 
 /**
@@ -31,6 +34,7 @@ export function secureContextOptions(settings: TlsSettings): SecureContextOption
     // Sessions are not resumed: docker never does, tickets cost 5 to 10 % of each full handshake, they weaken forward
     // secrecy, and several processes would have to share their keys.
     secureOptions: constants.SSL_OP_NO_RENEGOTIATION | constants.SSL_OP_NO_TICKET | constants.SSL_OP_NO_COMPRESSION,
+    ...(settings.clients && clientOptions(settings.clients)),
   };
   checkPair(settings);
   try {
@@ -39,6 +43,12 @@ export function secureContextOptions(settings: TlsSettings): SecureContextOption
     throw new OperatorError(`the certificate and its private key cannot be used (${reason(error)})`, { cause: error });
   }
   return options;
+}
+
+/** Their names are sent along, by which clients choose among their certificates. */
+function clientOptions({ mode, authorities, lists }: ClientTrust): SecureContextOptions {
+  const ca = authorities.map(authority => authority.toString());
+  return verifies(mode) && lists.length > 0 ? { ca, crl: lists.map(list => list.pem) } : { ca };
 }
 
 /** OpenSSL alone would take an RSA key for an EC certificate, and no key at all, and then fail every handshake. */

@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import { connect as connectTcp, type Socket } from 'node:net';
 import type { TestContext } from 'node:test';
 import { connect as connectTls, type TLSSocket } from 'node:tls';
+import type { ClientTrust } from '../../src/server/client-trust.js';
 import { createListener, type Handler, type Listener, type ListenerLimits } from '../../src/server/listener.js';
 import type { Fields, Log, LogLevel } from '../../src/server/log.js';
 import { selfSigned } from './pair.js';
@@ -20,12 +21,14 @@ export interface Serving {
 export async function serve(
   t: TestContext,
   handler: Handler,
-  options: { limits?: Partial<ListenerLimits>; plain?: boolean; pair?: typeof PAIR } = {},
+  options: { limits?: Partial<ListenerLimits>; plain?: boolean; pair?: typeof PAIR; clients?: ClientTrust } = {},
 ): Promise<Serving> {
   const lines: Array<{ level: LogLevel; message: string; fields: Fields | undefined }> = [];
   const listener = createListener({
     handler,
-    tls: options.plain ? 'plain' : { ...(options.pair ?? PAIR), minimumVersion: 'tls1.2' },
+    tls: options.plain
+      ? 'plain'
+      : { ...(options.pair ?? PAIR), minimumVersion: 'tls1.2', ...(options.clients && { clients: options.clients }) },
     log: memoryLog(lines),
     limits: options.limits ?? {},
   });
