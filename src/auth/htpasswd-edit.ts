@@ -70,7 +70,8 @@ async function hashOf(password: string): Promise<string> {
   return (await hash(password, COST)).replace(/^\$2b\$/, '$2y$');
 }
 
-function newName(name: string): string {
+/** A new user's name as it is kept. @throws OperatorError for one that is not allowed. */
+export function newName(name: string): string {
   const user = name.normalize('NFC');
   const rules: ReadonlyArray<readonly [boolean, string]> = [
     [user === '', 'is empty'],

@@ -169,7 +169,7 @@ export async function listClients({ dir, now = new Date() }: FolderOptions): Pro
  * @throws OperatorError when there is none.
  */
 export async function revokeClient(
-  options: FolderOptions & { readonly which: string; readonly reason?: RevocationReason },
+  options: FolderOptions & { readonly which: string; readonly reason?: RevocationReason | undefined },
 ): Promise<ClientEntry[]> {
   const { which, reason = 'unspecified', now = new Date() } = options;
   if (!(await readFolder(resolve(options.dir)))) throw noAuthority(options.dir);

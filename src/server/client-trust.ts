@@ -164,7 +164,7 @@ export function clientFault(trust: ClientTrust, shown: Shown, now = Date.now()):
   const { mode, lists } = trust;
   if (shown.chain.length === 0) {
     const optional = mode === 'request-client-cert' || mode === 'verify-client-cert-if-given';
-    return optional ? undefined : 'a client certificate is required';
+    return optional ? undefined : REQUIRED;
   }
   if (!verifies(mode)) return undefined;
   if (isRevoked(trust, shown)) return FAULTS.CERT_REVOKED;
@@ -178,6 +178,7 @@ export function clientFault(trust: ClientTrust, shown: Shown, now = Date.now()):
   return undefined;
 }
 
+const REQUIRED = 'a client certificate is required (client.cert and client.key beside the ca.crt of this registry)';
 const UNKNOWN = 'the client certificate was not signed by an authority that this registry knows';
 const LIST_PROBLEM =
   'no client certificate can be accepted at present: this registry has no valid list of the revoked ones';

@@ -12,6 +12,7 @@ import {
   framingFault,
   parseRefusal,
   type Refusal,
+  reasonOf,
   refusalBody,
   refuseSocket,
   toOriginForm,
@@ -254,7 +255,7 @@ class HttpListener implements Listener {
     }
     this.#logRefusal(request.socket, refusal);
     // Nobody can say where such a request ends, so the connection ends with it.
-    response.writeHead(refusal.status, { 'Content-Type': 'application/json', Connection: 'close' });
+    response.writeHead(refusal.status, reasonOf(refusal), { 'Content-Type': 'application/json', Connection: 'close' });
     response.end(refusalBody(refusal));
   }
 

@@ -18,6 +18,11 @@ const REASON = {
   431: 'Request Header Fields Too Large',
 };
 
+/** The reason phrase. containerd shows it and nothing of the body, so for what its user has to mend it says what. */
+export function reasonOf({ status, message }: Refusal): string {
+  return status === 403 ? `${REASON[status]}: ${message}` : REASON[status];
+}
+
 /** The refusal for an error of Node's HTTP parser; undefined where the connection itself broke and nobody listens. */
 export function parseRefusal(error: Error): Refusal | undefined {
   const code = systemCode(error);

@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { client } from './client.js';
 import { csr } from './csr.js';
 import { exportCerts } from './export.js';
 import { importCerts } from './import.js';
@@ -18,6 +19,7 @@ const COMMANDS: ReadonlyArray<(certs: Command) => void> = [
   sign,
   importCerts,
   passphrase,
+  client,
 ];
 
 /** `registry-secure certs …`: the life of the authority and of the server's certificate, after `init-certs`. */
