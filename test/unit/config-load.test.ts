@@ -245,10 +245,35 @@ describe('what is not supported', () => {
       'REGISTRY_PROXY_REMOTEURL: proxy is not supported; remove it: pull-through is not served',
     ],
     [
-      { REGISTRY_HTTP_TLS_CLIENTCAS_0: '/ca.pem' },
-      'REGISTRY_HTTP_TLS_CLIENTCAS_0: http.tls.clientcas is not supported; remove it, and let users log in with passwords',
+      { REGISTRY_HTTP_TLS_CLIENTCRLS_0: '/crl.pem' },
+      'REGISTRY_HTTP_TLS_CLIENTCRLS_0: http.tls.clientcrls is set, but http.tls.clientcas is not; set http.tls.clientcas to the authorities of these lists; the list of the own one counts by itself',
+    ],
+    [
+      { REGISTRY_HTTP_TLS_CLIENTAUTH: 'no-client-cert' },
+      'REGISTRY_HTTP_TLS_CLIENTAUTH: http.tls.clientauth "no-client-cert" is not known here; write one of: require-and-verify-client-cert, verify-client-cert-if-given, require-any-client-cert, request-client-cert',
     ],
   ];
+  test('client certificates: the modes of Distribution, and what each gives up', () => {
+    const { config } = inspect({ env: { REGISTRY_HTTP_TLS_CLIENTCAS: '[/ca.pem, /other.pem]' } });
+    assert.deepEqual(config?.http.tls.clientcas, ['/ca.pem', '/other.pem']);
+    assert.equal(config?.http.tls.clientauth, undefined);
+    for (const [mode, warning] of [
+      ['require-and-verify-client-cert', undefined],
+      ['verify-client-cert-if-given', 'lets clients in without a certificate as well'],
+      ['require-any-client-cert', 'verifies nothing: anybody can make the certificate that it wants'],
+      ['Request-Client-Cert', 'only asks: clients without a certificate, or with one of anybody, are let in'],
+    ] as const) {
+      const found = inspect({ env: { REGISTRY_HTTP_TLS_CLIENTAUTH: mode } });
+      assert.equal(found.config?.http.tls.clientauth, mode.toLowerCase());
+      assert.deepEqual(said(found), warning ? [`REGISTRY_HTTP_TLS_CLIENTAUTH: http.tls.clientauth ${warning}`] : []);
+    }
+    const plain = inspect({
+      env: { REGISTRY_HTTP_TLS_CLIENTAUTH: 'request-client-cert', REGISTRY_HTTP_INSECUREPLAINHTTP: 'true' },
+    });
+    assert.match(said(plain).join(), /insecureplainhttp is set beside http.tls.clientcas or http.tls.clientauth/);
+    assert.equal(plain.config, undefined);
+  });
+
   for (const [env, message] of refused)
     test(`refuses ${Object.entries(env)[0]!.join('=')}`, () => {
       const found = inspect({ env });
