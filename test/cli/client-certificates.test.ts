@@ -152,8 +152,8 @@ test('the health is told to a certificate of the moment; an authority with an en
 test('the commands: what they print, what they refuse', async () => {
   const password = join(dir, 'password');
   writeFileSync(password, 'canary for alice\n');
-  const host = ['--host', 'registry.lan:5000'];
-  const first = await client('add', 'alice', '--password-file', password, '--p12', 'compatible', ...host);
+  await LocalRegistry.run(dir, ['init-certs', '--dns', 'registry.lan']);
+  const first = await client('add', 'alice', '--password-file', password, '--p12', 'compatible');
   assert.equal(first.status, 0, first.stderr);
   assert.match(first.stdout, /install -Dm600 .*alice\.key .*\/certs\.d\/registry\.lan:5000\/client\.key/);
   assert.match(first.stdout, /alice\.p12 {2}both and the authority/);

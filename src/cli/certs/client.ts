@@ -1,7 +1,10 @@
 import { join } from 'node:path';
 import { type Command, Option } from 'commander';
 import { newName } from '../../auth/htpasswd-edit.js';
+import { loadConfig } from '../../config/load.js';
+import { OperatorError } from '../../errors.js';
 import { DEFAULT_DAYS } from '../../pki/authority.js';
+import { readTrustAnchor } from '../../pki/certificates.js';
 import {
   type AddedClient,
   addClient,
@@ -12,13 +15,15 @@ import {
   revokeClient,
 } from '../../pki/clients.js';
 import { REVOCATION_REASONS, type RevocationReason } from '../../pki/crl.js';
+import { readPem } from '../../pki/inspect.js';
 import { KEY_KINDS, type KeyKind } from '../../pki/keys.js';
-import { parseImageHost } from '../../pki/names.js';
 import { checkPkcs12Password, PKCS12_KINDS, type Pkcs12Kind } from '../../pki/pkcs12.js';
+import { renderTrust, trustInstructions } from '../../trust/instructions.js';
 import { quoted } from '../../trust/shell.js';
 import { wholeNumber } from '../options.js';
 import { openingPassphrase, type PassphraseOptions, passphraseFromFile, passphraseOption } from '../passphrase.js';
 import { type PasswordOptions, readPassword } from '../password.js';
+import { usualHost } from '../usual-host.js';
 import { addFolderOptions, certsFolder, day, type FolderOptions, print, warn } from './options.js';
 
 interface Options extends FolderOptions, PassphraseOptions {
@@ -37,7 +42,7 @@ export function client(certs: Command): void {
     .option('--days <n>', `life of the certificate (default: ${DEFAULT_DAYS})`, wholeNumber(1, 36_500))
     .addOption(new Option('--key <kind>', 'kind of the key').choices(KEY_KINDS).default('ec-p256'))
     .option('--out <folder>', 'where the files go (default: the folder clients in that of the certificates)')
-    .option('--host <host[:port]>', 'the registry as image references name it, for the commands that are printed')
+    .option('--host <host[:port]>', 'the registry as image references name it (default: from its certificate)')
     .option('--renew', 'another one beside a certificate that is still valid')
     .addOption(
       new Option('--password-stdin', 'read the password of the PKCS#12 file from standard input').conflicts(
@@ -130,7 +135,7 @@ async function add(given: string, options: AddOptions): Promise<void> {
   if (password === undefined && kind !== 'none')
     warn(['no PKCS#12 file was made: there is no password for it (--password-file FILE or --password-stdin)']);
   const { entry, ...files } = added;
-  print(options.json, { ...entry, ...files }, [...describeAdded(added), '', ...installation(added, options.host)]);
+  print(options.json, { ...entry, ...files }, [...describeAdded(added), '', ...(await installation(added, options))]);
 }
 
 /** Undefined where nobody was told one and nobody can be asked: most clients need no such file. */
@@ -155,26 +160,35 @@ function describeAdded({ entry, certificate, key, pkcs12, firstOfFolder }: Added
   ];
 }
 
-/** What the client does with it, as a shell takes it. */
-function installation({ certificate, key, pkcs12 }: AddedClient, given: string | undefined): string[] {
-  const host = given === undefined ? 'HOST' : parseImageHost(given).imageHost;
-  const install = (folder: string) => [
-    `sudo install -Dm644 ${quoted(certificate)} ${folder}/client.cert`,
-    `sudo install -Dm600 ${quoted(key)} ${folder}/client.key`,
-  ];
-  const containerd = `/etc/containerd/certs.d/${host}`;
+/** What the client does with it, as a shell takes it: the same commands that `trust` prints, with the pair. */
+async function installation({ certificate, key, pkcs12 }: AddedClient, options: AddOptions): Promise<string[]> {
+  const found = await instructions({ certificate, key }, options);
+  const pair = `--client-cert ${quoted(certificate)} --client-key ${quoted(key)}`;
   return [
-    `# On the client, where it has the files; ca.crt is there already${given === undefined ? '. HOST is HOST[:PORT] as in image references' : ''}:`,
-    '# docker, no restart:',
-    ...install(`/etc/docker/certs.d/${host}`),
-    '# podman, buildah, skopeo, CRI-O:',
-    ...install(`/etc/containers/certs.d/${host}`),
-    '# containerd, nerdctl, at the end of the hosts.toml that registry-secure trust prints:',
-    ...install(containerd),
-    `echo '  client = [["${containerd}/client.cert", "${containerd}/client.key"]]' | sudo tee -a ${containerd}/hosts.toml`,
+    '# On the client, with the files at these places; on another machine at those that they have there:',
+    ...(found ? [renderTrust(found)] : []),
     '# curl:',
-    `curl --cacert ca.crt --cert ${quoted(certificate)} --key ${quoted(key)} https://${host}/v2/`,
+    `curl --cacert ${found ? quoted(found.caFile) : 'ca.crt'} --cert ${quoted(certificate)} --key ${quoted(key)} https://${found?.host ?? 'HOST'}/v2/`,
     ...(pkcs12 ? [`#   or --cert-type P12 --cert ${quoted(pkcs12)}, which asks for the password`] : []),
+    `# ${found ? 'Other' : 'All'} kinds of clients: registry-secure trust ${pair}`,
     '# For the registry, once: REGISTRY_HTTP_TLS_CLIENTAUTH=require-and-verify-client-cert',
   ];
+}
+
+/** Undefined where the server's certificate is none of ours, so that nobody here knows what its clients install. */
+async function instructions(pair: { certificate: string; key: string }, { host, ...options }: AddOptions) {
+  const { config } = loadConfig({ dir: options.dir, standardFiles: false, env: process.env });
+  const server = config.http.tls.certificate ?? join(certsFolder(options), 'domain.crt');
+  const anchor = await readTrustAnchor(server).catch(error => {
+    if (error instanceof OperatorError) return undefined;
+    throw error;
+  });
+  if (!anchor) return undefined;
+  return trustInstructions({
+    host: host ?? usualHost(config.http, anchor.names),
+    caFile: anchor.path,
+    pem: (await readPem(anchor.path)).toString('latin1'),
+    clients: ['docker', 'podman', 'containerd'],
+    pair,
+  });
 }

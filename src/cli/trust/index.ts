@@ -1,15 +1,14 @@
 import { join } from 'node:path';
 import type { Command } from 'commander';
 import { loadConfig } from '../../config/load.js';
-import { parseAddress } from '../../config/values.js';
 import { OperatorError } from '../../errors.js';
 import { readTrustAnchor } from '../../pki/certificates.js';
 import { readPem } from '../../pki/inspect.js';
-import { advertisedHost, thisMachine } from '../../pki/machine.js';
-import { covers, imageHost, parseImageHost } from '../../pki/names.js';
+import { covers, parseImageHost } from '../../pki/names.js';
 import { DEFAULT_IMAGE, renderTrust, type TrustInstructions, trustInstructions } from '../../trust/instructions.js';
 import { USUAL_CLIENTS } from '../../trust/table.js';
 import { collect, dirOption } from '../options.js';
+import { usualHost } from '../usual-host.js';
 import { trustInstall } from './install.js';
 import { trustRemove } from './remove.js';
 
@@ -68,12 +67,6 @@ export function pairOf({ clientCert, clientKey }: Pick<Options, 'clientCert' | '
   throw new OperatorError('a client certificate needs its key, and a key its certificate', {
     fix: 'give both --client-cert and --client-key',
   });
-}
-
-/** The URL that the operator configured for clients; without one, the best name of the certificate and our own port. */
-function usualHost(http: { readonly host: string; readonly addr: string }, names: readonly string[]): string {
-  if (http.host !== '') return new URL(http.host).host;
-  return imageHost(advertisedHost(names, thisMachine()), parseAddress(http.addr).port);
 }
 
 function text(instructions: TrustInstructions): string {
