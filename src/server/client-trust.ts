@@ -120,15 +120,21 @@ export function verifies(mode: ClientAuth): boolean {
 export interface Shown {
   /** Its own first, then what it has sent with it; none where it has shown no certificate. */
   readonly chain: readonly X509Certificate[];
-  /** OpenSSL's verdict; undefined where it is content. */
+  /** OpenSSL's verdict, or ours; undefined where both are content. */
   readonly fault: string | undefined;
+  /** What a certificate without a fault says. */
+  readonly content: Content | undefined;
+}
+
+interface Content {
+  readonly certificate: ClientCertificate;
   /** When the first certificate of the chain ends (ms since the epoch). */
   readonly until: number;
   /** Issuer's name and serial number of each, as `revoked` looks for them. */
   readonly identifiers: ReadonlyArray<{ readonly issuer: Buffer; readonly serial: string }>;
 }
 
-/** Reads the certificates of a connection whose handshake is done. */
+/** Reads the certificates of a connection whose handshake is done. Never throws, whatever a client has sent. */
 export function shownBy(socket: TLSSocket): Shown {
   const chain: X509Certificate[] = [];
   for (
@@ -139,24 +145,36 @@ export function shownBy(socket: TLSSocket): Shown {
     if (chain.at(-1)?.fingerprint256 === next.fingerprint256) break;
     chain.push(next);
   }
+  const fault = verdictOf(socket);
+  // OpenSSL lets pass what our parser does not, and asks nobody whose certificate it is before it lets it pass: what it
+  // has found fault with is not parsed.
+  if (fault !== undefined || chain.length === 0) return { chain, fault, content: undefined };
+  try {
+    return { chain, fault, content: contentOf(chain) };
+  } catch {
+    return { chain, fault: 'UNREADABLE', content: undefined };
+  }
+}
+
+const LONGEST_CHAIN = 10;
+
+/** The code of OpenSSL's verdict; Node's types say Error. */
+function verdictOf(socket: TLSSocket): string | undefined {
+  // A resumed session would carry its verdict from before; there is none, and if there were it would not do.
+  if (socket.isSessionReused()) return 'SESSION_RESUMED';
+  return socket.authorized ? undefined : String((socket.authorizationError as unknown) ?? 'UNVERIFIED');
+}
+
+function contentOf(chain: readonly X509Certificate[]): Content {
+  const own = chain[0]!;
   return {
-    chain,
-    // A resumed session would carry its verdict from before; there is none, and if there were it would not do.
-    fault: socket.isSessionReused() ? 'SESSION_RESUMED' : authorizationFault(socket),
+    certificate: { ...certifiedNames(own), serial: own.serialNumber, fingerprint: own.fingerprint256 },
     until: Math.min(...chain.map(certificate => notAfter(certificate).getTime())),
     identifiers: chain.map(certificate => ({
       issuer: encode(readParts(certificate).issuer),
       serial: certificate.serialNumber.replace(/^0+/, ''),
     })),
   };
-}
-
-const LONGEST_CHAIN = 10;
-
-/** Node's types say Error; it is the code of OpenSSL's verdict. */
-function authorizationFault(socket: TLSSocket): string | undefined {
-  if (socket.authorized) return undefined;
-  return String((socket.authorizationError as unknown) ?? 'UNVERIFIED');
 }
 
 /** Why a connection may not be served, in a sentence for its client; undefined where it may. */
@@ -167,13 +185,14 @@ export function clientFault(trust: ClientTrust, shown: Shown, now = Date.now()):
     return optional ? undefined : REQUIRED;
   }
   if (!verifies(mode)) return undefined;
-  if (isRevoked(trust, shown)) return FAULTS.CERT_REVOKED;
-  if (shown.fault !== undefined) {
+  const { fault, content } = shown;
+  if (fault !== undefined || !content) {
     // Of several faults OpenSSL names the last: that a stranger's authority has no list says nothing to the stranger.
     if (!isSigned(trust, shown)) return UNKNOWN;
-    return FAULTS[shown.fault] ?? `the client certificate is not accepted (${shown.fault})`;
+    return FAULTS[fault ?? ''] ?? `the client certificate is not accepted (${fault})`;
   }
-  if (shown.until < now) return FAULTS.CERT_HAS_EXPIRED;
+  if (isRevoked(trust, content)) return FAULTS.CERT_REVOKED;
+  if (content.until < now) return FAULTS.CERT_HAS_EXPIRED;
   if (lists.some(list => (list.nextUpdate?.getTime() ?? 0) < now)) return FAULTS.CRL_HAS_EXPIRED;
   return undefined;
 }
@@ -200,7 +219,7 @@ const FAULTS: Readonly<Record<string, string>> = {
   CRL_SIGNATURE_FAILURE: LIST_PROBLEM,
 };
 
-function isRevoked({ lists }: ClientTrust, { identifiers }: Shown): boolean {
+function isRevoked({ lists }: ClientTrust, { identifiers }: Content): boolean {
   return lists.some(list =>
     identifiers.some(({ issuer, serial }) => list.revoked.has(serial) && list.issuer.equals(issuer)),
   );
@@ -220,9 +239,7 @@ function isSigned({ authorities }: ClientTrust, { chain }: Shown): boolean {
 
 /** For the log and whoever asks who it is; undefined for what was not verified. */
 export function verifiedCertificate(trust: ClientTrust, shown: Shown): ClientCertificate | undefined {
-  const [own] = shown.chain;
-  if (!own || !verifies(trust.mode) || clientFault(trust, shown) !== undefined) return undefined;
-  return { ...certifiedNames(own), serial: own.serialNumber, fingerprint: own.fingerprint256 };
+  return verifies(trust.mode) && clientFault(trust, shown) === undefined ? shown.content?.certificate : undefined;
 }
 
 const oneLine = (name: string): string => name.replaceAll('\n', ', ');

@@ -92,11 +92,11 @@ export function createAccessLog(options: {
       const { socket } = request;
       const remote = socket.remoteAddress ?? '';
       const started = performance.now();
-      const certificate = clientCertificateOf(request);
       response.once('close', () => {
         const { bytesRead, bytesWritten } = socket;
         const before = carried.get(socket) ?? NOTHING;
         carried.set(socket, { bytesRead, bytesWritten });
+        const certificate = clientCertificateOf(request);
         const exchange = {
           id,
           remote,

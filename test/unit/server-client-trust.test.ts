@@ -5,6 +5,7 @@ import { request as httpsRequest } from 'node:https';
 import { test } from 'node:test';
 import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls';
 import { clientCertificateOf } from '../../src/auth/client-certificate.js';
+import { certifiedNames } from '../../src/pki/x509.js';
 import { type ClientAuth, clientTrustWarnings } from '../../src/server/client-trust.js';
 import type { Handler } from '../../src/server/listener.js';
 import { type ClientPair, TestAuthority } from '../support/client-authority.js';
@@ -210,7 +211,10 @@ test('a client that is refused is not told to send its body, and its connection 
   await once(socket, 'secureConnect');
   socket.write(`PUT /v2/ HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n`);
   const answer = await all(socket);
-  assert.match(answer, /^HTTP\/1\.1 403 Forbidden\r\n[\s\S]*Connection: close/i);
+  assert.match(
+    answer,
+    /^HTTP\/1\.1 403 Forbidden: a client certificate is required[^\r]*\r\n[\s\S]*Connection: close/i,
+  );
   assert.equal(served, 0);
   assert.deepEqual(lines.at(-1)?.fields?.status, 403);
 });
@@ -224,4 +228,26 @@ test('an authority without a list: its clients are refused once there is a list 
   assert.match((await ask(port, other)).body, /no valid list of the revoked ones/);
   assert.ok(clientTrustWarnings(both).some(warning => /no revocation list of CN=theirs is there/.test(warning)));
   assert.deepEqual(clientTrustWarnings(clients), []);
+});
+
+test('a certificate that we cannot parse harms nobody', async t => {
+  // OpenSSL takes anything for the parameters of a signature that it does not verify, such as a tag of several bytes.
+  const { certificate, key } = selfSigned();
+  const der = Buffer.from(certificate.replace(/-----[^-]+-----|\s/g, ''), 'base64');
+  const ecdsaWithSha256 = Buffer.from('300a06082a8648ce3d040302', 'hex');
+  const at = der.lastIndexOf(ecdsaWithSha256);
+  const odd = Buffer.concat([
+    der.subarray(der[1]! === 0x82 ? 4 : 3, at),
+    Buffer.from('300f06082a8648ce3d0403021f85010100', 'hex'),
+    der.subarray(at + ecdsaWithSha256.length),
+  ]);
+  const whole = Buffer.concat([Buffer.from([0x30, 0x82, odd.length >> 8, odd.length & 255]), odd]);
+  const pem = `-----BEGIN CERTIFICATE-----\n${whole.toString('base64').replace(/.{64}/g, '$&\n')}\n-----END CERTIFICATE-----\n`;
+  assert.throws(() => certifiedNames(new X509Certificate(pem)));
+  for (const mode of MODES) {
+    const { port } = await serve(t, whoAmI, { clients: ours.trust(mode) });
+    const { status } = await ask(port, { cert: pem, key });
+    assert.equal(status, mode.includes('verify') ? 403 : 200);
+    assert.equal((await ask(port, good)).status, 200);
+  }
 });

@@ -8,6 +8,7 @@ import { Writable } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import { describe, type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { setClientCertificate } from '../../src/auth/client-certificate.js';
 import { OperatorError } from '../../src/errors.js';
 import { createAccessLog, createLogger, type LogFormat, requestId } from '../../src/server/log.js';
 import { say, serve, tcp, tls, until } from '../support/listener.js';
@@ -94,6 +95,13 @@ async function withAccessLog(
 test('the access log: one line a request, with what it carried, and no secret', async t => {
   for (const formatter of ['text', 'json'] as const) {
     const { port, read } = await withAccessLog(t, formatter, (request, response) => {
+      if (request.url === '/second')
+        setClientCertificate(request.socket, {
+          commonName: 'bob "b"',
+          alternativeNames: [],
+          serial: '0AFF',
+          fingerprint: 'AB:CD',
+        });
       request.resume().on('end', () => response.writeHead(201, { 'Content-Length': 5 }).end('hello'));
     });
     const socket = await tls(port);
@@ -110,14 +118,18 @@ test('the access log: one line a request, with what it carried, and no secret', 
         first!,
         /^time=\S+Z level=info msg=request id=[0-9a-f]{8}-\w+ remote=127\.0\.0\.1 user=alice method=PUT path="\/v2\/a%0a\/b\?digest=sha256:ab&token=\*\*\*&\*\*\*&account=bob&x=\*\*\*" status=201 bytes=\d+ received=\d+ ms=[\d.]+ agent="docker \\"1\\" \\u00e9" service=\{reg\}$/,
       );
-      assert.match(second!, / id=from-the-proxy\.1 remote=127\.0\.0\.1 user=- method=GET path=\/second status=201 /);
+      assert.match(
+        second!,
+        / id=from-the-proxy\.1 remote=127\.0\.0\.1 user=- method=GET path=\/second status=201 .* agent=- client="bob \\"b\\"" serial=0AFF service=/,
+      );
     } else {
       const [one, two] = [JSON.parse(first!), JSON.parse(second!)];
       assert.deepEqual(
         [one.user, one.method, one.path, one.status, one.agent, one.service],
         ['alice', 'PUT', '/v2/a%0a/b?digest=sha256:ab&token=***&***&account=bob&x=***', 201, 'docker "1" é', '{reg}'],
       );
-      assert.equal(two.user, '-');
+      assert.deepEqual([two.user, two.client, two.serial], ['-', 'bob "b"', '0AFF']);
+      assert.deepEqual([one.client, one.serial], [undefined, undefined]);
       // Each line counts its own exchange: the head and the body of 100 bytes, then a head of some 90.
       assert.ok(one.received > 250 && one.received < 350, `${one.received} bytes received`);
       assert.ok(two.received > 80 && two.received < 120, `${two.received} bytes received`);
