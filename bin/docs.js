@@ -11,4 +11,4 @@ const readme = join(root, 'README.md');
 writeFileSync(join(root, 'docs', 'configuration.md'), reference());
 writeFileSync(join(root, 'docs', 'clients.md'), clientsPage());
 writeFileSync(join(root, 'docs', 'troubleshooting.md'), troubleshootingPage());
-writeFileSync(readme, withCommandTable(readFileSync(readme, 'utf8'), createProgram()));
+writeFileSync(readme, withCommandTable(readFileSync(readme, 'utf8'), await createProgram()));

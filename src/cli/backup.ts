@@ -6,7 +6,7 @@ import type { Writable } from 'node:stream';
 import type { Command } from 'commander';
 import { OperatorError } from '../errors.js';
 import { syncFolder } from '../folder.js';
-import { validationOf } from '../server/serve.js';
+import { validationOf } from '../server/validation.js';
 import { roughSize } from '../size.js';
 import { FilesystemDriver } from '../storage/filesystem.js';
 import { archiveTo, type BackupOptions, backupTo } from '../store/backup.js';

@@ -1,42 +1,31 @@
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { OperatorError, systemCode } from '../errors.js';
-import { access } from './access.js';
-import { backup } from './backup.js';
-import { certs } from './certs/index.js';
-import { config } from './config.js';
-import { doctor } from './doctor.js';
-import { garbageCollect } from './garbage-collect.js';
-import { gc } from './gc.js';
-import { health } from './health.js';
-import { initCerts } from './init-certs.js';
-import { maintenance } from './maintenance.js';
-import { restore } from './restore.js';
-import { serve } from './serve.js';
-import { trust } from './trust/index.js';
-import { up } from './up.js';
-import { user } from './user.js';
-import { verify } from './verify.js';
 
-/** The command table: each entry adds one command, and lives in the file of its name. */
-const COMMANDS: ReadonlyArray<(program: Command) => void> = [
-  up,
-  serve,
-  initCerts,
-  certs,
-  user,
-  access,
-  trust,
-  doctor,
-  config,
-  health,
-  maintenance,
-  verify,
-  backup,
-  restore,
-  gc,
-  garbageCollect,
-];
+type Add = (program: Command) => void;
+
+/**
+ * The command table: each entry adds one command, and lives in the file of its name. Only the one that is asked for is
+ * loaded: a server's parts would cost a short command most of its time.
+ */
+const COMMANDS: Readonly<Record<string, () => Promise<Add>>> = {
+  up: async () => (await import('./up.js')).up,
+  serve: async () => (await import('./serve.js')).serve,
+  'init-certs': async () => (await import('./init-certs.js')).initCerts,
+  certs: async () => (await import('./certs/index.js')).certs,
+  user: async () => (await import('./user.js')).user,
+  access: async () => (await import('./access.js')).access,
+  trust: async () => (await import('./trust/index.js')).trust,
+  doctor: async () => (await import('./doctor.js')).doctor,
+  config: async () => (await import('./config.js')).config,
+  health: async () => (await import('./health.js')).health,
+  maintenance: async () => (await import('./maintenance.js')).maintenance,
+  verify: async () => (await import('./verify.js')).verify,
+  backup: async () => (await import('./backup.js')).backup,
+  restore: async () => (await import('./restore.js')).restore,
+  gc: async () => (await import('./gc.js')).gc,
+  'garbage-collect': async () => (await import('./garbage-collect.js')).garbageCollect,
+};
 
 /** Exit codes: 0 done, 1 failed for a reason that one line explains, 2 the command line was wrong. */
 export async function main(args: readonly string[]): Promise<void> {
@@ -46,14 +35,16 @@ export async function main(args: readonly string[]): Promise<void> {
       if (systemCode(error) !== 'EPIPE') throw error;
     });
   try {
-    await createProgram().parseAsync(args, { from: 'user' });
+    const [name = ''] = args;
+    const program = await createProgram(Object.hasOwn(COMMANDS, name) ? [name] : undefined);
+    await program.parseAsync(args, { from: 'user' });
   } catch (error) {
     process.exitCode = report(error);
   }
 }
 
-/** The whole command line, ready to parse. */
-export function createProgram(): Command {
+/** The command line, ready to parse. @param names of its commands; all unless told */
+export async function createProgram(names: readonly string[] = Object.keys(COMMANDS)): Promise<Command> {
   const { version } = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')) as {
     version: string;
   };
@@ -63,7 +54,7 @@ export function createProgram(): Command {
     .enablePositionalOptions()
     .showHelpAfterError('(add --help for the options)')
     .exitOverride();
-  for (const add of COMMANDS) add(program);
+  for (const add of await Promise.all(names.map(name => COMMANDS[name]!()))) add(program);
   return program;
 }
 

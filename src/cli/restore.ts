@@ -2,7 +2,7 @@ import { access, constants, type FileHandle, open, realpath, stat } from 'node:f
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { OperatorError, systemCode } from '../errors.js';
-import { validationOf } from '../server/serve.js';
+import { validationOf } from '../server/validation.js';
 import { roughSize } from '../size.js';
 import { FilesystemDriver } from '../storage/filesystem.js';
 import { checkSource, type RestoreOptions, restoreFrom } from '../store/backup.js';

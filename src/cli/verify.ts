@@ -1,6 +1,6 @@
 import { constants, setPriority } from 'node:os';
 import type { Command } from 'commander';
-import { validationOf } from '../server/serve.js';
+import { validationOf } from '../server/validation.js';
 import { roughSize } from '../size.js';
 import { type Finding, isLoss, isOpen, type ScrubReport, scrub } from '../store/scrub.js';
 import { Store } from '../store/store.js';

@@ -19,7 +19,6 @@ import { FilesystemDriver } from '../storage/filesystem.js';
 import { releaseBackup } from '../store/backup.js';
 import { Store } from '../store/store.js';
 import { TokenKeys } from '../store/token-keys.js';
-import type { Validation } from '../store/validation.js';
 import { createTrustPages } from '../ui/trust-pages.js';
 import { followAnchor } from './anchor.js';
 import { createApp } from './app.js';
@@ -35,6 +34,7 @@ import { type Account, become, handingOver, unreadable, volumeOwner } from './pr
 import { type RenewalTask, startRenewal } from './renewal.js';
 import { tokenRealm } from './token-realm.js';
 import { ensureUsers, type Users } from './users.js';
+import { validationOf } from './validation.js';
 import { watchFiles } from './watch.js';
 
 export interface ServeOptions {
@@ -339,19 +339,6 @@ async function prepareCertificates(
     }),
   );
   return { certificates, files: certificates.server };
-}
-
-/** What the configuration asks of manifests. */
-export function validationOf({ validation: { disabled, manifests } }: Config): Validation {
-  const { urls, indexes, images } = manifests;
-  const compile = (patterns: readonly string[]) => patterns.map(pattern => new RegExp(pattern, 'u'));
-  const restricted = urls.allow.length > 0 || urls.deny.length > 0;
-  const platforms = indexes.platformlist.length > 0 ? indexes.platformlist : 'all';
-  return {
-    urls: restricted && !disabled ? { allow: compile(urls.allow), deny: compile(urls.deny) } : undefined,
-    indexes: disabled ? 'none' : indexes.platforms === 'list' ? platforms : indexes.platforms,
-    images: images.blobs,
-  };
 }
 
 async function prepareUsers(

@@ -57,7 +57,7 @@ function refused(args: string[], message: RegExp, env?: Record<string, string>):
 
 /** The same without a process of its own, for the many. */
 async function refusedHere(args: readonly string[], message: RegExp): Promise<void> {
-  const here = createProgram();
+  const here = await createProgram();
   const silence = (command: Command): void => {
     command.configureOutput({ writeErr: () => undefined });
     command.commands.forEach(silence);

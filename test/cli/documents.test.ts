@@ -16,10 +16,10 @@ const DOCUMENTS = [
     .map(file => join('docs', file)),
 ];
 
-test('what is generated is what the program says (else: npm run docs)', () => {
+test('what is generated is what the program says (else: npm run docs)', async () => {
   assert.equal(read('docs/clients.md'), clientsPage());
   assert.equal(read('docs/troubleshooting.md'), troubleshootingPage());
-  assert.equal(read('README.md'), withCommandTable(read('README.md'), createProgram()));
+  assert.equal(read('README.md'), withCommandTable(read('README.md'), await createProgram()));
 });
 
 test('every shell block of the README is run by a test', () => {
@@ -39,7 +39,7 @@ test('every shell block of the README is run by a test', () => {
   assert.match(read('.ci/run'), /^stage npm test$/m);
 });
 
-test('every command of this program that a document names is one, with its options', () => {
+test('every command of this program that a document names is one, with its options', async () => {
   const named = DOCUMENTS.flatMap(document =>
     codeOf(read(document)).flatMap(code =>
       [...code.matchAll(/\bregistry-secure ([a-z][^`|;"\n]*)/g)].map(([whole, words]) => ({
@@ -49,7 +49,8 @@ test('every command of this program that a document names is one, with its optio
     ),
   );
   assert.ok(named.length > 10, `${named.length} were found`);
-  for (const { where, words } of named) checkCommand(createProgram(), words, where);
+  const program = await createProgram();
+  for (const { where, words } of named) checkCommand(program, words, where);
 });
 
 /** What stands in fenced blocks and between backticks, with continued lines joined. */
