@@ -62,13 +62,19 @@ export class Catalog {
     return this.locks.exclusive(repository, async () => {
       if (!(await this.exists(repository))) return false;
       await this.immutable.checkRepository(repository);
-      // In the order in which nothing is left that points at nothing.
-      await this.driver.removeAll(layout.tags(repository));
-      await this.driver.removeAll(layout.manifests(repository));
+      await this.removeManifests(repository);
       const parts = (await this.driver.list(layout.repository(repository))).filter(({ name }) => name.startsWith('_'));
       await Promise.all(parts.map(({ name }) => this.driver.removeAll(`${layout.repository(repository)}/${name}`)));
+      // Another process may have pushed one meanwhile: it lacks what was just removed.
+      await this.removeManifests(repository);
       return true;
     });
+  }
+
+  /** In the order in which nothing is left that points at nothing. */
+  private async removeManifests(repository: string): Promise<void> {
+    await this.driver.removeAll(layout.tags(repository));
+    await this.driver.removeAll(layout.manifests(repository));
   }
 
   /**

@@ -10,7 +10,7 @@ import { type ImmutableTags, immutable, type TagMove, type TagPush } from './imm
 import type { Integrity } from './integrity.js';
 import { layout } from './layout.js';
 import { type Leases, orUnheld } from './leases.js';
-import { namesOf, readLink, writeLink } from './links.js';
+import { digestsIn, namesOf, readLink, writeLink } from './links.js';
 import type { Locks } from './locks.js';
 import { type Descriptor, type Manifest, parseManifest, storedMediaType } from './manifest.js';
 import type { Quotas } from './quotas.js';
@@ -142,18 +142,25 @@ export class Manifests {
         const names = digest === canonical ? [canonical] : [canonical, digest];
         await this.driver.write(layout.blob(canonical), data);
         const { pushedBy } = facts;
-        await this.locks.exclusive(`${repository}@${canonical}`, () =>
-          this.records.write(repository, names, manifest, { size: data.length, pushedBy, tags: target.tags }),
-        );
-        const link = () =>
-          Promise.all(names.map(name => writeLink(this.driver, layout.revisionLink(repository, name), canonical)));
-        await link();
-        await Promise.all(moves.map(([tag, move]) => this.tag(repository, tag, digest, move)));
-        // Another process may have deleted the manifest in between, and looked for tags before these were there.
-        if (!(await this.driver.stat(layout.revisionLink(repository, digest)))) await link();
+        do {
+          await this.locks.exclusive(`${repository}@${canonical}`, () =>
+            this.records.write(repository, names, manifest, { size: data.length, pushedBy, tags: target.tags }),
+          );
+          const links = names.map(name => writeLink(this.driver, layout.revisionLink(repository, name), canonical));
+          await Promise.all(links);
+          await Promise.all(moves.map(([tag, move]) => this.tag(repository, tag, digest, move)));
+          // Another process may have deleted some of it in between.
+        } while (!(await this.isWhole(repository, names)));
       });
     });
     return { digest, ...(manifest.subject && { subject: manifest.subject.digest }) };
+  }
+
+  /** Whether the repository has a manifest under each of its names, with what is known of it. */
+  private async isWhole(repository: string, names: readonly Digest[]): Promise<boolean> {
+    const keys = names.flatMap(name => [layout.revisionLink(repository, name), layout.record(repository, name)]);
+    const infos = await Promise.all(keys.map(key => this.driver.stat(key)));
+    return infos.every(info => info !== undefined);
   }
 
   private async claim(
@@ -202,27 +209,47 @@ export class Manifests {
     const linkOf = (name: Digest) => layout.revisionLink(repository, name);
     const canonical = await readLink(this.driver, linkOf(digest));
     if (!canonical) throw await this.unknown(repository, { digest });
-    const names = await namesOf(this.driver, layout.revisions(repository), linkOf, canonical);
-    await this.immutable.checkContent(repository, names);
-    // The tags first: a crash must leave none that points at nothing.
-    await this.removeTagsOn(repository, names);
-    await Promise.all(names.map(name => this.driver.removeAll(layout.revision(repository, name))));
-    // Another process may have pushed the manifest again meanwhile, and then all is well; or only a tag on it.
-    const links = await Promise.all(names.map(name => readLink(this.driver, linkOf(name))));
-    const gone = names.filter((_, index) => !links[index]);
+    const allNames = () => namesOf(this.driver, layout.revisions(repository), linkOf, canonical);
+    const removed = new Set<Digest>();
+    // Another process may have pushed it by another digest meanwhile.
+    for (let names = await allNames(); names.some(name => !removed.has(name)); names = await allNames()) {
+      await this.immutable.checkContent(repository, names);
+      // The tags first: a crash must leave none that points at nothing.
+      await this.removeTagsOn(repository, names);
+      await Promise.all(names.map(name => this.driver.removeAll(layout.revision(repository, name))));
+      for (const name of names) removed.add(name);
+    }
+    // Or by the same one, and then all is well; or only a tag on it.
+    const links = await inBatches([...removed], async name =>
+      (await readLink(this.driver, linkOf(name))) ? [] : [name],
+    );
+    const gone = links.flat();
     await this.removeTagsOn(repository, gone);
     // Without its link, what is known of a manifest counts for nothing: whatever a crash leaves of this does no harm.
     await Promise.all(gone.map(name => this.records.remove(repository, name)));
+    // A push that has made the link just before has its record no more.
+    await Promise.all(gone.map(name => this.records.rebuild(repository, name)));
   }
 
   private async removeTagsOn(repository: string, digests: readonly Digest[]): Promise<void> {
     const tags = await this.driver.list(layout.tags(repository));
-    await inBatches(tags, async ({ name }) => {
-      const digest = await readLink(this.driver, layout.tagLink(repository, name));
-      if (!digest || !digests.includes(digest)) return;
-      await this.driver.removeAll(layout.tag(repository, name));
-      await this.immutable.forget(repository, name);
-    });
+    await inBatches(tags, ({ name }) => this.removeTagOn(repository, name, digests));
+  }
+
+  /** Removes a tag that is on one of the digests. If another process points it elsewhere meanwhile, it stays. */
+  private async removeTagOn(repository: string, tag: string, digests: readonly Digest[]): Promise<void> {
+    const key = layout.tagLink(repository, tag);
+    const info = await this.driver.stat(key);
+    const digest = info && (await readLink(this.driver, key));
+    if (!digest || !digests.includes(digest)) return;
+    const before = new Date(info.modified.getTime() + 1);
+    if (!(await this.driver.removeStale(key, before))) return;
+    const former = await digestsIn(this.driver, layout.tagIndex(repository, tag));
+    await inBatches(former, name =>
+      this.driver.removeStale(layout.tagIndexLink(repository, tag, name), before, { durable: false }),
+    );
+    await this.driver.removeEmptyFolders(layout.tag(repository, tag));
+    await this.immutable.forget(repository, tag);
   }
 
   private async unknown(repository: string, reference: ManifestReference): Promise<RegistryError> {

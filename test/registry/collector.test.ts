@@ -13,6 +13,7 @@ import { lastCollected, recordCollected, runningCollector, whileAlone } from '..
 import { layout } from '../../src/store/layout.js';
 import type { ManifestRecord } from '../../src/store/records.js';
 import type { RetentionPolicy } from '../../src/store/retention.js';
+import { instead } from '../support/instead.js';
 import {
   descriptorOf,
   digestOf,
@@ -26,16 +27,6 @@ import {
 
 const HOUR = 3_600_000;
 const DAY = 24 * HOUR;
-
-/** A driver of which some methods do something else. */
-function instead(driver: StorageDriver, methods: Partial<StorageDriver>): StorageDriver {
-  return new Proxy(driver, {
-    get: (_, name: keyof StorageDriver) => {
-      const member = methods[name] ?? driver[name];
-      return typeof member === 'function' ? member.bind(driver) : member;
-    },
-  });
-}
 
 describe('the collector', () => {
   let registry: RegistryFixture;

@@ -3,7 +3,16 @@ import { access, readdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
-import { digestOf, indexOf, OCI_INDEX, OCI_MANIFEST, RegistryFixture } from '../support/registry-fixture.js';
+import { FilesystemDriver } from '../../src/storage/filesystem.js';
+import { instead } from '../support/instead.js';
+import {
+  type Answer,
+  digestOf,
+  indexOf,
+  OCI_INDEX,
+  OCI_MANIFEST,
+  RegistryFixture,
+} from '../support/registry-fixture.js';
 
 /** distribution-spec, "Content Management". */
 describe('content management', () => {
@@ -123,6 +132,84 @@ describe('content management', () => {
       } finally {
         await another.stop({ keep: true });
       }
+    });
+  });
+
+  describe('beside a push in another process', () => {
+    /** Deletes in a process of its own, and does the push just before the delete removes something at such a key. */
+    const race = async (path: string, at: RegExp, push: () => Promise<Answer>) => {
+      const driver = new FilesystemDriver({ root: registry.root });
+      let pushed: Promise<Answer> | undefined;
+      const first = async (key: string) => {
+        if (!at.test(key)) return;
+        pushed ??= push();
+        assert.equal((await pushed).status, 201);
+      };
+      const another = await RegistryFixture.start({
+        driver: instead(driver, {
+          remove: async key => first(key).then(() => driver.remove(key)),
+          removeAll: async (key, options) => first(key).then(() => driver.removeAll(key, options)),
+          removeStale: async (key, ...rest) => first(key).then(() => driver.removeStale(key, ...rest)),
+        }),
+      });
+      try {
+        assert.ok((await another.call('DELETE', path)).status < 300);
+        assert.ok(pushed, 'the push was done');
+      } finally {
+        await another.stop();
+      }
+    };
+    const referrersOf = async (repository: string, digest: string) =>
+      ((await registry.call('GET', `/v2/${repository}/referrers/${digest}`)).json() as { manifests: unknown[] })
+        .manifests.length;
+    const signed = async (repository: string) => {
+      const { digest } = await registry.pushImage(repository, 'image');
+      const data = indexOf([], { subject: { mediaType: OCI_MANIFEST, digest, size: 1 } });
+      const push = (reference: string) => registry.pushManifest(repository, reference, data, OCI_INDEX);
+      await push('signature');
+      return { digest, data, push };
+    };
+
+    test('a manifest is there with all that is known of it', async () => {
+      const { digest, data, push } = await signed('noted');
+      const path = `/v2/noted/manifests/${digestOf(data)}`;
+      await race(path, /_referrers/, () => push('again'));
+      assert.equal(await status('HEAD', path), 200);
+      assert.equal(await referrersOf('noted', digest), 1);
+      assert.deepEqual(await tagsOf('noted'), ['again', 'image']);
+    });
+
+    test('a manifest goes under the digest too that the push gave it', async () => {
+      const { digest, data, push } = await signed('named');
+      const other = digestOf(data, 'sha512');
+      await race(`/v2/named/manifests/${digestOf(data)}`, /revisions.sha256/, () => push(`${other}?tag=again`));
+      for (const method of ['GET', 'HEAD'])
+        for (const reference of [digestOf(data), other, 'again'])
+          assert.equal((await registry.call(method, `/v2/named/manifests/${reference}`)).status, 404);
+      assert.equal(await referrersOf('named', digest), 0);
+      assert.deepEqual(await tagsOf('named'), ['image']);
+    });
+
+    test('a tag that the push points elsewhere stays', async () => {
+      const { digest } = await registry.pushImage('moved', 'latest');
+      const next = await registry.pushImage('moved', 'next');
+      // The time of a file may be that of the last tick of the kernel's clock.
+      await pause(20);
+      const push = () => registry.pushManifest('moved', 'latest', next.data);
+      await race(`/v2/moved/manifests/${digest}`, /tags.latest/, push);
+      assert.equal(
+        (await registry.call('HEAD', '/v2/moved/manifests/latest')).headers['docker-content-digest'],
+        next.digest,
+      );
+      assert.equal(await status('HEAD', `/v2/moved/manifests/${digest}`), 404);
+    });
+
+    test('nothing is left of a repository that would be there in part', async () => {
+      const { digest, data, push } = await signed('partly');
+      await race('/api/v1/repositories/partly', /_(records|referrers)$/, () => push('again'));
+      assert.equal((await registry.call('HEAD', `/v2/partly/manifests/${digestOf(data)}`)).status, 404);
+      assert.equal(await referrersOf('partly', digest), 0);
+      assert.deepEqual(await status('GET', '/v2/partly/tags/list'), [404, 'NAME_UNKNOWN']);
     });
   });
 
