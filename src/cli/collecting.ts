@@ -18,7 +18,7 @@ export async function collectAlone(driver: StorageDriver, options: CollectOption
     const onProgress = progress && { onProgress: progress.show };
     const run = () => collect(driver, { ...options, signal: stop.signal, ...onProgress });
     if (options.dryRun) return await run();
-    const report = await whileAlone(driver, run);
+    const report = await whileAlone(driver, run, unleased);
     if (report) {
       await recordCollected(driver, report);
       return report;
@@ -36,6 +36,12 @@ export async function collectAlone(driver: StorageDriver, options: CollectOption
   throw new OperatorError(`a collector is running already, ${await runningCollector(driver)}`, {
     fix: 'wait until it is done; one that was killed counts for ten minutes',
   });
+}
+
+function unleased(): void {
+  process.stderr.write(
+    'registry-secure: warning: the disk is full, so other collectors cannot be told of this one; that does no harm\n',
+  );
 }
 
 /** One line on the terminal that is written anew as the run goes on. */

@@ -5,6 +5,7 @@ import { RegistryError } from '../errors.js';
 import type { Registry } from '../registry/registry.js';
 import { isKnownMethod, isRegistryPath } from '../registry/routes.js';
 import type { Page } from '../ui/trust-pages.js';
+import type { Health } from './health.js';
 
 export interface AppOptions {
   readonly registry: Registry;
@@ -12,14 +13,14 @@ export interface AppOptions {
   readonly prefix: string;
   /** Sent with every response (`http.headers`). */
   readonly headers: Readonly<Record<string, readonly string[]>>;
-  readonly healthy: () => boolean;
+  readonly health: Health;
   /** What is shown without a login, by its whole path. */
   readonly pages: ReadonlyMap<string, Page>;
   readonly onIdentity: (request: IncomingMessage, identity: Identity) => void;
 }
 
 /** The application: the registry, and beside it what needs no login. */
-export function createApp({ registry, prefix, headers, healthy, pages, onIdentity }: AppOptions): Express {
+export function createApp({ registry, prefix, headers, health, pages, onIdentity }: AppOptions): Express {
   const app = express();
   app.disable('x-powered-by').disable('etag').enable('case sensitive routing').enable('strict routing');
   app.use((request, response, next) => {
@@ -40,8 +41,8 @@ export function createApp({ registry, prefix, headers, healthy, pages, onIdentit
     );
   });
   app.get('/healthz', (_request, response) => {
-    const ok = healthy();
-    json(response, ok ? 200 : 503, { status: ok ? 'ok' : 'the storage does not answer' });
+    const { healthy, status } = health;
+    json(response, healthy ? 200 : 503, { status });
   });
   app.use((request, response) => {
     const served = request.path === '/' || request.path === '/healthz' || pages.has(request.path);

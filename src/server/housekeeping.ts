@@ -67,14 +67,25 @@ export function startHousekeeping(
   const start = (job: Omit<Job, 'log' | 'mayWrite'>) => {
     jobs.push(repeat({ ...job, log, mayWrite }, stop.signal));
   };
-  if (gc.enabled)
+  if (gc.enabled) {
+    let last: Date | undefined;
+    const unleased = () => log.warn('the disk is full: collecting garbage without a lease, others may do the same');
     start({
       what: 'collection of garbage',
       interval: gc.interval,
-      // Counted across restarts, and across all processes.
-      last: () => lastCollected(driver),
-      task: signal => whileAlone(driver, () => collectGarbage(driver, config, log, signal)),
+      // Counted across restarts, and across all processes; this one's own also where there was no room to note it.
+      last: async () => latest(await lastCollected(driver), last),
+      task: signal =>
+        whileAlone(
+          driver,
+          async () => {
+            await collectGarbage(driver, config, log, signal);
+            last = new Date();
+          },
+          unleased,
+        ),
     });
+  }
   if (uploads) {
     let last: Date | undefined;
     start({
@@ -110,6 +121,10 @@ async function collectGarbage(driver: StorageDriver, config: Config, log: Log, s
     ms: Math.round(performance.now() - started),
   });
   await recordCollected(driver, report);
+}
+
+function latest(one: Date | undefined, other: Date | undefined): Date | undefined {
+  return one && other ? new Date(Math.max(one.getTime(), other.getTime())) : (one ?? other);
 }
 
 /** Logs what an operator may ask for one day: by name, what a policy or the age let go. */

@@ -286,7 +286,7 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
       registry,
       prefix,
       headers: config.http.headers,
-      healthy: () => health.healthy,
+      health,
       pages: createTrustPages({ anchor, prefix }),
       onIdentity: (request, identity) => {
         if (identity.kind !== 'user') return;

@@ -18,6 +18,9 @@ export interface StorageDriver {
   open(): Promise<void>;
   close(): Promise<void>;
 
+  /** What keeps everything from being written now, where the place can tell: no room, or a failure until the next start. */
+  impediment?(): Promise<'full' | 'failed' | undefined>;
+
   /** What is known of one object without reading it; undefined when there is none. */
   stat(key: string): Promise<ObjectInfo | undefined>;
 
@@ -134,4 +137,9 @@ export class StorageError extends Error {
   ) {
     super(message, { cause });
   }
+}
+
+/** For what may be left undone when there is no room. */
+export function unlessFull(error: unknown): undefined {
+  if (!(error instanceof StorageError && error.kind === 'full')) throw error;
 }

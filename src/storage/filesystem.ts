@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
-import { constants, type Stats } from 'node:fs';
-import { copyFile, type FileHandle, link, open, readdir, rename, stat, unlink } from 'node:fs/promises';
+import type { Stats } from 'node:fs';
+import { type FileHandle, link, open, readdir, rename, stat, unlink } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { systemCode } from '../errors.js';
 import { makeFolders } from '../folder.js';
@@ -14,14 +14,17 @@ import {
   StorageError,
 } from './driver.js';
 import { BufferBudget } from './filesystem/budget.js';
+import { append, clone } from './filesystem/copy.js';
 import { currentSeconds, doomedName, isBack, removeFile, removeStaleFile, renew } from './filesystem/doomed.js';
-import { isAbsent, storageFailure } from './filesystem/failure.js';
+import { isAbsent, isFull, storageFailure } from './filesystem/failure.js';
 import { Flusher, type Sync, sync } from './filesystem/flusher.js';
 import { ignoreAbsence, pruneFolders, removeFolder, TRIES } from './filesystem/folders.js';
+import { Mount, volumeEpoch } from './filesystem/mount.js';
 import { FileReader } from './filesystem/reader.js';
 import { FileSegment } from './filesystem/segment.js';
 import { readSmall } from './filesystem/small.js';
-import { checkVolume, FORMAT_FILE, PRIVATE, prepareVolume, refusal, volumeEpoch } from './filesystem/volume.js';
+import { SpareFolders } from './filesystem/spares.js';
+import { checkVolume, FORMAT_FILE, PRIVATE, prepareVolume, refusal } from './filesystem/volume.js';
 
 export interface FilesystemOptions {
   /** The folder that holds `docker/registry/v2`, as in `registry:2`. Made when missing. */
@@ -50,12 +53,15 @@ export class FilesystemDriver implements StorageDriver {
   readonly #readOnly: boolean;
   readonly #flusher: Flusher;
   readonly #budget = new BufferBudget(TRANSFER_BUFFERS);
-
+  readonly #mount: Mount;
+  readonly #spares: SpareFolders;
   #epoch = '';
 
   constructor(options: FilesystemOptions) {
     this.#root = resolve(options.root);
     this.#readOnly = options.readOnly ?? false;
+    this.#mount = new Mount(this.#root);
+    this.#spares = new SpareFolders(join(this.#root, PRIVATE, 'spare'));
     this.#flusher = new Flusher(this.#root, options.sync ?? sync, options.onFault ?? (() => {}));
   }
 
@@ -67,9 +73,11 @@ export class FilesystemDriver implements StorageDriver {
     try {
       if (this.#readOnly) await checkVolume(this.#root);
       else {
-        await prepareVolume(this.#root, this.#flusher);
-        await this.create(FORMAT_FILE.key, FORMAT_FILE.content);
+        const used = await prepareVolume(this.#root, this.#flusher);
+        if (!used) await this.create(FORMAT_FILE.key, FORMAT_FILE.content);
+        await this.#spares.stock();
       }
+      await this.#mount.remember();
       this.#epoch = await volumeEpoch(this.#root);
     } catch (error) {
       throw await refusal(this.#root, error);
@@ -78,9 +86,15 @@ export class FilesystemDriver implements StorageDriver {
 
   async close(): Promise<void> {}
 
+  async impediment(): Promise<'full' | 'failed' | undefined> {
+    if (this.#readOnly) return undefined;
+    if (this.#flusher.hasFailed) return 'failed';
+    return (await this.#mount.isFull(this.#temporary())) ? 'full' : undefined;
+  }
+
   async stat(key: string): Promise<ObjectInfo | undefined> {
     const path = this.#path(key);
-    return ifPresent(`stat ${key}`, path, async () => {
+    return this.#ifPresent(`stat ${key}`, path, async () => {
       const info = await stat(path);
       return info.isDirectory() ? undefined : objectInfo(info);
     });
@@ -88,12 +102,12 @@ export class FilesystemDriver implements StorageDriver {
 
   async get(key: string, limit = SMALL_OBJECT): Promise<Buffer | undefined> {
     const path = this.#path(key);
-    return ifPresent(`get ${key}`, path, () => readSmall(path, limit));
+    return this.#ifPresent(`get ${key}`, path, () => readSmall(path, limit));
   }
 
   async read(key: string, range?: ByteRange): Promise<ByteStream | undefined> {
     const path = this.#path(key);
-    return ifPresent(`read ${key}`, path, async () => {
+    return this.#ifPresent(`read ${key}`, path, async () => {
       const handle = await open(path, 'r');
       try {
         const info = await handle.stat();
@@ -150,7 +164,7 @@ export class FilesystemDriver implements StorageDriver {
     { after, limit = Number.POSITIVE_INFINITY }: { after?: string; limit?: number } = {},
   ): Promise<Entry[]> {
     const path = this.#path(prefix);
-    const children = await ifPresent(`list ${prefix}`, undefined, () => readdir(path, { withFileTypes: true }));
+    const children = await this.#ifPresent(`list ${prefix}`, undefined, () => readdir(path, { withFileTypes: true }));
     if (children === undefined) return [];
     const named = children.map(child => {
       const doomed = doomedName(child.name);
@@ -224,9 +238,13 @@ export class FilesystemDriver implements StorageDriver {
   async removeStale(key: string, before: Date, { durable = true } = {}): Promise<boolean> {
     const path = this.#path(key);
     return this.#change(`remove stale ${key}`, async () => {
-      const removed = await removeStaleFile(path, before);
+      const removed = await removeStaleFile(path, before).catch(error => {
+        if (!isFull(error)) throw error;
+        return this.#spares.lend(makeFolder => removeStaleFile(path, before, makeFolder));
+      });
       if (removed) await this.#prune(dirname(path));
       if (removed && durable) await this.#flusher.folder(dirname(path));
+      await this.#spares.restock();
       return removed;
     });
   }
@@ -261,7 +279,7 @@ export class FilesystemDriver implements StorageDriver {
   /** Several segments become one new file. The first is shared, not copied, where the file system can (xfs, btrfs). */
   async #join(segments: readonly string[], path: string): Promise<void> {
     const temporary = this.#temporary();
-    const shared = await share(segments[0]!, temporary);
+    const shared = await clone(segments[0]!, temporary);
     await this.#fill(temporary, shared ? 'a' : 'wx', path, true, async file => {
       for (const segment of shared ? segments.slice(1) : segments) await append(file, segment);
     });
@@ -351,10 +369,19 @@ export class FilesystemDriver implements StorageDriver {
     if (this.#readOnly) throw new StorageError('unavailable', `${action}: the volume is open for reading only`);
     this.#flusher.check();
     try {
+      await this.#mount.check();
       return await body();
     } catch (error) {
       throw storageFailure(action, error);
     }
+  }
+
+  /** @param path the file that is looked for, which may be missed only because it is being removed and comes back */
+  async #ifPresent<T>(action: string, path: string | undefined, body: () => Promise<T>): Promise<T | undefined> {
+    const found = await ifPresent(action, path, body);
+    // An image must not count as deleted because its disk is away.
+    if (found === undefined) await this.#mount.check();
+    return found;
   }
 
   /** Defence in depth: `store/layout.ts` makes no such key. @throws TypeError */
@@ -370,7 +397,6 @@ function objectInfo({ ino, size, mtime, mtimeMs, ctimeMs }: Stats): ObjectInfo {
   return { size, modified: mtime, version: `${ino}:${size}:${mtimeMs}:${ctimeMs}` };
 }
 
-/** @param path the file that is looked for, which may be missed only because it is being removed and comes back */
 async function ifPresent<T>(action: string, path: string | undefined, body: () => Promise<T>): Promise<T | undefined> {
   for (;;) {
     try {
@@ -391,32 +417,4 @@ async function setToNow(file: FileHandle): Promise<void> {
 /** Undefined when there is nothing at all. */
 async function isFolder(path: string): Promise<boolean | undefined> {
   return ifPresent(`stat ${path}`, undefined, async () => (await stat(path)).isDirectory());
-}
-
-/** A copy that shares the blocks of `from`; false where the file system cannot. */
-async function share(from: string, to: string): Promise<boolean> {
-  try {
-    await copyFile(from, to, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE_FORCE);
-    return true;
-  } catch (error) {
-    if (['ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EXDEV', 'EINVAL', 'ENOTTY'].includes(systemCode(error) ?? ''))
-      return false;
-    throw error;
-  }
-}
-
-const COPY_BUFFER = 1024 * 1024;
-
-async function append(to: FileHandle, path: string): Promise<void> {
-  const from = await open(path, 'r');
-  try {
-    const buffer = Buffer.allocUnsafe(COPY_BUFFER);
-    for (;;) {
-      const { bytesRead } = await from.read(buffer, 0, buffer.length, null);
-      if (bytesRead === 0) return;
-      for (let at = 0; at < bytesRead; ) at += (await to.write(buffer, at, bytesRead - at, null)).bytesWritten;
-    }
-  } finally {
-    await from.close();
-  }
 }

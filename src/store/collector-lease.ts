@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
-import type { StorageDriver } from '../storage/driver.js';
+import { type StorageDriver, unlessFull } from '../storage/driver.js';
 import type { CollectorReport } from './collector.js';
 import { layout } from './layout.js';
 
@@ -10,14 +10,24 @@ const RENEWAL_MS = 60_000;
 
 /**
  * Runs the task unless a collector is running on this store already, anywhere. That only saves work: two at once do no
- * harm.
+ * harm. So on a full disk, which has no room for a lease, it runs without: nobody else makes room.
+ * @param onUnleased told of that, before the task
  * @returns undefined when another is running
  */
-export async function whileAlone<T>(driver: StorageDriver, task: () => Promise<T>): Promise<T | undefined> {
+export async function whileAlone<T>(
+  driver: StorageDriver,
+  task: () => Promise<T>,
+  onUnleased = () => {},
+): Promise<T | undefined> {
   const key = layout.collectorLease;
   const lease = Buffer.from(JSON.stringify({ id: randomUUID(), host: hostname(), started: new Date() }));
   await driver.removeStale(key, new Date(Date.now() - ABANDONED_MS), { durable: false });
-  if (!(await driver.create(key, lease, { durable: false }))) return undefined;
+  const created = await driver.create(key, lease, { durable: false }).catch(unlessFull);
+  if (created === undefined && !(await driver.stat(key))) {
+    onUnleased();
+    return task();
+  }
+  if (!created) return undefined;
   const renewal = setInterval(() => {
     // When the storage fails, the task will say so.
     driver.touch(key).catch(() => {});
@@ -43,10 +53,10 @@ export async function runningCollector(driver: StorageDriver): Promise<string> {
   }
 }
 
-/** Remembers that a run is over, for `lastCollected`. */
+/** Remembers that a run is over, for `lastCollected`; where the run could not make room for that, it is forgotten. */
 export async function recordCollected(driver: StorageDriver, report: CollectorReport): Promise<void> {
   const last = { version: 1, finished: new Date(), report };
-  await driver.write(layout.collected, Buffer.from(JSON.stringify(last)));
+  await driver.write(layout.collected, Buffer.from(JSON.stringify(last))).catch(unlessFull);
 }
 
 /** When the last run ended; undefined when none has, or nobody knows. */

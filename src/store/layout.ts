@@ -22,6 +22,7 @@ import { algorithmOf, type Digest, hexOf, isDigest, isRepositoryName, isTag } fr
  *       maintenance                                              * there while nothing may be changed (store/maintenance.ts)
  *       backup                                                   * there in the folder of a backup (store/copy.ts)
  *       tmp/<name>                                               * what has no name of its own yet; gone after a day
+ *       spare/<name>/                                            * empty folders, for a full disk (storage/filesystem)
  *       quarantine/<hex>-<name>                                  * corrupt bytes of that digest (store/scrub-blobs.ts)
  *       collector                                                * lease of the collector that is running
  *       collected                                                * when one has run last, and what it found

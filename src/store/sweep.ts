@@ -1,4 +1,5 @@
 import { type Digest, isDigest } from '../reference.js';
+import { unlessFull } from '../storage/driver.js';
 import { inBatches } from './batches.js';
 import type { CollectorRun } from './collector.js';
 import { DigestSet } from './digest-set.js';
@@ -230,13 +231,16 @@ async function sweepLayers(run: CollectorRun, repository: string, graph: Reachab
   for await (const digests of digestsIn(run, layout.layers(repository), inOrder)) await inBatches(digests, sweep);
 }
 
-/** Removes the records of manifests that are gone, and their entries among the referrers. */
+/**
+ * Removes the records of manifests that are gone, and their entries among the referrers. They lie in folders that can be so
+ * large that a full disk has no room for one more name in them (docs/decisions/0012): then they go when there is some.
+ */
 async function sweepKnowledge(run: CollectorRun, repository: string, graph: Reachability): Promise<void> {
   const isGone = (digest: Digest) => {
     const node = graph.find(digest);
     return !node || !graph.isKept(node);
   };
-  const remove = (key: string) => run.remove(key, { durable: false });
+  const remove = (key: string) => run.remove(key, { durable: false }).catch(unlessFull);
   for await (const digests of digestsIn(run, layout.records(repository)))
     await inBatches(digests.filter(isGone), digest => remove(layout.record(repository, digest)));
   for await (const subjects of digestsIn(run, layout.subjects(repository)))

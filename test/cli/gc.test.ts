@@ -157,5 +157,7 @@ describe('collecting garbage on the command line', () => {
     assert.ok(!hasBytes(lost));
     fixture = await RegistryFixture.start({ root: join(dir, 'data') });
     assert.ok(await has('latest'));
+    // The folder is removed before `after` would do it.
+    await registry.stop();
   });
 });

@@ -35,10 +35,11 @@ export interface Server {
 export class Rig {
   readonly dir = mkdtempSync(join(tmpdir(), 'registry-secure-crash-'));
   readonly #mounts: string[] = [];
+  readonly #loops: string[] = [];
   readonly #running = new Set<Server>();
 
   constructor() {
-    requireTools('setpriv', 'mount', 'umount');
+    requireTools('setpriv', 'mount', 'umount', 'losetup');
     process.on('exit', this.#abandon);
     // The lowest cost: what is tested here is not the password.
     writeFileSync(join(this.dir, 'htpasswd'), `robot:${bcrypt.hashSync('robot', 4)}\n`, { mode: 0o600 });
@@ -82,6 +83,12 @@ export class Rig {
     this.forget(server);
   }
 
+  /** Ends the server as an operator does. */
+  async stop(server: Server): Promise<void> {
+    await server.process.stop();
+    this.forget(server);
+  }
+
   /** The server has ended by itself, or by what the test did to it. */
   forget(server: Server): void {
     server.client.close();
@@ -93,6 +100,11 @@ export class Rig {
     await LocalRegistry.run(this.dir, [...this.#arguments(join(this.dir, 'data')), '--addr', '127.0.0.1:0'], {
       command: ['timeout', '--signal=KILL', String(milliseconds / 1000), ...command()],
     });
+  }
+
+  /** Runs a command of the program to its end. */
+  run(args: readonly string[], options: { env?: NodeJS.ProcessEnv } = {}): ReturnType<typeof LocalRegistry.run> {
+    return LocalRegistry.run(this.dir, args, { command: command(), ...options });
   }
 
   /** Removes all data. */
@@ -119,6 +131,13 @@ export class Rig {
     rmSync(folder, { recursive: true });
   }
 
+  /** Makes a file a disk that can be mounted more than once. @returns its device */
+  async attach(file: string): Promise<string> {
+    const device = (await must(['losetup', '--find', '--show', file])).trim();
+    this.#loops.push(device);
+    return device;
+  }
+
   async close(): Promise<void> {
     for (const server of [...this.#running]) await this.kill(server);
     for (const folder of [...this.#mounts].reverse()) await this.unmount(folder);
@@ -131,6 +150,7 @@ export class Rig {
     for (const { process } of this.#running) process.child.kill('SIGKILL');
     // Lazily, for a killed process may hold it for another moment.
     for (const folder of this.#mounts.reverse()) spawnSync('umount', ['-l', folder], { env: { PATH: SEARCH_PATH } });
+    for (const device of this.#loops) spawnSync('losetup', ['-d', device], { env: { PATH: SEARCH_PATH } });
     rmSync(this.dir, { recursive: true, force: true, maxRetries: 3 });
   };
 }

@@ -26,8 +26,8 @@ export function noFindings(): Findings {
 /**
  * Looks at everything that was done in the repositories: what was acknowledged is there, whole and byte for byte, what
  * was deleted is not, and of the rest there is all or nothing.
- * @param cut after a power cut at that moment, on a copy of the disk. Otherwise the server was killed, the ledger goes
- *   on with what is found, and uploads must have survived.
+ * @param cut after a power cut at that moment, on a copy of the disk. Otherwise the ledger goes on with what is found, and
+ *   uploads must have survived.
  */
 export async function verify(
   client: RegistryClient,

@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync, statfsSync, statSync } from 'node:fs';
-import { mkdir, mkdtemp, open as openFile, rm, truncate, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, truncate } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { FilesystemDriver } from '../../src/storage/filesystem.js';
+import { stale } from '../storage/races.js';
+import { fillBlocks, fillInodes } from '../support/full.js';
 import { must, requireTools, run } from '../support/process.js';
 import type { Outcome, Step } from '../support/storage-process.js';
 
@@ -29,7 +31,7 @@ const PUSH: Step[] = [
 let dir: string;
 let count = 0;
 before(async () => {
-  requireTools('strace', 'mount', 'umount', 'mkfs.ext4', 'mkfs.xfs', 'truncate');
+  requireTools('strace', 'mount', 'umount', 'losetup', 'mkfs.ext4', 'mkfs.xfs', 'truncate');
   if (process.getuid?.() !== 0) throw new Error('these tests mount file systems: run them as root');
   dir = await mkdtemp(join(tmpdir(), 'registry-secure-faults-'));
 });
@@ -217,12 +219,14 @@ describe('full and read-only file systems', () => {
     }
   };
   const tmpfs = (options: string) => (root: string) => must(['mount', '-t', 'tmpfs', '-o', options, 'tmpfs', root]);
-  const image = (mkfs: string, size: string) => async (root: string) => {
-    const file = join(dir, `image-${++count}`);
-    await must(['truncate', '-s', size, file]);
-    await must([mkfs, '-q', file]);
-    await must(['mount', '-o', 'loop', file, root]);
-  };
+  const image =
+    (mkfs: string, size: string, ...options: string[]) =>
+    async (root: string) => {
+      const file = join(dir, `image-${++count}`);
+      await must(['truncate', '-s', size, file]);
+      await must([mkfs, '-q', ...options, file]);
+      await must(['mount', '-o', 'loop', file, root]);
+    };
   const open = async (root: string) => {
     const driver = new FilesystemDriver({ root, onFault: assert.fail });
     await driver.open();
@@ -238,23 +242,14 @@ describe('full and read-only file systems', () => {
       throw error;
     }
   };
-  const fill = async (path: string) => {
-    const file = await openFile(path, 'w');
-    try {
-      // Ever smaller pieces, so that not one block is left.
-      for (let size = MIB; size >= 512; size /= 2)
-        for (;;)
-          if (
-            !(await file.write(Buffer.alloc(size)).then(
-              ({ bytesWritten }) => bytesWritten > 0,
-              () => false,
-            ))
-          )
-            break;
-      await file.sync().catch(() => {});
-    } finally {
-      await file.close();
-    }
+  /** A volume that was used before can be read, and freed; one that is new is refused. */
+  const opensWhenFull = async (root: string) => {
+    const again = await open(root);
+    assert.equal((await again.get(TAG))?.toString(), 'old');
+    assert.equal(await again.impediment(), 'full');
+    await assert.rejects(again.write(TAG, Buffer.from('new')), FULL);
+    const fresh = new FilesystemDriver({ root: join(root, 'fresh') });
+    await assert.rejects(fresh.open(), { name: 'OperatorError', message: /no space left for the data folder/ });
   };
 
   const survivesFullDisk = async (root: string) => {
@@ -267,7 +262,7 @@ describe('full and read-only file systems', () => {
     await assert.rejects(segment(driver, 'uploads/large', 64 * MIB), FULL);
     assert.equal(await driver.stat('uploads/large'), undefined);
     assert.ok(statfsSync(root).bfree >= free - 64, 'its place is free again');
-    await fill(join(root, 'filler'));
+    await fillBlocks(join(root, 'filler'));
     for (let n = 0; n < 3; n++) {
       await assert.rejects(driver.write(TAG, Buffer.alloc(100_000)), FULL);
       await assert.rejects(driver.create('docker/new', Buffer.alloc(100_000)), FULL);
@@ -275,9 +270,9 @@ describe('full and read-only file systems', () => {
     }
     assert.deepEqual(temporaries(root), []);
     assert.equal((await driver.get(TAG))?.toString(), 'old');
-    await assert.rejects(open(root), { name: 'OperatorError', message: /no space left for the data folder/ });
+    await opensWhenFull(root);
     // Room again: the same process goes on, and the upload that failed is finished.
-    await rm(join(root, 'filler'));
+    await rm(join(root, 'filler'), { recursive: true });
     await driver.assemble(['uploads/kept/1', 'uploads/kept/2'], BLOB);
     assert.equal((await driver.stat(BLOB))?.size, 2 * MIB);
     await driver.write(TAG, Buffer.from('new'));
@@ -288,24 +283,66 @@ describe('full and read-only file systems', () => {
   test('an ext4 without a free block', () => mounted(image('mkfs.ext4', '16M'), survivesFullDisk));
 
   test('no free inode', () =>
-    mounted(tmpfs('size=50m,nr_inodes=60'), async root => {
+    mounted(tmpfs('size=50m,nr_inodes=500'), async root => {
       const driver = await open(root);
       await driver.write(TAG, Buffer.from('old'));
-      for (let n = 0; ; n++)
-        try {
-          await writeFile(join(root, `filler-${n}`), '');
-        } catch {
-          break;
-        }
+      await fillInodes(join(root, 'filler'));
       await assert.rejects(driver.write(TAG, Buffer.from('new')), FULL);
       await assert.rejects(driver.create(LAYER, Buffer.from('x')), FULL);
       await assert.rejects(driver.createSegment('uploads/1'), FULL);
       assert.deepEqual(temporaries(root), []);
       assert.equal((await driver.get(TAG))?.toString(), 'old');
-      await assert.rejects(open(root), { name: 'OperatorError', message: /no space left for the data folder/ });
-      for (const name of readdirSync(root)) if (name.startsWith('filler')) await rm(join(root, name));
+      await opensWhenFull(root);
+      await rm(join(root, 'filler'), { recursive: true });
       await driver.write(TAG, Buffer.from('new'));
       await driver.create(LAYER, Buffer.from('x'));
+    }));
+
+  for (const [what, make, full] of [
+    ['a tmpfs without a free inode', tmpfs('size=50m,nr_inodes=500'), fillInodes],
+    ['an ext4 without a free inode', image('mkfs.ext4', '16M', '-N', '512'), fillInodes],
+    ['an ext4 without a free block', image('mkfs.ext4', '16M'), fillBlocks],
+    ['an xfs without a free block', image('mkfs.xfs', '300M'), fillBlocks],
+  ] as const)
+    test(`what is stale can be removed from ${what}, by two at once`, () =>
+      mounted(make, async root => {
+        const drivers = [await open(root), await open(root)];
+        const keys = Array.from({ length: 90 }, (_, n) => `docker/layers/${n}/link`);
+        for (const key of keys) await drivers[0]!.write(key, Buffer.from('x'));
+        const before = await stale(drivers[0]!, keys.at(-1)!);
+        await drivers[0]!.touch(keys[1]!);
+        await full(join(root, 'filler'));
+        await assert.rejects(mkdir(join(root, 'docker/more')), { code: 'ENOSPC' });
+        const removed = await Promise.all(
+          keys.map(key => Promise.all(drivers.map(one => one.removeStale(key, before)))),
+        );
+        assert.deepEqual(
+          removed.map(both => both.filter(Boolean).length),
+          keys.map((_, n) => (n === 1 ? 0 : 1)),
+        );
+        assert.deepEqual(readdirSync(join(root, 'docker/layers/1')), ['link'], 'what was renewed is where it was');
+        assert.equal((await drivers[0]!.list('docker/layers')).length, 1);
+        // And again, when there is no room again: the spare folders are back.
+        const more = Array.from({ length: 20 }, (_, n) => `docker/layers/more-${n}/link`);
+        for (const key of more) await drivers[0]!.write(key, Buffer.from('x'));
+        await full(join(root, 'filler'));
+        for (const key of more)
+          assert.equal(await drivers[1]!.removeStale(key, await stale(drivers[1]!, key)), true, key);
+      }));
+
+  test('without a spare folder nothing is removed, and nothing is lost', () =>
+    mounted(tmpfs('size=50m,nr_inodes=500'), async root => {
+      const driver = await open(root);
+      await driver.write(TAG, Buffer.from('old'));
+      await rm(join(root, 'registry-secure/spare'), { recursive: true });
+      await fillInodes(join(root, 'filler'));
+      const before = await stale(driver, TAG);
+      await assert.rejects(driver.removeStale(TAG, before), FULL);
+      assert.equal((await driver.get(TAG))?.toString(), 'old');
+      assert.deepEqual(readdirSync(dirname(join(root, TAG))), ['link']);
+      await rm(join(root, 'filler'), { recursive: true });
+      assert.equal(await driver.removeStale(TAG, before), true);
+      assert.ok(readdirSync(join(root, 'registry-secure/spare')).length > 0, 'there are spare ones for the next time');
     }));
 
   test('a file system that turns read-only', () =>
@@ -321,15 +358,42 @@ describe('full and read-only file systems', () => {
       await driver.write(TAG, Buffer.from('new'));
     }));
 
+  test('a disk that is plugged in again is another one to unfinished uploads, one that is mounted again is not', async () => {
+    const file = join(dir, `image-${++count}`);
+    await must(['truncate', '-s', '16M', file]);
+    await must(['mkfs.ext4', '-q', file]);
+    const root = await volume();
+    const epoch = async (device: string) => {
+      await must(['mount', device, root]);
+      try {
+        return (await open(root)).epoch;
+      } finally {
+        await must(['umount', root]);
+      }
+    };
+    const plugged = async <T>(use: (device: string) => Promise<T>) => {
+      const device = (await must(['losetup', '--find', '--show', file])).trim();
+      try {
+        return await use(device);
+      } finally {
+        await must(['losetup', '-d', device]);
+      }
+    };
+    const [first, again] = await plugged(async device => [await epoch(device), await epoch(device)]);
+    assert.equal(first, again);
+    assert.notEqual(await plugged(epoch), first);
+  });
+
   test('on xfs the first of several segments is shared, not copied', () =>
     mounted(image('mkfs.xfs', '400M'), async root => {
       const driver = await open(root);
       await segment(driver, 'uploads/1', 40 * MIB);
       await segment(driver, 'uploads/2', 10);
       const filler = join(root, 'filler');
-      await fill(filler);
+      await fillBlocks(filler);
       // Room for a fifth of a copy.
-      await truncate(filler, statSync(filler).size - 8 * MIB);
+      const blocks = join(filler, 'blocks');
+      await truncate(blocks, statSync(blocks).size - 8 * MIB);
       await driver.assemble(['uploads/1', 'uploads/2'], BLOB);
       assert.equal((await driver.stat(BLOB))?.size, 40 * MIB + 10);
     }));

@@ -112,7 +112,7 @@ export class RegistryFixture {
       registry,
       prefix: options.prefix ?? '',
       headers: {},
-      healthy: () => true,
+      health: { healthy: true, status: 'ok' },
       pages: new Map(),
       onIdentity: () => {},
     });

@@ -4,12 +4,12 @@ import { createApp } from '../../src/server/app.js';
 import { say, serve, tcp } from '../support/listener.js';
 
 /** The head and body of each answer, in text. */
-async function application(t: TestContext, healthy = true) {
+async function application(t: TestContext, health = { healthy: true, status: 'ok' }) {
   const app = createApp({
     registry: async (_request, response) => void response.end('the registry'),
     prefix: '/images',
     headers: { 'X-Frame-Options': ['DENY'] },
-    healthy: () => healthy,
+    health,
     pages: new Map(),
     onIdentity: () => undefined,
   });
@@ -30,7 +30,9 @@ test('what needs no login, and what is not served: JSON with the right status, n
   assert.match(await ask('PROPFIND', '/elsewhere'), /^HTTP\/1\.1 405 [\s\S]*\r\nAllow: \r\n/);
 });
 
-test('a storage that does not answer makes it unhealthy', async t => {
-  const ask = await application(t, false);
-  assert.match(await ask('GET', '/healthz'), /^HTTP\/1\.1 503 [\s\S]*"the storage does not answer"/);
+test('a storage that does not answer makes it unhealthy, one that is full does not', async t => {
+  const dead = await application(t, { healthy: false, status: 'the storage does not answer' });
+  assert.match(await dead('GET', '/healthz'), /^HTTP\/1\.1 503 [\s\S]*\{"status":"the storage does not answer"\}$/);
+  const full = await application(t, { healthy: true, status: 'ok, but the storage is full' });
+  assert.match(await full('GET', '/healthz'), /^HTTP\/1\.1 200 [\s\S]*\{"status":"ok, but the storage is full"\}$/);
 });

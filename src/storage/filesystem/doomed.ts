@@ -32,9 +32,14 @@ export function doomedName(name: string): string | undefined {
 /**
  * Removes a file unless it was changed or renewed at `before` or later; safe against `renew`, against writers that
  * replace it, and against itself in any number of processes.
+ * @param makeFolder as mkdir; a folder of the name that has something in it is not to be touched
  * @returns whether it has removed something
  */
-export async function removeStaleFile(path: string, before: Date): Promise<boolean> {
+export async function removeStaleFile(
+  path: string,
+  before: Date,
+  makeFolder: (path: string) => Promise<unknown> = mkdir,
+): Promise<boolean> {
   const isStale = async () => {
     const info = await lstat(path).catch(ignoreAbsence);
     return info === undefined ? undefined : info.isFile() && info.mtime < before;
@@ -42,16 +47,20 @@ export async function removeStaleFile(path: string, before: Date): Promise<boole
   for (let tries = 1; tries <= TRIES; tries++) {
     const stale = await isStale();
     if (stale === false) return false;
-    if (stale === undefined || (await take(path, isStale))) break;
+    if (stale === undefined || (await take(path, isStale, makeFolder))) break;
   }
   return settle(path, before);
 }
 
 /** False when the folder was removed on the way by another who is at the same file. */
-async function take(path: string, isStale: () => Promise<boolean | undefined>): Promise<boolean> {
+async function take(
+  path: string,
+  isStale: () => Promise<boolean | undefined>,
+  makeFolder: (path: string) => Promise<unknown>,
+): Promise<boolean> {
   try {
-    await mkdir(folderOf(path)).catch(error => {
-      if (systemCode(error) !== 'EEXIST') throw error;
+    await makeFolder(folderOf(path)).catch(error => {
+      if (systemCode(error) !== 'EEXIST' && systemCode(error) !== 'ENOTEMPTY') throw error;
     });
     if (await isStale()) await rename(path, join(folderOf(path), randomUUID()));
     return true;

@@ -45,6 +45,10 @@ export class Flusher {
     readonly onFault: (message: string) => void,
   ) {}
 
+  get hasFailed(): boolean {
+    return this.#fault !== undefined;
+  }
+
   /** @throws StorageError 'unavailable' once a flush has failed. */
   check(): void {
     if (this.#fault !== undefined) throw new StorageError('unavailable', this.#fault);

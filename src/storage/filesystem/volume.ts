@@ -4,6 +4,7 @@ import { dirname, join } from 'node:path';
 import { OperatorError, systemCode } from '../../errors.js';
 import { makeFolders } from '../../folder.js';
 import { StorageError } from '../driver.js';
+import { isFull } from './failure.js';
 import type { Flusher } from './flusher.js';
 
 /**
@@ -12,6 +13,7 @@ import type { Flusher } from './flusher.js';
  *     registry-secure/          0700: what lies here is for this program only
  *     registry-secure/format    "1\n", the version of what is in this folder
  *     registry-secure/tmp/      small files and joined segments before they get their name
+ *     registry-secure/spare/    empty folders, for when the disk is full (spares.ts)
  */
 export const PRIVATE = 'registry-secure';
 
@@ -24,14 +26,21 @@ const FORMAT = 1;
  */
 const LEFTOVER_MS = 24 * 60 * 60 * 1000;
 
-/** Makes the root and the private area where missing, and proves that files can be made, linked and removed there. */
-export async function prepareVolume(root: string, flusher: Flusher): Promise<void> {
+/**
+ * Makes the root and the private area where missing, and proves that files can be made, linked and removed there. A volume
+ * that was used before is opened without that when it is full: it can be pulled from, and space can be freed.
+ * @returns whether it was used before
+ */
+export async function prepareVolume(root: string, flusher: Flusher): Promise<boolean> {
   await makeRoot(root, flusher);
-  await checkFormat(root);
+  const used = await checkFormat(root);
   const temporaries = join(root, PRIVATE, 'tmp');
   await makeFolders(temporaries, 0o700, root);
-  await checkLinks(root, temporaries);
   await removeLeftovers(temporaries);
+  await checkLinks(root, temporaries).catch(error => {
+    if (!used || !isFull(error)) throw error;
+  });
+  return used;
 }
 
 /** Looks whether there is a volume that this version can read. Writes nothing. */
@@ -44,15 +53,6 @@ export async function checkVolume(root: string): Promise<void> {
   await checkFormat(root);
 }
 
-/**
- * The boot of this machine and the mount below the root: a power cut ends the one, a copy of the disk has another. Where
- * the system does not tell its boot, each process is on its own.
- */
-export async function volumeEpoch(root: string): Promise<string> {
-  const boot = await readFile('/proc/sys/kernel/random/boot_id', 'utf8').catch(() => randomUUID());
-  return `${boot.trim()}:${(await stat(root)).dev}`;
-}
-
 /** The content of the format file of a fresh volume. */
 export const FORMAT_FILE = { key: `${PRIVATE}/format`, content: Buffer.from(`${FORMAT}\n`) };
 
@@ -62,13 +62,14 @@ async function makeRoot(root: string, flusher: Flusher): Promise<void> {
   if (first !== undefined) await flusher.folder(dirname(root), dirname(first));
 }
 
-async function checkFormat(root: string): Promise<void> {
+/** @returns whether there is one */
+async function checkFormat(root: string): Promise<boolean> {
   const path = join(root, FORMAT_FILE.key);
   let content: string;
   try {
     content = await readFile(path, 'utf8');
   } catch (error) {
-    if (systemCode(error) === 'ENOENT') return;
+    if (systemCode(error) === 'ENOENT') return false;
     throw error;
   }
   const version = /^(\d{1,6})\n?$/.exec(content)?.[1];
@@ -80,6 +81,7 @@ async function checkFormat(root: string): Promise<void> {
     throw new OperatorError(`${path} says format ${version}, and this version knows ${FORMAT} only`, {
       fix: 'start the newer version of registry-secure that wrote this volume, or a later one',
     });
+  return true;
 }
 
 /** Create-if-absent is a hard link, which some network and FAT file systems lack. */
