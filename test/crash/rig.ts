@@ -56,18 +56,21 @@ export class Rig {
    * @param root the folder of its data; `data` in the rig's own unless told
    * @param threads for the disk; with one, the calls of a push always have the same order
    * @param env variables of its configuration
+   * @param flushes how long each of its flushes takes at least, in milliseconds
    */
   async start({
     root = join(this.dir, 'data'),
     threads = 4,
     env = {},
+    flushes = 0,
   }: {
     root?: string;
     threads?: number;
     env?: NodeJS.ProcessEnv;
+    flushes?: number;
   } = {}): Promise<Server> {
     const registry = await LocalRegistry.start(this.dir, this.#arguments(root), {
-      command: command(),
+      command: flushes > 0 ? slowed(flushes) : command(),
       env: { UV_THREADPOOL_SIZE: String(threads), ...env },
       patience: 60_000,
     });
@@ -153,6 +156,25 @@ export class Rig {
     for (const device of this.#loops) spawnSync('losetup', ['-d', device], { env: { PATH: SEARCH_PATH } });
     rmSync(this.dir, { recursive: true, force: true, maxRetries: 3 });
   };
+}
+
+/** The program on a disk that takes its time to flush. It ends with the tracer, as that does with this process. */
+function slowed(milliseconds: number): [string, ...string[]] {
+  requireTools('strace');
+  const inject = `inject=fsync,fdatasync:delay_enter=${milliseconds * 1000}`;
+  const strace = [
+    'strace',
+    '-f',
+    '-qq',
+    '--seccomp-bpf',
+    '-o',
+    '/dev/null',
+    '-e',
+    'trace=fsync,fdatasync',
+    '-e',
+    inject,
+  ];
+  return ['setpriv', '--pdeathsig', 'KILL', '--', ...strace, ...command()];
 }
 
 /** The program, which the kernel ends when this process ends. */

@@ -20,6 +20,9 @@ export const sync: Sync = async (handle, _path, kind) => {
 
 const REMEMBERED_FOLDERS = 10_000;
 
+/** Of the threads that all work on files is done by (libuv's), two are not for flushes: on a slow disk who pulls has those. */
+const FLUSHING_THREADS = Math.max(1, (Number(process.env.UV_THREADPOOL_SIZE) || 4) - 2);
+
 /**
  * Brings files and folders to the disk. A new file survives a power cut only when its folder is flushed after the
  * entry was made, and every folder above that was made for it, or by another request a moment ago, as well.
@@ -36,6 +39,7 @@ export class Flusher {
   /** Of each folder the flush that has begun, and the one that waits for it and serves all who came later. */
   readonly #running = new Map<string, Promise<string | undefined>>();
   readonly #waiting = new Map<string, Promise<string | undefined>>();
+  readonly #turns = new Turns(FLUSHING_THREADS);
   #early = false;
   #fault: string | undefined;
 
@@ -56,13 +60,13 @@ export class Flusher {
 
   /** Flushes the content of a file. */
   async file(handle: FileHandle, path: string): Promise<void> {
-    await this.#sync(handle, path, 'file');
+    await this.#turns.take(() => this.#sync(handle, path, 'file'));
     this.check();
   }
 
   /**
    * Begins to flush what a long upload has written so far, so that its last flush is short. Undefined while another
-   * does: a slow disk would take every thread of the pool that reads need.
+   * does: those that have an answer to wait for come first.
    */
   early(handle: FileHandle, path: string): Promise<void> | undefined {
     if (this.#early) return undefined;
@@ -100,12 +104,8 @@ export class Flusher {
   #shared(path: string): Promise<string | undefined> {
     const waiting = this.#waiting.get(path);
     if (waiting !== undefined) return waiting;
-    const running = this.#running.get(path);
-    if (running === undefined) return this.#begin(path);
-    const next = running.then(
-      () => this.#begin(path),
-      () => this.#begin(path),
-    );
+    const before = this.#running.get(path)?.catch(() => undefined);
+    const next = Promise.resolve(before).then(() => this.#turns.take(() => this.#begin(path)));
     this.#waiting.set(path, next);
     return next;
   }
@@ -147,6 +147,26 @@ export class Flusher {
       this.#fault ??= `the store is read-only because flushing ${path} to the disk failed (${systemCode(error) ?? error}): check the disk, then restart`;
       if (first) this.onFault(this.#fault);
       throw new StorageError('unavailable', this.#fault, error);
+    }
+  }
+}
+
+/** Lets so many do something at a time, in the order in which they asked. */
+class Turns {
+  readonly #waiting: (() => void)[] = [];
+
+  constructor(private free: number) {}
+
+  async take<T>(action: () => Promise<T>): Promise<T> {
+    if (this.free > 0) this.free -= 1;
+    else await new Promise<void>(resolve => this.#waiting.push(resolve));
+    try {
+      return await action();
+    } finally {
+      // Who waits has this one's turn.
+      const next = this.#waiting.shift();
+      if (next) next();
+      else this.free += 1;
     }
   }
 }
