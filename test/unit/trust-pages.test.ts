@@ -16,7 +16,7 @@ async function registry(t: TestContext, anchor: Anchor | undefined = { pem: PEM,
     registry: async (_request, response) => void response.end('the registry'),
     prefix,
     headers: { 'X-Content-Type-Options': ['nosniff'] },
-    healthy: () => true,
+    health: { healthy: true, status: 'ok' },
     pages: createTrustPages({ anchor: async () => anchor, prefix }),
     onIdentity: () => undefined,
   });
@@ -145,7 +145,7 @@ test('where a public authority signed there is nothing to install, and that is s
     registry: async () => undefined,
     prefix: '',
     headers: {},
-    healthy: () => true,
+    health: { healthy: true, status: 'ok' },
     pages,
     onIdentity: () => undefined,
   });
