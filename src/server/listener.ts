@@ -308,6 +308,9 @@ class HttpListener implements Listener {
     refuseSocket(socket, refusal);
     // One that sent nothing in time has nothing under way that could turn the answer into a reset.
     if (refusal.status === 408) socket.destroySoon();
+    // One that has ended its side may still read; what was written is with the kernel by now. Where it has reset the
+    // connection meanwhile, TLS in Node never says so, and the descriptor would stay until the guard looks.
+    if (socket.readableEnded) setImmediate(() => socket.destroy());
   }
 
   #handshakeFailed(error: Error, socket: Socket): void {
