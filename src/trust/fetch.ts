@@ -115,7 +115,8 @@ const fingerprint = (certificate: X509Certificate): string =>
   certificate.fingerprint256.replaceAll(':', '').toLowerCase();
 
 /**
- * The certificates of a file in which every one is vouched for: by the SHA-256 of the whole file, or by its own.
+ * The certificates of a file in which every one is vouched for: by the SHA-256 of the whole file, or by its own. What else
+ * the file holds is not vouched for, and must not go to anybody who might read it: OpenSSL's `TRUSTED CERTIFICATE`, say.
  * @param source names the file in errors.
  * @throws OperatorError when it holds none, one that is out of date, or one that nobody vouches for.
  */

@@ -99,6 +99,46 @@ describe('trust install and trust remove', () => {
     assert.equal((await install(host, '--ca', bundle, '--fingerprint', whole, '--client', 'docker')).status, 0);
   });
 
+  test('what another reader of PEM would take for one more authority is neither believed nor installed', async () => {
+    const other = selfSigned().certificate;
+    const disguises = [
+      other.replaceAll('CERTIFICATE', 'TRUSTED CERTIFICATE'),
+      other.replace(/^(.*)\n/, '$1\nComment: a-b\n\n'),
+    ];
+    for (const hidden of disguises) {
+      const bundle = join(dir, 'disguised.crt');
+      writeFileSync(bundle, pem + hidden);
+      const whole = createHash('sha256').update(readFileSync(bundle)).digest('hex');
+      for (const pin of [fingerprint, whole]) {
+        const { status } = await install(
+          host,
+          '--ca',
+          bundle,
+          '--fingerprint',
+          pin,
+          '--client',
+          'docker,system-debian',
+        );
+        assert.equal(status, 0);
+        assert.equal(readFileSync(join(root, 'etc/docker/certs.d', host, 'ca.crt'), 'utf8'), pem);
+        const [file] = readdirSync(join(root, 'usr/local/share/ca-certificates'));
+        assert.equal(readFileSync(join(root, 'usr/local/share/ca-certificates', file!), 'utf8'), pem);
+      }
+    }
+  });
+
+  test('an authority that is only hidden in the file does not prove the handshake', async () => {
+    const { certificate, key } = selfSigned();
+    const file = pem + certificate.replaceAll('CERTIFICATE', 'TRUSTED CERTIFICATE');
+    const server = createHttps({ key, cert: certificate }, (_, response) => response.end(file));
+    await against(server, async at => {
+      const { status, stderr } = await install(at, '--fingerprint', fingerprint, '--client', 'docker');
+      assert.equal(status, 1);
+      assert.match(stderr, /was not signed by this authority/);
+    });
+    assert.ok(isEmpty());
+  });
+
   test('an authority that does not help is not left behind', async () => {
     const other = join(dir, 'other.crt');
     writeFileSync(other, selfSigned().certificate);

@@ -2,6 +2,7 @@ import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { OperatorError } from '../../errors.js';
 import { readPem } from '../../pki/inspect.js';
+import { certificatePem } from '../../pki/issue.js';
 import {
   fetchAuthorities,
   ignoredProxy,
@@ -76,9 +77,11 @@ async function run(given: string, options: Options): Promise<void> {
 
   const pair = await readPair(options);
   const source = options.ca ?? `https://${host}/ca.crt`;
-  const pem =
+  const file =
     options.ca === undefined ? await fetchAuthorities(host, pair) : (await readPem(options.ca)).toString('latin1');
-  const certificates = pinned(pem, pins, source);
+  const certificates = pinned(file, pins, source);
+  // Only what was compared goes on: OpenSSL also reads blocks of a PEM file that are no certificate to us.
+  const pem = certificates.map(certificatePem).join('');
   // Before anything is written: an authority that does not help is not left behind.
   const proven = options.offline ? undefined : await proveHandshake(host, pem, pair);
   const dryRun = options.dryRun === true;
