@@ -8,7 +8,7 @@ import type { Inspected } from '../config/load.js';
 import type { Config } from '../config/schema.js';
 import { parseAddress } from '../config/values.js';
 import { OperatorError, systemCode } from '../errors.js';
-import { readTrustAnchor } from '../pki/certificates.js';
+import { PublishedKeyError, readTrustAnchor } from '../pki/certificates.js';
 import { checkChain } from '../pki/check.js';
 import { exposedKey, loadServerPair, parseCertificates, readPem, type ServerPair } from '../pki/inspect.js';
 import { namesHint, thisMachine } from '../pki/machine.js';
@@ -121,7 +121,8 @@ async function checkAuthority(installation: Installation, say: Say): Promise<voi
     ({ path } = await readTrustAnchor(files.certificate));
   } catch (error) {
     if (!(error instanceof OperatorError)) throw error;
-    say.ok(error.message);
+    if (error instanceof PublishedKeyError) say.error(error.message, { fix: error.fix! });
+    else say.ok(error.message);
     return;
   }
   const anchors: readonly X509Certificate[] = parseCertificates(path, await readPem(path));

@@ -284,13 +284,18 @@ function anchorOf(
   return isIssuedBy(leaf, leaf) ? of(path, leaf) : undefined;
 }
 
+/** What is handed to everybody holds a private key. */
+export class PublishedKeyError extends OperatorError {}
+
 /**
  * The names of a server certificate, and what its clients install to trust it: `ca.crt` in the same folder, or the file
- * itself when it is self-signed. @throws OperatorError when it cannot be read, or a third party signed it.
+ * itself when it is self-signed.
+ * @throws OperatorError when it cannot be read, or a third party signed it.
+ * @throws PublishedKeyError
  */
 export async function readTrustAnchor(
   certificate: string,
-): Promise<{ names: readonly string[]; path: string; fingerprint: string }> {
+): Promise<{ names: readonly string[]; path: string; fingerprint: string; pem: string }> {
   if (!(await exists(certificate)))
     throw new OperatorError(`${certificate} does not exist`, { fix: 'make it first: registry-secure init-certs' });
   const chain = parseCertificates(certificate, await readPem(certificate));
@@ -298,7 +303,13 @@ export async function readTrustAnchor(
   const ca = join(dirname(certificate), 'ca.crt');
   const authority = (await exists(ca)) ? parseCertificates(ca, await readPem(ca))[0] : undefined;
   const anchor = anchorOf(chain, certificate, authority);
-  if (anchor) return { ...anchor, names: certificateFields(leaf).names };
+  if (anchor) {
+    const pem = (await readPem(anchor.path)).toString('latin1');
+    if (!pem.includes('PRIVATE KEY-----')) return { ...anchor, names: certificateFields(leaf).names, pem };
+    throw new PublishedKeyError(`${anchor.path} holds a private key, and is what clients would be handed`, {
+      fix: 'move the key to a file of its own, and leave only the certificate in this one',
+    });
+  }
   throw new OperatorError(
     `${certificate} was signed by ${leaf.issuer.replaceAll('\n', ', ')}, not by a ca.crt beside it`,
     {

@@ -23,8 +23,8 @@ export async function followAnchor(certificate: string | undefined): Promise<() 
     const now = (await Promise.all(files.map(fingerprint))).join();
     if (now === state) return;
     try {
-      const { path, names } = await readTrustAnchor(certificate);
-      known = { names, pem: (await readPem(path)).toString('latin1') };
+      const { names, pem } = await readTrustAnchor(certificate);
+      known = { names, pem };
     } catch (error) {
       if (!(error instanceof OperatorError)) throw error;
       if (!(await stillServes(certificate, known))) known = undefined;

@@ -21,10 +21,17 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import { OperatorError } from '../../src/errors.js';
 import { withLock } from '../../src/lock.js';
-import { type CertificateOptions, ensureCertificates, readTrustAnchor } from '../../src/pki/certificates.js';
+import {
+  type CertificateOptions,
+  ensureCertificates,
+  PublishedKeyError,
+  readTrustAnchor,
+} from '../../src/pki/certificates.js';
 import { loadServerPair } from '../../src/pki/inspect.js';
 import { generateKey } from '../../src/pki/keys.js';
 import { basicConstraints, signCertificate, subjectAlternativeName, subjectName } from '../../src/pki/x509.js';
+import { followAnchor } from '../../src/server/anchor.js';
+import { selfSigned } from '../support/pair.js';
 
 let dir: string;
 beforeEach(() => {
@@ -265,6 +272,26 @@ test("the old recipe's self-signed certificate is served as it is, and is what c
   const forced = await ensure({ force: true });
   assert.equal(forced.anchor?.path, at('ca.crt'));
   assert.equal(readFileSync(forced.server.copies[0]!, 'utf8'), before);
+});
+
+test('a private key in the file that clients install is handed to nobody', async () => {
+  await ensure();
+  const [key, ca] = [read('ca.key'), read('ca.crt')];
+  const anchor = await followAnchor(at('domain.crt'));
+  assert.equal((await anchor())?.pem, ca);
+  writeFileSync(at('ca.crt'), ca + key);
+  await assert.rejects(
+    readTrustAnchor(at('domain.crt')),
+    error => error instanceof PublishedKeyError && !error.message.includes(key) && /of its own/.test(error.fix!),
+  );
+  assert.equal(await (await followAnchor(at('domain.crt')))(), undefined);
+
+  const own = selfSigned();
+  const both = at('combined.pem');
+  writeFileSync(both, own.key + own.certificate);
+  unlinkSync(at('ca.crt'));
+  await assert.rejects(readTrustAnchor(both), PublishedKeyError);
+  assert.equal(await (await followAnchor(both))(), undefined);
 });
 
 test('a certificate of a third party is served as it is, and has nothing to install', async () => {
