@@ -70,8 +70,12 @@ async function hashOf(password: string): Promise<string> {
   return (await hash(password, COST)).replace(/^\$2b\$/, '$2y$');
 }
 
-/** A new user's name as it is kept. @throws OperatorError for one that is not allowed. */
-export function newName(name: string): string {
+/**
+ * A new user's name as it is kept.
+ * @param whose for errors
+ * @throws OperatorError for one that is not allowed.
+ */
+export function newName(name: string, whose = 'a user'): string {
   const user = name.normalize('NFC');
   const rules: ReadonlyArray<readonly [boolean, string]> = [
     [user === '', 'is empty'],
@@ -82,7 +86,7 @@ export function newName(name: string): string {
     [Buffer.byteLength(user) > LONGEST_NAME, `is longer than ${LONGEST_NAME} bytes`],
   ];
   const broken = rules.find(([applies]) => applies);
-  if (broken) throw new OperatorError(`the name of a user ${broken[1]}`, { fix: 'choose another name' });
+  if (broken) throw new OperatorError(`the name of ${whose} ${broken[1]}`, { fix: 'choose another name' });
   return user;
 }
 

@@ -1,7 +1,7 @@
 import { open } from 'node:fs/promises';
 import { StringDecoder } from 'node:string_decoder';
 import type { ReadStream, WriteStream } from 'node:tty';
-import { OperatorError } from '../errors.js';
+import { OperatorError, systemCode } from '../errors.js';
 
 /** Far more than a password may have. In bytes. */
 const LONGEST_INPUT = 4096;
@@ -62,7 +62,12 @@ async function readFileStart(file: string): Promise<Buffer> {
   try {
     return await readStart((await open(file)).createReadStream());
   } catch (error) {
-    throw new OperatorError(`${file} cannot be read: ${(error as Error).message}`, { cause: error });
+    const code = systemCode(error);
+    const what = code === 'ENOENT' ? 'does not exist' : `cannot be read (${code ?? (error as Error).message})`;
+    throw new OperatorError(`${file} ${what}`, {
+      fix: 'give the path of a file that this user may read',
+      cause: error,
+    });
   }
 }
 

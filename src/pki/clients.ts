@@ -125,6 +125,11 @@ export async function addClient(options: AddOptions): Promise<AddedClient> {
       throw new OperatorError(`${quote(holder.name)} has a certificate already, until ${holder.notAfter}`, {
         fix: `add --renew for another one beside it, or revoke it first: registry-secure certs client revoke ${holder.serial}`,
       });
+    const other = folder.entries.find(entry => sameName(entry.name, name) && entry.name !== name);
+    if (other)
+      throw new OperatorError(`${quote(name)} is ${quote(other.name)} to file systems that know no case`, {
+        fix: `write it as ${quote(other.name)}, or choose another name`,
+      });
     const authority = await signer(options);
     const key = await generateKey(options.keyKind ?? 'ec-p256');
     const days = options.days ?? DEFAULT_DAYS;
@@ -175,7 +180,7 @@ export async function revokeClient(
   if (!(await readFolder(resolve(options.dir)))) throw noAuthority(options.dir);
   return withFolder(options, async folder => {
     const serial = which.replaceAll(':', '').toUpperCase().replace(/^0+/, '');
-    const named = folder.entries.filter(entry => entry.name === which);
+    const named = folder.entries.filter(entry => sameName(entry.name, which));
     const found = named.length > 0 ? named : folder.entries.filter(entry => entry.serial === serial);
     const chosen = found.filter(entry => stateOf(entry, now) === 'valid');
     if (chosen.length === 0) {
@@ -350,13 +355,15 @@ function nextList({ entries, list }: Folder, authority: Authority, now: Date, da
   const seconds = Math.floor(now.getTime() / 1000) * 1000;
   return signRevocationList({
     authority,
-    // It must grow even where the list before was lost.
-    number: (list?.number ?? BigInt(Math.floor(now.getTime() / 1000))) + 1n,
+    // It must grow even where the list before was lost, or an older one was put in its place.
+    number: greater(list?.number ?? 0n, BigInt(seconds / 1000)) + 1n,
     thisUpdate: new Date(seconds - HOUR),
     nextUpdate: new Date(seconds + days * DAY),
     revocations: [...revocations.values()],
   });
 }
+
+const greater = (one: bigint, other: bigint): bigint => (one > other ? one : other);
 
 function entryOf(name: string, certificate: X509Certificate, key: KeyObject): ClientEntry {
   return {
@@ -381,6 +388,7 @@ function checkFileName(name: string): void {
     [name.startsWith('.') || name.endsWith('.'), 'begins or ends with a dot'],
     [name.startsWith('-'), 'begins with a dash, as options do'],
     [sameName(name, CA), 'is that of the authority itself'],
+    [/^[0-9a-f]{16,}$/i.test(name), 'looks like a serial number'],
     [/^(con|prn|aux|nul|com\d|lpt\d)(\.|$)/i.test(name), 'is one that Windows keeps for a device'],
   ];
   const broken = rules.find(([applies]) => applies);

@@ -99,10 +99,10 @@ function requestedNames(path: string, entries: readonly Der[]): string[] {
 }
 
 function parse(path: string, pem: Buffer): { publicKey: KeyObject; subjectAlternativeNames: readonly Der[] } {
-  const [, base64] =
-    /-----BEGIN (?:NEW )?CERTIFICATE REQUEST-----([^-]+)-----END (?:NEW )?CERTIFICATE REQUEST-----/.exec(
-      pem.toString('latin1'),
-    ) ?? [];
+  const block = /-----BEGIN (?:NEW )?CERTIFICATE REQUEST-----([^-]+)-----END (?:NEW )?CERTIFICATE REQUEST-----/g;
+  const [base64, another] = [...pem.toString('latin1').matchAll(block)].map(([, text]) => text!);
+  if (another !== undefined)
+    throw new OperatorError(`${path} holds more than one certificate request`, { fix: 'sign them one by one' });
   if (base64 === undefined)
     throw new OperatorError(`${path} holds no PEM certificate request`, {
       fix: 'it has to begin with -----BEGIN CERTIFICATE REQUEST----- (from DER: openssl req -inform der)',

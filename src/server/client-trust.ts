@@ -58,6 +58,25 @@ export async function loadClientTrust(mode: ClientAuth, files: ClientTrustFiles)
   return { mode, authorities, lists };
 }
 
+/**
+ * A list that is put back, by a restored backup for example, must not let those in again whom a later one has revoked.
+ * Numbers of lists only grow (RFC 5280 section 5.2.3).
+ * @throws OperatorError where `next` has only older lists of an authority than `loaded`
+ */
+export function refuseOlderLists(loaded: ClientTrust, next: ClientTrust): void {
+  for (const authority of next.authorities) {
+    const numbers = ({ lists }: ClientTrust) =>
+      lists.filter(list => isSignedBy(list, authority)).flatMap(({ number }) => number ?? []);
+    const newest = numbers(next);
+    const older = newest.length > 0 && numbers(loaded).some(number => newest.every(other => other < number));
+    if (older)
+      throw new OperatorError(
+        `the list of revoked client certificates of ${oneLine(authority.subject)} is older than the one in force`,
+        { fix: 'issue it anew: registry-secure certs client crl, or bring the last one that its authority has issued' },
+      );
+  }
+}
+
 /** What the operator should know; the same words each time, so that a caller can tell what is new. */
 export function clientTrustWarnings({ mode, authorities, lists }: ClientTrust, now = new Date()): string[] {
   const warnings: string[] = [];

@@ -22,7 +22,7 @@ import { TokenKeys } from '../store/token-keys.js';
 import { createTrustPages } from '../ui/trust-pages.js';
 import { followAnchor } from './anchor.js';
 import { createApp } from './app.js';
-import { type ClientTrust, clientTrustWarnings, loadClientTrust } from './client-trust.js';
+import { type ClientTrust, clientTrustWarnings, loadClientTrust, refuseOlderLists } from './client-trust.js';
 import { clientSetupOf, prepareOwnClients, startListUpkeep } from './clients.js';
 import { allowPause } from './guard.js';
 import { watchHealth } from './health.js';
@@ -133,7 +133,8 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
       }
       watch([...files.authorities, ...files.lists], 'trust in client certificates', async () => {
         const next = await loadClientTrust(mode, files);
-        if (!listener) throw new Error('not listening yet');
+        if (!listener || !clientTrust) throw new Error('not listening yet');
+        refuseOlderLists(clientTrust, next);
         listener.setClientTrust(next);
         clientTrust = next;
       });

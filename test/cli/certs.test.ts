@@ -251,7 +251,7 @@ test('the passphrase of the key: from the first byte, changed, removed; in no ar
   assert.ok(createPrivateKey({ key: read('ca.key'), passphrase: first }));
   refused(['certs', 'renew'], /ca\.key is encrypted, and there is no passphrase for it; give --passphrase-file FILE/);
   refused(['certs', 'renew', '--passphrase-file', 'two'], /the passphrase does not open .*ca\.key; give the right one/);
-  refused(['certs', 'renew', '--passphrase-file', 'none'], /none cannot be read/);
+  refused(['certs', 'renew', '--passphrase-file', 'none'], /none does not exist; give the path/);
   refused(['certs', 'renew', '--passphrase-file', write('empty', '\n')], /empty is empty/);
   must(['certs', 'renew', '--passphrase-file', 'one']);
   must(['certs', 'renew'], { REGISTRY_SECURE_CA_PASSPHRASE_FILE: join(dir, 'one') });

@@ -90,13 +90,15 @@ test('a revocation by command closes the connections of that client in every pro
 test('a list that is damaged is not taken over, and the one before stays in force', async () => {
   const registry = await start();
   const alice = await added('alice');
+  const list = join(dir, 'certs/clients/crl.pem');
+  const older = readFileSync(list, 'utf8');
   await revokeClient({ dir: join(dir, 'certs/clients'), which: 'alice' });
   await registry.until(async () => (await get(registry, '/healthz', alice)).status === 403);
-  const list = join(dir, 'certs/clients/crl.pem');
   const foreign = (await TestAuthority.make('other')).list().pem;
   for (const [bad, told] of [
     ['nonsense', 'holds no PEM revocation list'],
     [foreign, 'was not signed by an authority of the client certificates'],
+    [older, 'is older than the one in force'],
   ] as const) {
     writeFileSync(`${list}.bad`, bad);
     renameSync(`${list}.bad`, list);
@@ -168,7 +170,7 @@ test('the commands: what they print, what they refuse', async () => {
   for (const [args, fault] of [
     [['add', 'dave', '--password-file', password], /at least 8 characters/],
     [['add', 'dave', '--days', '5000'], /too long; use at most 3650 days/],
-    [['add', 'da:ve'], /the name of a user holds a colon/],
+    [['add', 'da:ve'], /the name of a client holds a colon/],
   ] as const) {
     const { status, stdout, stderr } = await client(...args);
     assert.deepEqual([status, stdout], [1, ''], stderr);

@@ -90,7 +90,7 @@ describe('registry-secure user', () => {
 
   test('a password that cannot be had, or cannot be used', async () => {
     await fails(['add', 'carol'], 1, /no terminal to ask for the password on; pipe it in with --password-stdin/);
-    await fails(['add', 'carol', '--password-file', 'none'], 1, /none cannot be read/);
+    await fails(['add', 'carol', '--password-file', 'none'], 1, /none does not exist; give the path/);
     await fails(['add', 'carol', '--password-stdin'], 1, /the password is empty/, '\n');
     await fails(['add', 'carol', '--password-stdin'], 1, /has 73 bytes/, `canary${'x'.repeat(67)}\n`);
     await fails(['add', 'carol', '--password-stdin'], 1, /control characters/, 'canary\ncanary\n');

@@ -18,7 +18,7 @@ import {
 import { isSignedBy, parseRevocationLists, signRevocationList } from '../../src/pki/crl.js';
 import { readKeyPair } from '../../src/pki/inspect.js';
 import { checkPkcs12Password } from '../../src/pki/pkcs12.js';
-import { loadClientTrust } from '../../src/server/client-trust.js';
+import { loadClientTrust, refuseOlderLists } from '../../src/server/client-trust.js';
 import { startListUpkeep } from '../../src/server/clients.js';
 import { TestAuthority } from '../support/client-authority.js';
 import { memoryLog } from '../support/listener.js';
@@ -138,7 +138,8 @@ test('a list that is due is issued anew by one of several, and keeps what it sai
   assert.equal(await reissueListIfDue({ dir, now: later(9.9) }), false);
   const five = await Promise.all([1, 2, 3, 4, 5].map(() => reissueListIfDue({ dir, now: later(10.1) })));
   assert.deepEqual(five.sort(), [false, false, false, false, true]);
-  assert.equal(list().number, number! + 1n);
+  assert.ok(list().number! > number!);
+  assert.equal(list().number, BigInt(Math.floor(later(10.1).getTime() / 1000)) + 1n, 'once');
   assert.deepEqual([...list().revoked.keys()], [entry.serial]);
   // A certificate that ended long ago leaves the list.
   await reissueList({ dir, now: later(397 + 59) });
@@ -296,6 +297,41 @@ test('trust in clients is loaded only where it fits together', async () => {
   await assert.rejects(loadClientTrust(mode, { authorities: ['/nowhere'], lists: [] }), says(/does not exist/));
 });
 
+test('an older list of an authority does not take the place of a later one, and the next one is later than both', async () => {
+  const path = join(dir, 'crl.pem');
+  const files = { authorities: [join(dir, 'ca.crt')], lists: [path] };
+  const load = () => loadClientTrust('require-and-verify-client-cert', files);
+  await addClient({ dir, name: 'alice', now: start });
+  const [older, before] = [readFileSync(path), await load()];
+  for (const which of ['alice', 'bob'] as const) {
+    if (which === 'bob') await addClient({ dir, name: which, now: start });
+    await revokeClient({ dir, which, now: start });
+  }
+  const loaded = await load();
+  refuseOlderLists(before, loaded);
+  refuseOlderLists(loaded, loaded);
+  writeFileSync(path, older);
+  const again = await load();
+  assert.throws(() => refuseOlderLists(loaded, again), says(/client CA .* is older than the one in force/));
+  assert.equal(await reissueListIfDue({ dir, now: later(1) }), true, 'it lacks revocations of the index');
+  assert.equal(list().revoked.size, 2);
+  refuseOlderLists(loaded, await load());
+});
+
+test('names that differ in case are one, and none can be taken for a serial number', async () => {
+  const { entry } = await addClient({ dir, name: 'Alice', now: start });
+  const other = (renew: boolean) => addClient({ dir, name: 'alice', renew, now: start });
+  await assert.rejects(other(false), says(/"Alice" has a certificate already/));
+  await assert.rejects(other(true), says(/"alice" is "Alice" to file systems/));
+  await assert.rejects(addClient({ dir, name: entry.serial, now: start }), says(/looks like a serial number/));
+  const revoked = await revokeClient({ dir, which: 'ALICE', now: start });
+  assert.deepEqual(
+    revoked.map(({ serial }) => serial),
+    [entry.serial],
+  );
+  await assert.rejects(other(false), says(/to file systems/), 'its files would take the place of the old ones');
+});
+
 test('the upkeep issues the list anew; where it cannot, it says so, ever louder', async () => {
   await addClient({ dir, name: 'alice', now: start });
   const files = { authorities: [join(dir, 'ca.crt')], lists: [join(dir, 'crl.pem')] };
@@ -325,7 +361,8 @@ test('the upkeep issues the list anew; where it cannot, it says so, ever louder'
   };
   assert.deepEqual(await look(1), []);
   assert.deepEqual(await look(11), ['info: issued the list of revoked client certificates anew']);
-  assert.equal(list().number, number! + 1n);
+  assert.equal(list().number, BigInt(Math.floor(later(11).getTime() / 1000)) + 1n);
+  assert.ok(list().number! > number!);
   assert.deepEqual(await look(12), []);
 
   unlinkSync(join(dir, 'ca.key'));

@@ -149,6 +149,7 @@ test('requests that must not be signed', async () => {
   for (const [csr, message] of [
     ['nonsense', /holds no PEM certificate request/],
     [read(vault, 'ca.crt'), /holds no PEM certificate request/],
+    [good + good, /more than one certificate request/],
     [toPem('CERTIFICATE REQUEST', Buffer.from('0102', 'hex')), /cannot be read/],
     [toPem('CERTIFICATE REQUEST', body.subarray(0, 100)), /cannot be read/],
     [toPem('CERTIFICATE REQUEST', flipped), /is not signed by the key that it is for/],

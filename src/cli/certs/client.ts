@@ -119,7 +119,7 @@ interface AddOptions extends Options, PasswordOptions {
 }
 
 async function add(given: string, options: AddOptions): Promise<void> {
-  const name = newName(given);
+  const name = newName(given, 'a client');
   const { p12: kind } = options;
   const password = kind === 'none' ? undefined : await pkcs12Password(name, options);
   if (password !== undefined) checkPkcs12Password(password);

@@ -1,10 +1,11 @@
+import { basename } from 'node:path';
 import { type Command, Option } from 'commander';
 import { makeRequest } from '../../pki/elsewhere.js';
 import { KEY_KINDS, type KeyKind } from '../../pki/keys.js';
 import { thisMachine } from '../../pki/machine.js';
 import { environmentNames } from '../../pki/names.js';
 import { nameOptions } from '../options.js';
-import { addFolderOptions, certsFolder, type FolderOptions, print } from './options.js';
+import { addFolderOptions, certsFolder, type FolderOptions, folderArguments, print } from './options.js';
 
 interface Options extends FolderOptions {
   readonly ip?: readonly string[];
@@ -35,8 +36,10 @@ export function csr(certs: Command): void {
         `${report.request}  the request`,
         `  names ${report.names.join(', ')}`,
         '',
-        'next: where the authority is: registry-secure certs sign domain.csr',
-        '      then here:              registry-secure certs import domain.signed.crt',
+        'next: copy the request to where the authority is, and there:',
+        `      registry-secure certs sign ${basename(report.request)}`,
+        'then copy what it writes to here, and here:',
+        `      registry-secure certs import ${folderArguments(options)}domain.signed.crt`,
       ]);
     });
 }

@@ -1,6 +1,7 @@
 import { join, resolve } from 'node:path';
 import type { Command } from 'commander';
 import type { NameConstraints } from '../../pki/x509.js';
+import { quoted } from '../../trust/shell.js';
 import { dirOption } from '../options.js';
 
 export interface FolderOptions {
@@ -17,6 +18,12 @@ export function addFolderOptions(command: Command): Command {
 
 export function certsFolder({ dir, certs }: FolderOptions): string {
   return resolve(certs ?? join(dir, 'certs'));
+}
+
+/** The folder as the next command wants to hear it, for lines that are to be pasted; nothing where it is the usual one. */
+export function folderArguments({ dir, certs }: FolderOptions): string {
+  if (certs !== undefined) return `--certs ${quoted(certs)} `;
+  return resolve(dir) === process.cwd() ? '' : `--dir ${quoted(dir)} `;
 }
 
 export function warn(warnings: readonly string[]): void {

@@ -42,7 +42,7 @@ export function sign(certs: Command): void {
       print(options.json, { certificate: out, names, notAfter }, [
         `${out}  signed, until ${day(notAfter)}; with the authority`,
         `  names ${names.join(', ')}`,
-        `next, on the server: registry-secure certs import ${basename(out)}`,
+        `next, copied to the server: registry-secure certs import ${basename(out)}`,
       ]);
     });
 }
