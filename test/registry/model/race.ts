@@ -20,7 +20,8 @@ const ENDS: { readonly [Name in Request['do']]?: readonly number[] } = {
   patch: [202, 404, 416],
   finish: [201, 400, 404, 416],
   cancel: [204, 404],
-  post: [201],
+  // With its repository, a blob loses what has arrived of it.
+  post: [201, 404],
   mount: [201, 202],
   getBlob: [200, 404],
   deleteBlob: [202, 404],
@@ -59,6 +60,8 @@ export class Race {
   readonly #offsets = new Map<UploadState, number>();
   /** Uploads that somebody was told are over. */
   readonly #ended = new Set<UploadState>();
+  /** Repositories that somebody has begun to delete. */
+  readonly #deleted = new Set<string>();
 
   /** @param world as it is before */
   constructor(
@@ -89,11 +92,13 @@ export class Race {
     const upload = 'upload' in step ? chosen(this.world, step) : undefined;
     // Everybody sends the right bytes for where an upload stands: there is an order in which all of them fit.
     if (upload) upload.bytes = upload.content.data.subarray(0, (await this.#look(upload, step.at)) ?? 0);
+    if (step.do === 'deleteRepository') this.#deleted.add(step.repository);
     const call = callOf(this.world, step);
     const end = this.#history.begin(effectsOf(this.world, step));
     const { status, code, headers } = await this.processes.ask(step, call);
     const told = `${call.method} ${call.path} answers ${status} ${code ?? ''}`;
     assert.ok(ENDS[step.do]!.includes(status), told);
+    if (step.do === 'post' && status === 404) assert.ok(this.#deleted.has(step.repository), told);
     if (step.do === 'put' && status === 400) assert.equal(code, 'MANIFEST_BLOB_UNKNOWN', told);
     // A mount that finds nothing begins an upload.
     const isDone = status < 300 && !(step.do === 'mount' && status === 202);
