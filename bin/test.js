@@ -21,6 +21,8 @@ if (files.length === 0) {
   process.stderr.write(`test: no *.test.ts below test/${named.join(', test/')}\n`);
   process.exit(1);
 }
+// A test that hangs is to fail by its name, well before whatever runs all of them gives up on them.
+if (process.env.LONG !== '1') flags.push('--test-timeout=600000');
 const result = spawnSync(process.execPath, ['--test', '--test-reporter=spec', ...flags, ...files], {
   cwd: root,
   stdio: 'inherit',

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
-import { connect, type Socket } from 'node:net';
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -44,7 +44,9 @@ describe('aborted requests', () => {
     server.client.close();
     const idle = await steady(server);
     const files = filesBelow(server.root);
-    const aborter = new Aborter(server, random, [...app.blobs.keys()][0]!);
+    const lines = await Lines.open(server.process.port);
+    t.after(() => lines.close());
+    const aborter = new Aborter(server, lines, random, [...app.blobs.keys()][0]!);
 
     await aborter.abort(WARM_UP);
     const start = { descriptors: idle, memory: memory(server.pid) };
@@ -77,6 +79,7 @@ class Aborter {
 
   constructor(
     private readonly server: Server,
+    private readonly lines: Lines,
     private readonly random: Random,
     private readonly blob: string,
   ) {
@@ -92,9 +95,8 @@ class Aborter {
   }
 
   async #one(): Promise<void> {
-    const raw = connect(this.server.process.port, '127.0.0.1').on('error', () => {});
-    await once(raw, 'connect');
-    const secure = connectTls({ socket: raw, ca: this.#ca, host: '127.0.0.1' }).on('error', () => {});
+    const line = await this.lines.connect(this.#ca);
+    const { secure } = line;
     secure.on('data', () => {});
     const moments = {
       handshake: () => this.#handshake(),
@@ -109,8 +111,9 @@ class Aborter {
     this.figures[moment] = (this.figures[moment] ?? 0) + 1;
     if (moment !== 'handshake') await once(secure, 'secureConnect');
     await moments[moment]();
-    await WAYS[way](secure, raw);
-    if (!raw.destroyed) await once(raw, 'close');
+    await WAYS[way](line);
+    if (!line.far.closed) await once(line.far, 'close');
+    secure.destroy();
   }
 
   async #handshake(): Promise<void> {
@@ -179,18 +182,68 @@ class Aborter {
 }
 
 /** How a client leaves. */
-const WAYS: Record<string, (secure: TLSSocket, raw: Socket) => unknown> = {
-  reset: (_, raw) => raw.resetAndDestroy(),
-  close: (_, raw) => raw.destroy(),
+const WAYS: Record<string, (line: Line) => unknown> = {
+  reset: ({ far }) => far.resetAndDestroy(),
+  close: ({ far }) => far.destroy(),
   /** It says so, and is gone before it is answered. */
-  'end and reset': async (secure, raw) => {
+  'end and reset': async ({ secure, far }) => {
     secure.end();
     await pause(0);
-    raw.resetAndDestroy();
+    far.resetAndDestroy();
   },
   /** It says so, and reads on to the end. */
-  end: secure => secure.resume().end(),
+  end: ({ secure }) => secure.resume().end(),
 };
+
+/** A client's TLS, and the connection that carries it to the server. */
+interface Line {
+  readonly secure: TLSSocket;
+  readonly far: Socket;
+}
+
+/**
+ * Between clients and the server, so that each connection can be cut while TLS goes on above it: of a socket that TLS has
+ * taken over Node closes no descriptor when it is reset.
+ */
+class Lines {
+  readonly #server = createServer().setMaxListeners(0);
+  readonly #far = new Map<number, Socket>();
+
+  private constructor(port: number) {
+    this.#server.on('connection', near => {
+      const far = connect(port, '127.0.0.1');
+      this.#far.set(near.remotePort!, far);
+      for (const [from, to] of [
+        [near, far],
+        [far, near],
+      ] as const)
+        from.on('error', () => {}).once('close', () => to.destroy());
+      near.pipe(far).pipe(near);
+    });
+  }
+
+  static async open(port: number): Promise<Lines> {
+    const lines = new Lines(port);
+    await once(lines.#server.listen(0, '127.0.0.1'), 'listening');
+    return lines;
+  }
+
+  async connect(ca: Buffer): Promise<Line> {
+    const { port } = this.#server.address() as AddressInfo;
+    const secure = connectTls({ port, host: '127.0.0.1', ca }).on('error', () => {});
+    await once(secure, 'connect');
+    const near = secure.localPort!;
+    while (!this.#far.has(near)) await once(this.#server, 'connection');
+    const far = this.#far.get(near)!;
+    this.#far.delete(near);
+    if (far.connecting) await once(far, 'connect');
+    return { secure, far };
+  }
+
+  close(): void {
+    this.#server.close();
+  }
+}
 
 function descriptors(pid: number): number {
   return readdirSync(`/proc/${pid}/fd`).length;
