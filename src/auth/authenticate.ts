@@ -4,7 +4,7 @@ import { authorizationOf } from './basic.js';
 import type { CredentialSource } from './credentials.js';
 import { ANONYMOUS, type Identity } from './identity.js';
 import { LoginLimiter, networkOf } from './login-limiter.js';
-import type { Action } from './policy.js';
+import type { Action } from './rights.js';
 import { type IssuedToken, SERVICE, type Tokens } from './tokens.js';
 
 /** `open`: nobody is asked, everybody is anonymous. There is no default: who opens a registry says so. */
@@ -51,7 +51,7 @@ export class Authenticator {
     }
     const { user, password } = credentials;
     if (!users.source.remembers(user, password)) await this.#login(users.source, request, user, password);
-    return { kind: 'user', name: user };
+    return { kind: 'user', name: user, via: 'password' };
   }
 
   /** A token for who has authenticated; undefined where there are none. */

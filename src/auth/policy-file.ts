@@ -4,7 +4,8 @@ import { OperatorError, systemCode } from '../errors.js';
 import { parseGlob } from '../glob.js';
 import { isRepositoryName } from '../reference.js';
 import { parseYaml } from '../yaml.js';
-import { type Policy, RIGHTS, type Right, type Rule, type Subject, USER } from './policy.js';
+import { type Policy, type Rule, type Subject, USER } from './policy.js';
+import { RIGHTS, type Right } from './rights.js';
 
 /**
  * The files that say who may do what: the policy, in YAML, and groups as Apache has them (mod_authz_groupfile).

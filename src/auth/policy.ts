@@ -1,26 +1,10 @@
 import { parseGlob } from '../glob.js';
 import { isRepositoryName } from '../reference.js';
 import type { Identity } from './identity.js';
-
-/**
- * What a request does. `overwrite` is a push that moves a tag from one manifest to another; `login` only asks whether the
- * credentials are right, and `token` for something to send in their place.
- */
-export type Action = 'login' | 'token' | 'catalog' | 'pull' | 'push' | 'overwrite' | 'delete' | 'admin';
+import { type Action, RIGHTS, type Right } from './rights.js';
 
 /** Whether `identity` may do `action`, to a repository where the action is about one. Pure. */
 export type Authorise = (identity: Identity, action: Action, repository?: string) => boolean;
-
-/** What a rule can give, and the actions that it allows: nothing can be pushed or deleted without being looked at. */
-export const RIGHTS = {
-  pull: ['pull'],
-  'create-only': ['pull', 'push'],
-  push: ['pull', 'push', 'overwrite'],
-  delete: ['pull', 'delete'],
-  admin: ['pull', 'push', 'overwrite', 'delete', 'admin'],
-} as const satisfies Record<string, readonly Action[]>;
-
-export type Right = keyof typeof RIGHTS;
 
 /** `anonymous` is everybody, logged in or not: what needs no login cannot be kept from those who have one. */
 export type Subject =
@@ -111,7 +95,7 @@ function is(subject: Subject, identity: Identity, groups: Policy['groups']): boo
     case 'user':
       return identity.name === subject.name;
     case 'group':
-      return groups.get(subject.name)?.has(identity.name) === true;
+      return groups.get(subject.name)?.has(identity.name) === true || identity.groups?.includes(subject.name) === true;
   }
 }
 

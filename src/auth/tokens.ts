@@ -82,7 +82,7 @@ export class Tokens {
     this.#checked.set(hash, claims);
     if (claims.user === undefined) return ANONYMOUS;
     const isCurrent = claims.version !== undefined && claims.version === this.versionOf(claims.user);
-    return isCurrent ? { kind: 'user', name: claims.user } : undefined;
+    return isCurrent ? { kind: 'user', name: claims.user, via: 'token' } : undefined;
   }
 
   async #check(token: string): Promise<Claims | undefined> {

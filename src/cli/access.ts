@@ -1,8 +1,9 @@
 import { type Command, Option } from 'commander';
 import { HtpasswdCredentials } from '../auth/credentials.js';
 import { ANONYMOUS } from '../auth/identity.js';
-import { type Action, type Explanation, explain, type Policy } from '../auth/policy.js';
+import { type Explanation, explain, type Policy } from '../auth/policy.js';
 import { deadRules, loadPolicy } from '../auth/policy-file.js';
+import type { Action } from '../auth/rights.js';
 import { loadConfig } from '../config/load.js';
 import type { Config } from '../config/schema.js';
 import { OperatorError } from '../errors.js';

@@ -1,7 +1,8 @@
 import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http';
 import type { Readable } from 'node:stream';
 import type { Identity } from '../auth/identity.js';
-import type { Action, Authorise } from '../auth/policy.js';
+import type { Authorise } from '../auth/policy.js';
+import type { Action } from '../auth/rights.js';
 import { RegistryError } from '../errors.js';
 import type { Store } from '../store/store.js';
 

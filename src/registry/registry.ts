@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { finished } from 'node:stream';
 import type { Identity } from '../auth/identity.js';
-import type { Action } from '../auth/policy.js';
+import type { Action } from '../auth/rights.js';
 import { RegistryError } from '../errors.js';
 import { StorageError } from '../storage/driver.js';
 import { isClientGone } from '../store/uploads.js';

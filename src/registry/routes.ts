@@ -1,4 +1,4 @@
-import type { Action } from '../auth/policy.js';
+import type { Action } from '../auth/rights.js';
 import { RegistryError } from '../errors.js';
 import { isRepositoryName } from '../reference.js';
 import { deleteBlob, getBlob } from './blobs.js';

@@ -1,12 +1,7 @@
 import type { IncomingMessage } from 'node:http';
 import { isIP } from 'node:net';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { setFlagsFromString } from 'node:v8';
-import { Access } from '../auth/access.js';
-import { Authenticator } from '../auth/authenticate.js';
-import { HtpasswdCredentials } from '../auth/credentials.js';
-import { usersMay } from '../auth/policy.js';
-import { Tokens } from '../auth/tokens.js';
 import type { Config } from '../config/schema.js';
 import { parseAddress } from '../config/values.js';
 import { type Certificates, ensureCertificates } from '../pki/certificates.js';
@@ -18,10 +13,10 @@ import { createRegistry } from '../registry/registry.js';
 import { FilesystemDriver } from '../storage/filesystem.js';
 import { releaseBackup } from '../store/backup.js';
 import { Store } from '../store/store.js';
-import { TokenKeys } from '../store/token-keys.js';
 import { createTrustPages } from '../ui/trust-pages.js';
 import { followAnchor } from './anchor.js';
 import { createApp } from './app.js';
+import { prepareAuthentication } from './authentication.js';
 import { type ClientTrust, clientTrustWarnings, loadClientTrust, refuseOlderLists } from './client-trust.js';
 import { clientSetupOf, prepareOwnClients, startListUpkeep } from './clients.js';
 import { allowPause } from './guard.js';
@@ -33,7 +28,7 @@ import { watchMaintenance } from './maintenance.js';
 import { type Account, become, handingOver, unreadable, volumeOwner } from './privileges.js';
 import { type RenewalTask, startRenewal } from './renewal.js';
 import { tokenRealm } from './token-realm.js';
-import { ensureUsers, type Users } from './users.js';
+import type { Users } from './users.js';
 import { validationOf } from './validation.js';
 import { watchFiles } from './watch.js';
 
@@ -174,32 +169,14 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
     listener = server;
     closers.push(() => server.drain(0));
 
-    const users = await prepareUsers(options, account);
-    let source: HtpasswdCredentials | undefined;
-    if (users) {
-      watch([users.file], 'htpasswd file', async () => {
-        if (!source) throw new Error('not read yet');
-        await source.reload();
-        for (const warning of source.warnings) log.warn(warning);
-      });
-      source = await HtpasswdCredentials.open(users.file);
-      for (const warning of source.warnings) log.warn(warning);
-    }
-    let access: Access | undefined;
-    const { policy, groups } = config.access;
-    if (policy !== undefined) {
-      watch(groups === undefined ? [policy] : [policy, groups], 'access policy', async () => {
-        if (!access) throw new Error('not read yet');
-        await access.reload();
-      });
-      access = await Access.load({ policy, groups }, !source);
-    }
+    const { firstUser, terminal } = options;
+    const authentication = await prepareAuthentication({ config, firstUser, terminal, account, watch, log });
     if (account) {
       become(account);
       log.info('gave up root', { ...account });
       const read = [
         ...(files ? [files.certificate, files.key] : []),
-        ...[users?.file, policy, groups].filter(file => file !== undefined),
+        ...authentication.files,
         ...(clients ? [...clients.files.authorities, ...clients.files.lists] : []),
       ];
       for (const warning of await unreadable(account, read)) log.warn(warning);
@@ -238,18 +215,10 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
       closers.push(() => housekeeping.close());
     }
 
-    if (!source && !access) log.warn('the registry is open (auth.none): everybody who reaches it may pull and push');
     const prefix = config.http.prefix.replace(/\/$/, '');
-    const authenticator = new Authenticator(
-      source
-        ? {
-            realm: config.auth.htpasswd!.realm,
-            source,
-            welcomesAnonymous: () => access?.welcomesAnonymous === true,
-            tokens: new Tokens(new TokenKeys(driver), user => source?.versionOf(user)),
-            tokenRealm: tokenRealm({ host: config.http.host, prefix }, () => served?.names),
-          }
-        : 'open',
+    const authenticator = authentication.authenticator(
+      driver,
+      tokenRealm({ host: config.http.host, prefix }, () => served?.names),
     );
 
     const registry = createRegistry({
@@ -279,7 +248,7 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
       authenticate: request => authenticator.authenticate(request),
       refusal: (...refused) => authenticator.refusal(...refused),
       issueToken: identity => authenticator.issueToken(identity),
-      authorise: access ? access.may : usersMay({ open: !source }),
+      authorise: authentication.authorise,
       onFault: (error, request) =>
         log.error('a request failed', { method: request.method, path: withoutSecrets(request.url ?? ''), error }),
     });
@@ -302,7 +271,7 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
       port,
       certificates,
       pair,
-      users,
+      users: authentication.users,
       data,
       stop: async () => {
         const timeout = config.http.draintimeout;
@@ -340,13 +309,4 @@ async function prepareCertificates(
     }),
   );
   return { certificates, files: certificates.server };
-}
-
-async function prepareUsers(
-  { config, firstUser, terminal }: ServeOptions,
-  account: Account | undefined,
-): Promise<Users | undefined> {
-  const file = config.auth.htpasswd?.path;
-  if (file === undefined) return undefined;
-  return handingOver(account, dirname(file), () => ensureUsers({ file, terminal, ...firstUser }));
 }

@@ -25,7 +25,7 @@ describe('authentication', () => {
 
   test('a user with the right password', async () => {
     const identity = await authenticator.authenticate(request(basic('alice:secret')));
-    assert.deepEqual(identity, { kind: 'user', name: 'alice' });
+    assert.deepEqual(identity, { kind: 'user', name: 'alice', via: 'password' });
     const checked: string[] = [];
     const remembering = new Authenticator({
       realm: 'r',
@@ -142,7 +142,8 @@ describe('authentication', () => {
   describe('where anybody may be anonymous', () => {
     const realm = 'https://registry.lan/token';
     const tokens = {
-      identify: async (token: string) => (token === 'good' ? ({ kind: 'user', name: 'alice' } as const) : undefined),
+      identify: async (token: string) =>
+        token === 'good' ? ({ kind: 'user', name: 'alice', via: 'token' } as const) : undefined,
       issue: async () => ({ token: 't', access_token: 't', expires_in: 300, issued_at: '' }),
     };
     let known: string | undefined = realm;
@@ -169,8 +170,9 @@ describe('authentication', () => {
     });
 
     test('a token counts, and a password too', async () => {
-      for (const value of ['Bearer good', basic('alice:secret')])
-        assert.deepEqual(await welcoming.authenticate(request(value)), { kind: 'user', name: 'alice' });
+      const alice = { kind: 'user', name: 'alice' } as const;
+      assert.deepEqual(await welcoming.authenticate(request('Bearer good')), { ...alice, via: 'token' });
+      assert.deepEqual(await welcoming.authenticate(request(basic('alice:secret'))), { ...alice, via: 'password' });
     });
 
     test('what anonymous may not do asks for a token, what a user may not do is denied', () => {
@@ -192,7 +194,11 @@ describe('authentication', () => {
 
     test('without anonymous a token still counts, and the challenge is Basic', async () => {
       const closed = new Authenticator({ realm: 'r', source, tokens, tokenRealm: () => realm });
-      assert.deepEqual(await closed.authenticate(request('Bearer good')), { kind: 'user', name: 'alice' });
+      assert.deepEqual(await closed.authenticate(request('Bearer good')), {
+        kind: 'user',
+        name: 'alice',
+        via: 'token',
+      });
       await assert.rejects(closed.authenticate(request()), (error: RegistryError) =>
         error.headers['WWW-Authenticate']!.startsWith('Basic '),
       );

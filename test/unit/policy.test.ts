@@ -4,8 +4,9 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import { ANONYMOUS, type Identity } from '../../src/auth/identity.js';
-import { type Action, explain, policyMay, RIGHTS } from '../../src/auth/policy.js';
+import { explain, policyMay } from '../../src/auth/policy.js';
 import { deadRules, parseGroups, parsePolicy } from '../../src/auth/policy-file.js';
+import { type Action, RIGHTS } from '../../src/auth/rights.js';
 import { CHECKOUT } from '../support/checkout.js';
 
 const POLICY = `

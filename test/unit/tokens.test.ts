@@ -8,7 +8,7 @@ import { Tokens } from '../../src/auth/tokens.js';
 
 const key = { id: 'one', secret: randomBytes(32) };
 const keys = { current: async () => key, find: async (id: string) => (id === key.id ? key : undefined) };
-const alice = { kind: 'user', name: 'alice' } as const;
+const alice = { kind: 'user', name: 'alice', via: 'token' } as const;
 const second = () => Math.floor(Date.now() / 1000);
 
 describe('tokens', () => {
