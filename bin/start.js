@@ -2,5 +2,7 @@
 import { setup } from './setup.js';
 
 setup();
+// Where several processes serve, this one's arguments are theirs.
+process.argv.splice(2, 0, 'up');
 const { main } = await import('../dist/src/cli/index.js');
-await main(['up', ...process.argv.slice(2)]);
+await main(process.argv.slice(2));

@@ -15,6 +15,8 @@ interface UserAuthentication {
   readonly source: CredentialSource;
   /** Whether a request without credentials may go on as anonymous, for the policy to decide; never unless told. */
   readonly welcomesAnonymous?: () => boolean;
+  /** One of its own unless told. */
+  readonly limiter?: LoginLimiter;
   /** Tokens that were given for credentials. */
   readonly tokens?: Pick<Tokens, 'identify' | 'issue'>;
   /** Where this client gets one: an absolute URL; undefined where none is known that it can trust. */
@@ -25,11 +27,12 @@ interface UserAuthentication {
 export class Authenticator {
   readonly #users: UserAuthentication | undefined;
   readonly #basic: string;
-  readonly #limiter = new LoginLimiter();
+  readonly #limiter: LoginLimiter;
 
   /** @throws OperatorError for a realm that no header can carry. */
   constructor(options: AuthenticatorOptions) {
     this.#users = options === 'open' ? undefined : options;
+    this.#limiter = this.#users?.limiter ?? new LoginLimiter();
     this.#basic = options === 'open' ? '' : basicChallenge(options.realm);
   }
 

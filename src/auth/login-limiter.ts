@@ -9,6 +9,22 @@ interface Rate {
   readonly forgiven: number;
 }
 
+/** The processes beside this one. */
+export interface Others {
+  tell(topic: string, value: unknown): void;
+  hear(topic: string, heard: (value: unknown) => void): void;
+}
+
+const NOBODY: Others = { tell: () => {}, hear: () => {} };
+
+const TOPIC = 'login';
+
+interface Login {
+  readonly user: string;
+  readonly network: string;
+  readonly right: boolean;
+}
+
 /** One user name from one network: a person's typing errors, and ten guesses a minute. */
 const PER_USER: Rate = { burst: 10, forgiven: 1 / 6 };
 /** All names together from one network: behind one address there may be a whole company. */
@@ -25,6 +41,15 @@ export class LoginLimiter {
   readonly #users = new Buckets(PER_USER);
   readonly #networks = new Buckets(PER_NETWORK);
 
+  /** @param others processes that serve the same port: what is charged in one is charged in all */
+  constructor(private readonly others: Others = NOBODY) {
+    others.hear(TOPIC, value => {
+      const { user, network, right } = value as Login;
+      if (right) this.#forgive(user, network);
+      else this.#charge(user, network);
+    });
+  }
+
   /** Before the work of a check. @throws RegistryError TOOMANYREQUESTS with Retry-After, for known and unknown users alike */
   admit(user: string, network: string): void {
     const wait = Math.max(this.#users.wait(userIn(network, user)), this.#networks.wait(network));
@@ -36,12 +61,23 @@ export class LoginLimiter {
   }
 
   failed(user: string, network: string): void {
-    this.#users.charge(userIn(network, user));
-    this.#networks.charge(network);
+    this.#charge(user, network);
+    this.others.tell(TOPIC, { user, network, right: false } satisfies Login);
   }
 
   /** Who has found the right password in the end starts anew. */
   succeeded(user: string, network: string): void {
+    if (this.#users.owes(userIn(network, user)))
+      this.others.tell(TOPIC, { user, network, right: true } satisfies Login);
+    this.#forgive(user, network);
+  }
+
+  #charge(user: string, network: string): void {
+    this.#users.charge(userIn(network, user));
+    this.#networks.charge(network);
+  }
+
+  #forgive(user: string, network: string): void {
     this.#users.forget(userIn(network, user));
   }
 }
@@ -60,6 +96,10 @@ class Buckets {
 
   charge(key: string): void {
     this.#forgivenAt.set(key, Math.max(this.#forgivenAt.get(key) ?? 0, now()) + 1 / this.rate.forgiven);
+  }
+
+  owes(key: string): boolean {
+    return this.#forgivenAt.has(key);
   }
 
   forget(key: string): void {

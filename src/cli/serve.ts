@@ -2,8 +2,11 @@ import type { Command } from 'commander';
 import { type Loaded, loadConfig } from '../config/load.js';
 import { thisMachine } from '../pki/machine.js';
 import { environmentNames, unique } from '../pki/names.js';
-import { wantsVolumeOwner } from '../server/privileges.js';
+import { createLogger } from '../server/log.js';
+import { becomeVolumeOwner, wantsVolumeOwner } from '../server/privileges.js';
 import { type RunningServer, serve as startServer } from '../server/serve.js';
+import { type Charge, chargeOfWorker, leave, sayReady } from '../server/worker.js';
+import { supervise } from '../server/workers.js';
 import { addConfigFlags, flagsFrom } from './config-flags.js';
 import { dirOption, nameOptions } from './options.js';
 import { passphraseOption, servingPassphrase } from './passphrase.js';
@@ -25,7 +28,8 @@ export function serve(program: Command): void {
     );
   serveOptions(command).action(async (file: string | undefined) => {
     const options = command.opts<Options>();
-    await untilStopped(() => start(loadFor(command, { file }), options));
+    const loaded = loadFor(command, { file });
+    await serveUntilStopped(loaded, charge => start(loaded, options, charge));
   });
 }
 
@@ -51,6 +55,7 @@ export function loadFor(command: Command, more: { file?: string | undefined; sta
 export async function start(
   { config, warnings }: Loaded,
   options: Options & { firstUser?: { name?: string | undefined; password?: string | undefined } },
+  worker: Charge | undefined,
 ): Promise<RunningServer> {
   return startServer({
     dir: options.dir,
@@ -62,16 +67,55 @@ export async function start(
     terminal: process.stdout.isTTY,
     asVolumeOwner: wantsVolumeOwner(process.env.REGISTRY_SECURE_USER),
     ...(options.firstUser && { firstUser: options.firstUser }),
+    worker,
   });
 }
 
 /** Started by npm, a process hears each Ctrl-C twice within this time (ms): from the terminal, and from npm. */
 const ECHO = 1_000;
 
-/** Serves until SIGTERM or Ctrl-C, then drains. A second signal, unless it is the echo of the first, ends it at once. */
-export async function untilStopped(starting: () => Promise<RunningServer>): Promise<void> {
+/**
+ * Serves until SIGTERM or Ctrl-C, then drains: in this process, or in as many as the configuration says.
+ * @param starting what a process does that serves; with its charge, where it is one of several
+ * @param password of the first user, for the worker that makes that user
+ */
+export async function serveUntilStopped(
+  { config }: Loaded,
+  starting: (charge: Charge | undefined) => Promise<RunningServer>,
+  password?: string,
+): Promise<void> {
   // Listened for from the first moment: who sees the port open may already want it closed.
-  const stop = new Promise<void>(resolve => {
+  const stop = untilSignal();
+  const charge = await chargeOfWorker();
+  if (charge || config.workers === 1) {
+    try {
+      const server = await starting(charge);
+      sayReady();
+      await stop;
+      await server.stop();
+    } finally {
+      leave();
+    }
+    return;
+  }
+  const log = createLogger({ level: config.log.level, formatter: config.log.formatter, fields: config.log.fields });
+  const asVolumeOwner = wantsVolumeOwner(process.env.REGISTRY_SECURE_USER);
+  process.exitCode = await supervise({
+    count: config.workers,
+    args: process.argv.slice(2),
+    password,
+    log,
+    release: async () => {
+      if (asVolumeOwner) await becomeVolumeOwner(config.storage.filesystem.rootdirectory, { fresh: false });
+    },
+    stop,
+  });
+  await log.close();
+}
+
+/** A second signal, unless it is the echo of the first, ends the process at once. */
+function untilSignal(): Promise<void> {
+  return new Promise<void>(resolve => {
     let first: number | undefined;
     const heard = () => {
       first ??= performance.now();
@@ -80,7 +124,4 @@ export async function untilStopped(starting: () => Promise<RunningServer>): Prom
     };
     for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, heard);
   });
-  const server = await starting();
-  await stop;
-  await server.stop();
 }

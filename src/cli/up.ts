@@ -6,13 +6,14 @@ import { advertisedHost, thisMachine } from '../pki/machine.js';
 import { environmentNames, imageHost } from '../pki/names.js';
 import type { RunningServer } from '../server/serve.js';
 import { FIRST_USER } from '../server/users.js';
+import { type Charge, isFirstToServe, isWorker } from '../server/worker.js';
 import { renderTrust, trustInstructions } from '../trust/instructions.js';
 import { quoted } from '../trust/shell.js';
 import { addConfigFlags } from './config-flags.js';
 import { dirOption, nameOptions } from './options.js';
 import { passphraseOption } from './passphrase.js';
 import { readPassword } from './password.js';
-import { loadFor, start, untilStopped } from './serve.js';
+import { loadFor, serveUntilStopped, start } from './serve.js';
 
 interface Options {
   readonly dir: string;
@@ -33,13 +34,16 @@ export function up(program: Command): void {
     );
   upOptions(command).action(async () => {
     const options = command.opts<Options>();
-    const password = options.passwordStdin ? await readPassword(options, []) : undefined;
+    // A worker is told it: the input is over by then.
+    const password = options.passwordStdin && !isWorker ? await readPassword(options, []) : undefined;
     const loaded = loadForUp(command);
-    await untilStopped(async () => {
-      const server = await start(loaded, { ...options, firstUser: { name: options.user, password } });
-      process.stdout.write(await story(server, options, loaded.config.http.prefix));
+    const starting = async (charge: Charge | undefined) => {
+      const firstUser = { name: options.user, password: charge ? charge.password : password };
+      const server = await start(loaded, { ...options, firstUser }, charge);
+      if (isFirstToServe(charge)) process.stdout.write(await story(server, options, loaded.config.http.prefix));
       return server;
-    });
+    };
+    await serveUntilStopped(loaded, starting, password);
   });
 }
 

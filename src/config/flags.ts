@@ -19,6 +19,7 @@ export const FLAGS: readonly Flag[] = [
   { flag: '--certificate', value: '<file>', key: 'http.tls.certificate' },
   { flag: '--key', value: '<file>', key: 'http.tls.key' },
   { flag: '--insecure-plain-http', key: 'http.insecureplainhttp' },
+  { flag: '--workers', value: '<n>', key: 'workers' },
   { flag: '--drain-timeout', value: '<duration>', key: 'http.draintimeout' },
   { flag: '--htpasswd', value: '<file>', key: 'auth.htpasswd.path' },
   { flag: '--realm', value: '<text>', key: 'auth.htpasswd.realm' },

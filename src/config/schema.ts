@@ -427,6 +427,12 @@ const page = (what: string) => `The most ${what} in one answer; clients are led 
 export const schema = section(
   {
     version: key(oneOf('0.1'), '0.1', 'The version of this format.'),
+    workers: key(
+      count(1, 64),
+      1,
+      'How many processes serve, sharing the port and the data. One that ends is replaced.',
+      { ours: true },
+    ),
     log,
     loglevel: optionalKey(level, 'The old name of log.level.', { movedTo: 'log.level' }),
     http,

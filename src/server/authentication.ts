@@ -3,6 +3,7 @@ import { dirname } from 'node:path';
 import { Access } from '../auth/access.js';
 import { Authenticator } from '../auth/authenticate.js';
 import { HtpasswdCredentials } from '../auth/credentials.js';
+import { LoginLimiter } from '../auth/login-limiter.js';
 import { type Authorise, usersMay } from '../auth/policy.js';
 import { Tokens } from '../auth/tokens.js';
 import type { Config } from '../config/schema.js';
@@ -11,6 +12,7 @@ import { TokenKeys } from '../store/token-keys.js';
 import type { Log } from './log.js';
 import { type Account, handingOver } from './privileges.js';
 import { ensureUsers, type Users } from './users.js';
+import { hearOthers, tellOthers } from './worker.js';
 
 export interface AuthenticationOptions {
   readonly config: Config;
@@ -54,6 +56,7 @@ export async function prepareAuthentication(options: AuthenticationOptions): Pro
               welcomesAnonymous: () => access?.welcomesAnonymous === true,
               tokens: new Tokens(new TokenKeys(driver), user => source.versionOf(user)),
               tokenRealm,
+              limiter: new LoginLimiter({ tell: tellOthers, hear: hearOthers }),
             }
           : 'open',
       ),

@@ -23,7 +23,7 @@ import { allowPause } from './guard.js';
 import { watchHealth } from './health.js';
 import { immutableOf, startHousekeeping } from './housekeeping.js';
 import { createListener, type Handler, type Listener } from './listener.js';
-import { createAccessLog, createLogger, requestId, withoutSecrets } from './log.js';
+import { createAccessLog, createLogger, type Log, requestId, withoutSecrets } from './log.js';
 import { watchMaintenance } from './maintenance.js';
 import { type Account, become, handingOver, unreadable, volumeOwner } from './privileges.js';
 import { type RenewalTask, startRenewal } from './renewal.js';
@@ -31,6 +31,7 @@ import { tokenRealm } from './token-realm.js';
 import type { Users } from './users.js';
 import { validationOf } from './validation.js';
 import { watchFiles } from './watch.js';
+import { type Charge, isFirstToServe } from './worker.js';
 
 export interface ServeOptions {
   /** The folder that holds `certs/`, `auth/` and `data/`. */
@@ -46,6 +47,8 @@ export interface ServeOptions {
   readonly terminal: boolean;
   /** Opens ca.key where it is encrypted, and encrypts one that is made. */
   readonly passphrase?: Passphrase | undefined;
+  /** Undefined where this process serves alone. */
+  readonly worker?: Charge | undefined;
   /** Started as root, to become the owner of the volume once keys and port are open. */
   readonly asVolumeOwner: boolean;
 }
@@ -77,8 +80,18 @@ setFlagsFromString('--heap-growing-percent=200');
  */
 export async function serve(options: ServeOptions): Promise<RunningServer> {
   const { config } = options;
-  const log = createLogger({ level: config.log.level, formatter: config.log.formatter, fields: config.log.fields });
-  const closers: Array<() => unknown> = [() => log.close()];
+  const { worker } = options;
+  const { level, formatter } = config.log;
+  const fields = { ...config.log.fields, ...(worker && { worker: worker.number }) };
+  const { close: closeLog, ...spoken } = createLogger({ level, formatter, fields });
+  let starting = true;
+  const isQuiet = () => starting && !isFirstToServe(worker);
+  const log: Log = {
+    ...spoken,
+    warn: (...said) => isQuiet() || spoken.warn(...said),
+    info: (...said) => isQuiet() || spoken.info(...said),
+  };
+  const closers: Array<() => unknown> = [closeLog];
   const close = async () => {
     for (const closer of closers.reverse()) await closer();
   };
@@ -141,8 +154,8 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
     const accessLog = config.log.accesslog.disabled
       ? undefined
       : createAccessLog({
-          formatter: config.log.formatter,
-          fields: config.log.fields,
+          formatter,
+          fields,
           principal: request => principals.get(request),
         });
     if (accessLog) closers.push(() => accessLog.close());
@@ -182,7 +195,9 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
       for (const warning of await unreadable(account, read)) log.warn(warning);
     }
 
-    if (files) {
+    // Of several processes one is enough.
+    const leads = (worker?.number ?? 1) === 1;
+    if (leads && files) {
       const { passphrase } = options;
       const folder = certificates ? certificates.dir : await folderOf(files);
       const task = startRenewal({ folder, files, passphrase, log });
@@ -190,7 +205,7 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
       renewal = task;
     }
 
-    if (clients) {
+    if (leads && clients) {
       const { ownFolder } = clients;
       const upkeep = startListUpkeep({ ownFolder, passphrase: options.passphrase, trust: () => clientTrust!, log });
       closers.push(() => upkeep.close());
@@ -204,13 +219,13 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
     });
     await driver.open();
     closers.push(() => driver.close());
-    if (!readonly.enabled) await releaseBackup(driver);
+    if (leads && !readonly.enabled) await releaseBackup(driver);
     if (readonly.enabled) log.warn('read-only: pushes and deletes are refused (storage.maintenance.readonly)');
     const maintenance = await watchMaintenance(driver, log);
     closers.push(() => maintenance.close());
     const health = watchHealth(driver, log, config.health.storagedriver);
     closers.push(() => health.close());
-    if (!readonly.enabled) {
+    if (leads && !readonly.enabled) {
       const housekeeping = startHousekeeping(driver, config, log, () => maintenance.refusal === undefined);
       closers.push(() => housekeeping.close());
     }
@@ -265,7 +280,8 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
       },
     });
 
-    log.info('listening', { addr: config.http.addr, port, tls: pair !== undefined, data });
+    starting = false;
+    if (isFirstToServe(worker)) log.info('listening', { addr: config.http.addr, port, tls: pair !== undefined, data });
     return {
       host: address.host,
       port,

@@ -1,0 +1,64 @@
+import cluster from 'node:cluster';
+
+export const { isWorker } = cluster;
+
+/** What a process that serves together with others is told as it starts. */
+export interface Charge {
+  /** From 1. The first one also does what only one should: cleaning up, renewing certificates. */
+  readonly number: number;
+  /** It comes in the place of one that has ended. */
+  readonly replaces: boolean;
+  /** The first user's password, where the operator gave one: no argument and no variable ever holds it. */
+  readonly password?: string | undefined;
+}
+
+/** To the primary: this process hears what it is told, and it serves. */
+export const HERE = 'here';
+export const READY = 'ready';
+
+/** To all other workers, by way of the primary. */
+export interface Word {
+  readonly topic: string;
+  readonly value: unknown;
+}
+
+/** Whether this process serves for others to come, which then have nothing to say that it has not said. */
+export function isFirstToServe(charge: Charge | undefined): boolean {
+  return charge === undefined || (charge.number === 1 && !charge.replaces);
+}
+
+export function isWord(message: unknown): message is Word {
+  return typeof message === 'object' && message !== null && 'topic' in message && 'value' in message;
+}
+
+/** What this process is told by the one that has started it. Undefined where it serves alone. */
+export async function chargeOfWorker(): Promise<Charge | undefined> {
+  if (!isWorker) return undefined;
+  return new Promise(resolve => {
+    process.once('message', message => resolve(message as Charge));
+    process.send!(HERE);
+  });
+}
+
+export function sayReady(): void {
+  if (isWorker) process.send!(READY);
+}
+
+/** Tells the other workers something, which is lost where it cannot be told. Nobody is there for a process that serves alone. */
+export function tellOthers(topic: string, value: unknown): void {
+  if (!isWorker || !process.connected) return;
+  process.send!({ topic, value } satisfies Word, undefined, undefined, () => {});
+}
+
+/** Calls back with each value that another worker tells. */
+export function hearOthers(topic: string, heard: (value: unknown) => void): void {
+  if (!isWorker) return;
+  process.on('message', message => {
+    if (isWord(message) && message.topic === topic) heard(message.value);
+  });
+}
+
+/** The other processes keep this one no longer from ending. */
+export function leave(): void {
+  process.channel?.unref();
+}

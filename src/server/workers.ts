@@ -1,0 +1,134 @@
+import cluster, { type Worker } from 'node:cluster';
+import { fileURLToPath } from 'node:url';
+import type { Log } from './log.js';
+import { type Charge, HERE, isWord, READY } from './worker.js';
+
+export interface SuperviseOptions {
+  readonly count: number;
+  /** Of the command line, for each worker. */
+  readonly args: readonly string[];
+  /** The first user's password, for the worker that makes the user. */
+  readonly password?: string | undefined;
+  readonly log: Log;
+  /** To be done once all of them listen: from then on this process needs no privilege. */
+  readonly release: () => Promise<void>;
+  /** Resolves when they are to stop. */
+  readonly stop: Promise<void>;
+}
+
+const EXECUTABLE = fileURLToPath(new URL('../../../bin/registry-secure.js', import.meta.url));
+
+/** A worker that has lived so long did not fail at its start (ms). */
+const SETTLED = 10_000;
+/** How long the next one waits when workers fail one after the other, at first and at most (ms). */
+const FIRST_PAUSE = 1_000;
+const LONGEST_PAUSE = 30_000;
+
+/**
+ * Serves in several processes that share one port, until `stop`; one that ends meanwhile is replaced. This process holds
+ * the port and answers nobody. The workers need nothing of each other but what they `tellOthers`: all else is in the
+ * storage, where the processes of other machines may look as well.
+ * @returns the exit code: that of the first worker where it does not come to serve
+ */
+export async function supervise(options: SuperviseOptions): Promise<number> {
+  // Each worker accepts by itself: handing sockets on by messages would cost a fifth of the connections.
+  cluster.schedulingPolicy = cluster.SCHED_NONE;
+  cluster.setupPrimary({ exec: EXECUTABLE, args: [...options.args] });
+  return new Supervisor(options).run();
+}
+
+class Supervisor {
+  readonly #running = new Map<number, Worker>();
+  readonly #ready = new Set<number>();
+  readonly #pauses = new Set<NodeJS.Timeout>();
+  #stopping = false;
+  #pause = FIRST_PAUSE;
+  #failed: ((code: number) => void) | undefined;
+  #emptied: (() => void) | undefined;
+
+  constructor(private readonly options: SuperviseOptions) {}
+
+  async run(): Promise<number> {
+    const { count, log, release, stop, password } = this.options;
+    const failed = new Promise<number>(resolve => {
+      this.#failed = resolve;
+    });
+    const asked = stop.then(() => {
+      this.#stopping = true;
+      return 0;
+    });
+    // The first one makes what is missing, and says what is wrong; the others find it done.
+    let code = await Promise.race([this.#start({ number: 1, replaces: false, password }), asked]);
+    if (code === 0 && !this.#stopping) {
+      const others = Array.from({ length: count - 1 }, (_, index) =>
+        this.#start({ number: index + 2, replaces: false }),
+      );
+      const all = Promise.all(others).then(async () => {
+        await release();
+        if (this.#ready.size === count) log.info('all workers serve', { workers: count });
+        return asked;
+      });
+      code = await Promise.race([all, asked, failed]);
+    }
+    await this.#stopAll();
+    return code;
+  }
+
+  /** @returns 0 once it serves, or the code with which it has ended before */
+  #start(charge: Charge): Promise<number> {
+    const { number } = charge;
+    const worker = cluster.fork();
+    const started = performance.now();
+    this.#running.set(number, worker);
+    // It may be gone before it hears anything.
+    worker.on('error', () => {});
+    return new Promise(resolve => {
+      worker.on('message', message => {
+        if (message === HERE) worker.send(charge);
+        else if (message === READY) {
+          this.#ready.add(number);
+          resolve(0);
+        } else if (isWord(message)) {
+          for (const other of this.#running.values()) if (other !== worker && other.isConnected()) other.send(message);
+        }
+      });
+      worker.once('exit', (code, signal) => {
+        this.#running.delete(number);
+        const wasReady = this.#ready.delete(number);
+        resolve(code || 1);
+        if (this.#running.size === 0) this.#emptied?.();
+        if (this.#stopping || (!wasReady && !charge.replaces && number === 1)) return;
+        this.#replace(number, { code, signal }, performance.now() - started);
+      });
+    });
+  }
+
+  #replace(number: number, how: { code: number; signal: string | null }, lived: number): void {
+    const { log } = this.options;
+    if (this.#ready.size === 0 && lived < SETTLED && this.#pause === LONGEST_PAUSE) {
+      log.error('no worker comes to serve any more', { worker: number, ...how });
+      this.#failed!(1);
+      return;
+    }
+    const pause = lived < SETTLED ? this.#pause : 0;
+    this.#pause = lived < SETTLED ? Math.min(this.#pause * 2, LONGEST_PAUSE) : FIRST_PAUSE;
+    log.error('a worker has ended; another one takes its place', { worker: number, ...how, after_ms: pause });
+    const timer = setTimeout(async () => {
+      this.#pauses.delete(timer);
+      if ((await this.#start({ number, replaces: true })) === 0)
+        log.info('a worker serves in its place', { worker: number });
+    }, pause);
+    this.#pauses.add(timer);
+  }
+
+  async #stopAll(): Promise<void> {
+    this.#stopping = true;
+    for (const timer of this.#pauses) clearTimeout(timer);
+    if (this.#running.size === 0) return;
+    const emptied = new Promise<void>(resolve => {
+      this.#emptied = resolve;
+    });
+    for (const worker of this.#running.values()) worker.process.kill('SIGTERM');
+    await emptied;
+  }
+}
