@@ -54,7 +54,7 @@ describe('killed at random moments', () => {
           await rig.killStarting(random.between(50, 700));
           continue;
         }
-        const server = await rig.start();
+        const server = await rig.start({ workers: random.pick([1, 2]) });
         for (let n = 0; n < SAMPLE && ledger.repositories.size > 0; n++)
           touched.add(random.pick([...ledger.repositories.values()]));
         await verify(server.client, touched, figures);
@@ -62,6 +62,10 @@ describe('killed at random moments', () => {
         const working = Promise.all(workers.map(worker => worker.work(server.client)));
         // Nobody loses the server before it is killed.
         await Promise.race([working.then(([lost]) => assert.fail(lost)), pause(random.between(10, 400))]);
+        if (random.chance(0.3)) {
+          rig.killWorker(server, random);
+          await pause(random.between(0, 200));
+        }
         await rig.kill(server);
         await working;
       }

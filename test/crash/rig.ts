@@ -1,10 +1,13 @@
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as pause } from 'node:timers/promises';
 import bcrypt from 'bcryptjs';
+import { systemCode } from '../../src/errors.js';
 import { LocalRegistry } from '../support/local-registry.js';
 import { must, requireTools, SEARCH_PATH } from '../support/process.js';
+import type { Random } from '../support/random.js';
 import { program } from '../support/registry.js';
 import { RegistryClient } from '../support/registry-client.js';
 
@@ -54,22 +57,25 @@ export class Rig {
   /**
    * Starts the program and waits until it listens.
    * @param root the folder of its data; `data` in the rig's own unless told
+   * @param workers how many processes share its port
    * @param threads for the disk; with one, the calls of a push always have the same order
    * @param env variables of its configuration
    * @param flushes how long each of its flushes takes at least, in milliseconds
    */
   async start({
     root = join(this.dir, 'data'),
+    workers = 1,
     threads = 4,
     env = {},
     flushes = 0,
   }: {
     root?: string;
+    workers?: number;
     threads?: number;
     env?: NodeJS.ProcessEnv;
     flushes?: number;
   } = {}): Promise<Server> {
-    const registry = await LocalRegistry.start(this.dir, this.#arguments(root), {
+    const registry = await LocalRegistry.start(this.dir, [...this.#arguments(root), '--workers', `${workers}`], {
       command: flushes > 0 ? slowed(flushes) : command(),
       env: { UV_THREADPOOL_SIZE: String(threads), ...env },
       patience: 60_000,
@@ -81,9 +87,20 @@ export class Rig {
     return server;
   }
 
+  /** All of it at once, whatever it is doing. */
   async kill(server: Server): Promise<void> {
-    await server.process.stop('SIGKILL');
+    const workers = childrenOf(server.pid);
+    server.process.child.kill('SIGKILL');
+    for (const pid of workers) killIfThere(pid);
+    await server.process.exited;
+    for (const pid of workers) while (existsSync(`/proc/${pid}`)) await pause(5);
     this.forget(server);
+  }
+
+  /** One of its workers, while the others go on. */
+  killWorker(server: Server, random: Random): void {
+    const workers = childrenOf(server.pid);
+    if (workers.length > 0) killIfThere(random.pick(workers));
   }
 
   /** Ends the server as an operator does. */
@@ -156,6 +173,18 @@ export class Rig {
     for (const device of this.#loops) spawnSync('losetup', ['-d', device], { env: { PATH: SEARCH_PATH } });
     rmSync(this.dir, { recursive: true, force: true, maxRetries: 3 });
   };
+}
+
+function childrenOf(pid: number): number[] {
+  return readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean).map(Number);
+}
+
+function killIfThere(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch (error) {
+    if (systemCode(error) !== 'ESRCH') throw error;
+  }
 }
 
 /** The program on a disk that takes its time to flush. It ends with the tracer, as that does with this process. */
