@@ -178,7 +178,8 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
         app(request, response);
       },
     });
-    const { port } = await server.listen(address);
+    // One that serves beside others has it anyway, and takes no connection before it can answer.
+    const early = isFirstToServe(worker) ? await server.listen(address) : undefined;
     listener = server;
     closers.push(() => server.drain(0));
 
@@ -280,6 +281,7 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
       },
     });
 
+    const { port } = early ?? (await server.listen(address));
     starting = false;
     if (isFirstToServe(worker)) log.info('listening', { addr: config.http.addr, port, tls: pair !== undefined, data });
     return {
