@@ -1,9 +1,9 @@
 import type { IncomingMessage } from 'node:http';
 import { OperatorError, RegistryError } from '../errors.js';
 import { authorizationOf } from './basic.js';
-import type { CredentialSource } from './credentials.js';
-import { ANONYMOUS, type Identity } from './identity.js';
+import { ANONYMOUS, type Identity, type User } from './identity.js';
 import { LoginLimiter, networkOf } from './login-limiter.js';
+import type { Realm, Realms } from './realms.js';
 import type { Action } from './rights.js';
 import { type IssuedToken, SERVICE, type Tokens } from './tokens.js';
 
@@ -11,8 +11,7 @@ import { type IssuedToken, SERVICE, type Tokens } from './tokens.js';
 export type AuthenticatorOptions = 'open' | UserAuthentication;
 
 interface UserAuthentication {
-  readonly realm: string;
-  readonly source: CredentialSource;
+  readonly realms: Realms;
   /** Whether a request without credentials may go on as anonymous, for the policy to decide; never unless told. */
   readonly welcomesAnonymous?: () => boolean;
   /** One of its own unless told. */
@@ -21,40 +20,53 @@ interface UserAuthentication {
   readonly tokens?: Pick<Tokens, 'identify' | 'issue'>;
   /** Where this client gets one: an absolute URL; undefined where none is known that it can trust. */
   readonly tokenRealm?: (request: IncomingMessage) => string | undefined;
+  /** Of the client, where not of the socket: that of who sent it to a proxy. */
+  readonly addressOf?: (request: IncomingMessage) => string | undefined;
 }
 
 /** Says who sends a request. Stands before every handler, before any of the body is read. */
 export class Authenticator {
   readonly #users: UserAuthentication | undefined;
-  readonly #basic: string;
   readonly #limiter: LoginLimiter;
 
   /** @throws OperatorError for a realm that no header can carry. */
   constructor(options: AuthenticatorOptions) {
     this.#users = options === 'open' ? undefined : options;
     this.#limiter = this.#users?.limiter ?? new LoginLimiter();
-    this.#basic = options === 'open' ? '' : basicChallenge(options.realm);
+    for (const { name } of this.#users?.realms.all ?? []) basicChallenge(name);
   }
 
   /**
+   * By what a trusted proxy says, else by the Authorization header, else by the client's certificate.
+   * @param repositories that the request is about; of none, a user of any realm will do. A user of another realm than theirs
+   *   is nobody there.
    * @throws RegistryError UNAUTHORIZED with the one challenge: the same for no, malformed and wrong credentials and for an
-   *   unknown user; with status 400 for several Authorization headers. TOOMANYREQUESTS after too many of those, and as the
-   *   source; UNAVAILABLE as the source.
+   *   unknown user; with status 400 for several headers that say who it is. TOOMANYREQUESTS after too many of those, and as
+   *   the source; UNAVAILABLE as the source.
    */
-  async authenticate(request: IncomingMessage): Promise<Identity> {
+  async authenticate(request: IncomingMessage, repositories: readonly string[] = []): Promise<Identity> {
     const users = this.#users;
     if (!users) return ANONYMOUS;
+    const { realms, tokens } = users;
+    const wanted = realms.of(repositories);
+    const sent = realms.shown('proxy', request, wanted);
+    if (sent) return sent;
     const credentials = authorizationOf(request);
-    if (credentials === 'none' && users.welcomesAnonymous?.()) return ANONYMOUS;
-    if (typeof credentials === 'string') throw this.#unauthorized(request);
+    if (credentials === 'none') {
+      const shown = realms.shown('certificate', request, wanted);
+      if (shown) return shown;
+      if (users.welcomesAnonymous?.()) return ANONYMOUS;
+    }
+    if (typeof credentials === 'string') throw this.#unauthorized(request, wanted);
     if ('token' in credentials) {
-      const identity = await users.tokens?.identify(credentials.token);
-      if (identity) return identity;
-      throw this.#unauthorized(request, 'error="invalid_token"');
+      const identity = await tokens?.identify(credentials.token, request);
+      if (!identity) throw this.#unauthorized(request, wanted, 'error="invalid_token"');
+      return identity.kind === 'user' ? realms.within(identity, wanted) : identity;
     }
     const { user, password } = credentials;
-    if (!users.source.remembers(user, password)) await this.#login(users.source, request, user, password);
-    return { kind: 'user', name: user, via: 'password' };
+    const known =
+      (await realms.remembered(user, password, wanted)) ?? (await this.#login(realms, request, user, password, wanted));
+    return realms.within(known, wanted);
   }
 
   /** A token for who has authenticated; undefined where there are none. */
@@ -62,37 +74,54 @@ export class Authenticator {
     return this.#users?.tokens?.issue(identity);
   }
 
-  async #login(source: CredentialSource, request: IncomingMessage, user: string, password: string): Promise<void> {
-    const network = networkOf(request.socket.remoteAddress);
+  async #login(
+    realms: Realms,
+    request: IncomingMessage,
+    user: string,
+    password: string,
+    wanted: readonly Realm[],
+  ): Promise<User> {
+    const network = networkOf(this.#users?.addressOf?.(request) ?? request.socket.remoteAddress);
     this.#limiter.admit(user, network);
-    if (await source.verify(user, password, network)) return this.#limiter.succeeded(user, network);
+    const known = await realms.login(user, password, network, wanted);
+    if (known) {
+      this.#limiter.succeeded(user, network);
+      return known;
+    }
     this.#limiter.failed(user, network);
-    throw this.#unauthorized(request);
+    throw this.#unauthorized(request, wanted);
   }
 
   /**
    * The answer to who may not do it: somebody who has not said who they are may try again with credentials.
    * @param scope what it takes, such as `repository:team/app:pull,push`
    */
-  refusal({ kind }: Identity, request: IncomingMessage, action: Action, scope: string): RegistryError {
+  refusal(
+    { kind }: Identity,
+    request: IncomingMessage,
+    action: Action,
+    { repository, scope }: { readonly repository: string; readonly scope: string },
+  ): RegistryError {
     // Of the usual message docker shows no word but the code.
     if (kind !== 'anonymous' || !this.#users)
       return new RegistryError('DENIED', { message: `you have no right to ${action} here` });
     // With a token for nobody in its hand a client must hear that another one is needed.
     const insufficient = request.headers.authorization === undefined ? [] : ['error="insufficient_scope"'];
-    return this.#unauthorized(request, ...(scope === '' ? [] : [`scope="${scope}"`]), ...insufficient);
+    const realms = this.#users.realms.of(repository === '' ? [] : [repository]);
+    return this.#unauthorized(request, realms, ...(scope === '' ? [] : [`scope="${scope}"`]), ...insufficient);
   }
 
   /**
    * One challenge, for docker takes the first one it knows. With Basic it never asks without a password; so where anybody
    * may be anonymous, it is Bearer, whose tokens nobody needs a password for.
    */
-  #unauthorized(request: IncomingMessage, ...more: string[]): RegistryError {
+  #unauthorized(request: IncomingMessage, realms: readonly Realm[], ...more: string[]): RegistryError {
     const { welcomesAnonymous, tokenRealm } = this.#users!;
     const realm = welcomesAnonymous?.() ? tokenRealm?.(request) : undefined;
     const bearer = [`Bearer realm="${realm}"`, `service="${SERVICE}"`, ...more].join(',');
+    // Of several realms the last is the one for everything else.
     return new RegistryError('UNAUTHORIZED', {
-      headers: { 'WWW-Authenticate': realm === undefined ? this.#basic : bearer },
+      headers: { 'WWW-Authenticate': realm === undefined ? basicChallenge(realms.at(-1)!.name) : bearer },
     });
   }
 }
@@ -100,7 +129,7 @@ export class Authenticator {
 /** RFC 7617 §2.1. The realm is a quoted string (RFC 9110 §5.6.4), beyond ASCII in UTF-8. */
 function basicChallenge(realm: string): string {
   if (/[\x00-\x1f\x7f]/.test(realm))
-    throw new OperatorError('the realm of auth.htpasswd.realm holds control characters', {
+    throw new OperatorError('the name of a realm holds control characters', {
       fix: 'use one line of plain text',
     });
   // Node writes one byte for each character of a header.

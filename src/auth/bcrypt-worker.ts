@@ -1,6 +1,7 @@
 import { parentPort } from 'node:worker_threads';
 import { compareSync, genSaltSync, hashSync } from 'bcryptjs';
 import { bcryptCost } from './htpasswd.js';
+import { legacyMatches } from './legacy-hash.js';
 
 /** One check; the answer is a boolean. */
 export interface BcryptCheck {
@@ -12,8 +13,14 @@ export interface BcryptCheck {
 }
 
 parentPort!.on('message', ({ passwords, hash, cost }: BcryptCheck) => {
-  const right = passwords.some(password => compareSync(password, hash));
-  if (!right) for (const password of passwords) pad(password, bcryptCost(hash)!, cost);
+  const own = bcryptCost(hash);
+  const right = passwords.some(password =>
+    own === undefined ? legacyMatches(password, hash) : compareSync(password, hash),
+  );
+  if (!right)
+    for (const password of passwords)
+      if (own === undefined) hashSync(password, genSaltSync(cost));
+      else pad(password, own, cost);
   parentPort!.postMessage(right);
 });
 

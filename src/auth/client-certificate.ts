@@ -4,6 +4,8 @@ import type { IncomingMessage } from 'node:http';
 export interface ClientCertificate {
   /** The subject's common name; undefined where there is none, or more than one. */
   readonly commonName: string | undefined;
+  /** Of the subject, in its order. */
+  readonly organizationalUnits: readonly string[];
   /** Of the subject alternative name, each with its kind: `dns:…`, `ip:…`, `email:…`, `uri:…`. */
   readonly alternativeNames: readonly string[];
   /** Hexadecimal. */

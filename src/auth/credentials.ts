@@ -3,18 +3,8 @@ import { LRUCache } from 'lru-cache';
 import { BcryptPool } from './bcrypt-pool.js';
 import type { Htpasswd } from './htpasswd.js';
 import { loadHtpasswd } from './htpasswd-file.js';
-
-/** Where users come from. Their names are in Unicode NFC. */
-export interface CredentialSource {
-  /** Whether this was found right not long ago, and still is. Costs next to nothing: it is the path of nearly every request. */
-  remembers(user: string, password: string): boolean;
-  /**
-   * Whether the password is this user's. An unknown user costs as much as a wrong password.
-   * @param network where the request comes from: none may have more than its share of the checks that wait
-   * @throws RegistryError TOOMANYREQUESTS, UNAVAILABLE.
-   */
-  verify(user: string, password: string, network: string): Promise<boolean>;
-}
+import type { LegacyHash } from './legacy-hash.js';
+import type { CredentialSource, Member } from './source.js';
 
 /** Bcrypt looks at no more. In bytes of UTF-8. */
 export const LONGEST_PASSWORD = 72;
@@ -39,15 +29,20 @@ export class HtpasswdCredentials implements CredentialSource {
   private constructor(
     readonly file: string,
     private readonly bcrypt: Pick<BcryptPool, 'check'>,
+    private readonly legacy: readonly LegacyHash[],
     htpasswd: Htpasswd,
   ) {
     this.#htpasswd = htpasswd;
     this.#nobody = dummyHash(htpasswd.cost);
   }
 
-  /** @throws OperatorError when the file cannot be read or is no htpasswd file. */
-  static async open(file: string, bcrypt: Pick<BcryptPool, 'check'> = new BcryptPool()): Promise<HtpasswdCredentials> {
-    return new HtpasswdCredentials(file, bcrypt, await loadHtpasswd(file));
+  /** @param legacy old formats that count too @throws OperatorError when the file cannot be read or is no htpasswd file. */
+  static async open(
+    file: string,
+    bcrypt: Pick<BcryptPool, 'check'> = new BcryptPool(),
+    legacy: readonly LegacyHash[] = [],
+  ): Promise<HtpasswdCredentials> {
+    return new HtpasswdCredentials(file, bcrypt, legacy, await loadHtpasswd(file, legacy));
   }
 
   /** What is odd in the file that counts now: one readable line each. */
@@ -67,7 +62,7 @@ export class HtpasswdCredentials implements CredentialSource {
    * @throws OperatorError when the file is bad: then the users from before stay.
    */
   async reload(): Promise<void> {
-    const htpasswd = await loadHtpasswd(this.file);
+    const htpasswd = await loadHtpasswd(this.file, this.legacy);
     if (htpasswd.cost !== this.#htpasswd.cost) this.#nobody = dummyHash(htpasswd.cost);
     this.#htpasswd = htpasswd;
   }
@@ -76,10 +71,10 @@ export class HtpasswdCredentials implements CredentialSource {
     return this.#right.get(this.#key(user, password)) === true;
   }
 
-  /** What is another one whenever the user's password is, and says nothing about it; undefined for nobody. */
-  versionOf(user: string): string | undefined {
-    const hash = this.#htpasswd.users.get(user);
-    return hash && createHash('sha256').update(hash).digest('base64url').slice(0, 22);
+  find(name: string): Member | undefined {
+    const hash = this.#htpasswd.users.get(name);
+    if (hash === undefined) return undefined;
+    return { name, groups: [], version: createHash('sha256').update(hash).digest('base64url').slice(0, 22) };
   }
 
   verify(user: string, password: string, network: string): Promise<boolean> {

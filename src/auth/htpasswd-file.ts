@@ -3,6 +3,7 @@ import { type FileHandle, open, stat } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { OperatorError, systemCode } from '../errors.js';
 import { type Htpasswd, parseHtpasswd, userCommand } from './htpasswd.js';
+import type { LegacyHash } from './legacy-hash.js';
 
 /** About a hundred thousand users. */
 const LARGEST = 8 * 1024 * 1024;
@@ -10,8 +11,8 @@ const LARGEST = 8 * 1024 * 1024;
 const SETTLED_MS = 50;
 
 /** @throws OperatorError as `readHtpasswdFile` and `parseHtpasswd`. */
-export async function loadHtpasswd(file: string): Promise<Htpasswd> {
-  return parseHtpasswd(await readHtpasswdFile(file), file);
+export async function loadHtpasswd(file: string, legacy: readonly LegacyHash[] = []): Promise<Htpasswd> {
+  return parseHtpasswd(await readHtpasswdFile(file), file, legacy);
 }
 
 /**

@@ -1,8 +1,10 @@
 import { OperatorError } from '../errors.js';
+import { type LegacyHash, legacyKind } from './legacy-hash.js';
 
 /**
  * The htpasswd format: one `user:hash` a line, `#` begins a comment (Apache's htpasswd(1)). Pure functions. Only bcrypt
- * counts; any other hash shuts out its own user and nobody else, as in the `registry:2` image.
+ * counts, and old formats that are asked for by name; any other hash shuts out its own user and nobody else, as in the
+ * `registry:2` image.
  */
 
 /** A check at cost 14 already takes more than a second of one core: above it, each login would be an attack. */
@@ -25,7 +27,7 @@ interface HtpasswdEntry {
 
 export interface Htpasswd {
   readonly entries: readonly HtpasswdEntry[];
-  /** Who can log in: name in NFC → bcrypt hash. */
+  /** Who can log in: name in NFC → hash. */
   readonly users: ReadonlyMap<string, string>;
   /** The highest cost among `users`; undefined when there are none. */
   readonly cost: number | undefined;
@@ -60,9 +62,10 @@ export function splitLines(text: string): string[] {
 
 /**
  * @param file names the file in messages and in the commands that mend it.
+ * @param legacy formats that count beside bcrypt
  * @throws OperatorError for a line without a colon, or text that is no text: then nothing of the file counts.
  */
-export function parseHtpasswd(text: string, file: string): Htpasswd {
+export function parseHtpasswd(text: string, file: string, legacy: readonly LegacyHash[] = []): Htpasswd {
   if (text.includes('\0'))
     throw new OperatorError(`${file} is not plain text`, { fix: 'save it as UTF-8 without a byte order mark' });
   const lines: Array<{ name: string; line: number; hash: string }> = [];
@@ -79,13 +82,21 @@ export function parseHtpasswd(text: string, file: string): Htpasswd {
     const again = last.get(name) === line ? undefined : last.get(name);
     const cost = bcryptCost(hash);
     const problem =
-      again === undefined ? problemOf(name, hash, cost) : `line ${again} has this user again, and the last one counts`;
+      again === undefined
+        ? problemOf(name, hash, cost, legacy)
+        : `line ${again} has this user again, and the last one counts`;
     if (problem !== undefined)
       warnings.push(`${file}, line ${line}: ${JSON.stringify(name)}: ${problem}; ${fixOf(file, name, again)}`);
     return { name, line, hash, cost, problem };
   });
   const usable = entries.filter(entry => entry.problem === undefined);
-  const costs = [...new Set(usable.map(entry => entry.cost!))].sort((a, b) => a - b);
+  const weak = usable.filter(entry => entry.cost === undefined);
+  if (legacy.length > 0)
+    warnings.push(
+      `${file}: hashes of ${legacy.join(', ')} are accepted (legacyhashes): whoever reads the file guesses these passwords ` +
+        `a million times as fast as with bcrypt; ${weakAdvice(weak, file)}`,
+    );
+  const costs = [...new Set(usable.flatMap(entry => entry.cost ?? []))].sort((a, b) => a - b);
   if (costs.length > 1)
     warnings.push(
       `${file}: bcrypt costs from ${costs[0]} to ${costs.at(-1)} are mixed, and every wrong login takes as long as the ` +
@@ -122,9 +133,22 @@ function bareLine(file: string, line: number, name: string | undefined): Operato
   });
 }
 
-function problemOf(name: string, hash: string, cost: number | undefined): string | undefined {
+function weakAdvice(weak: readonly HtpasswdEntry[], file: string): string {
+  if (weak.length === 0) return 'no user here has one, so take it out of the configuration';
+  const names = weak.slice(0, 10).map(({ name }) => JSON.stringify(name));
+  const whose = `${names.join(', ')}${weak.length > names.length ? ` and ${weak.length - names.length} more` : ''}`;
+  return `set the passwords of ${whose} again: ${userCommand('passwd', 'NAME', file)}`;
+}
+
+function problemOf(
+  name: string,
+  hash: string,
+  cost: number | undefined,
+  legacy: readonly LegacyHash[],
+): string | undefined {
   if (name === '') return 'a user without a name cannot log in';
   if (UNUSABLE_NAME.test(name)) return 'a name with control characters, or not in UTF-8, cannot log in';
+  if (legacy.some(kind => kind === legacyKind(hash))) return undefined;
   if (cost === undefined) return `${hashKind(hash)} is not bcrypt, so this user cannot log in`;
   if (cost > HIGHEST_COST) return `bcrypt cost ${cost} is over ${HIGHEST_COST}, so this user cannot log in`;
   return undefined;

@@ -193,15 +193,20 @@ export interface PolicyFinding {
 /**
  * Rules, or parts of them, that can never allow anything.
  * @param users who can log in, where that is known
+ * @param options.groupsElsewhere whether groups may be known to others than the policy
  */
-export function deadRules({ rules, groups }: Policy, users?: ReadonlySet<string>): PolicyFinding[] {
+export function deadRules(
+  { rules, groups }: Policy,
+  users?: ReadonlySet<string>,
+  { groupsElsewhere = false }: { readonly groupsElsewhere?: boolean } = {},
+): PolicyFinding[] {
   return rules.flatMap(rule => {
     const { place, who, on } = rule;
     const found = (what: string): PolicyFinding => ({ place, what });
     const subjects = who.flatMap(subject => {
       if (subject.kind === 'user')
         return users && !users.has(subject.name) ? [found(`there is no user ${JSON.stringify(subject.name)}`)] : [];
-      if (subject.kind !== 'group') return [];
+      if (subject.kind !== 'group' || groupsElsewhere) return [];
       const members = groups.get(subject.name);
       if (!members) return [found(`there is no group ${JSON.stringify(subject.name)}`)];
       if (members.size === 0) return [found(`the group ${JSON.stringify(subject.name)} has no members`)];

@@ -1,7 +1,9 @@
 import { createHash } from 'node:crypto';
+import type { IncomingMessage } from 'node:http';
 import { decodeProtectedHeader, errors, jwtVerify, SignJWT } from 'jose';
 import { LRUCache } from 'lru-cache';
 import { ANONYMOUS, type Identity } from './identity.js';
+import type { Realms } from './realms.js';
 
 /** A secret by which tokens are signed and checked, in every process that serves the same data. */
 interface TokenKey {
@@ -39,7 +41,8 @@ const CACHED = 10_000;
 interface Claims {
   /** Undefined: anonymous. */
   readonly user: string | undefined;
-  readonly version: string | undefined;
+  /** By realm. */
+  readonly versions: Readonly<Record<string, string>>;
   /** Milliseconds. */
   readonly expires: number;
 }
@@ -53,16 +56,17 @@ export class Tokens {
   /** What was checked before. The hash of a token stands for it, so that memory holds none. */
   readonly #checked = new LRUCache<string, Claims>({ max: CACHED });
 
-  /** @param versionOf what changes with a user's credentials; undefined for nobody */
   constructor(
     private readonly keys: TokenKeys,
-    private readonly versionOf: (user: string) => string | undefined,
+    private readonly realms: Pick<Realms, 'member'>,
   ) {}
 
   async issue(identity: Identity): Promise<IssuedToken> {
     const { id, secret } = await this.keys.current();
     const now = Math.floor(Date.now() / 1000);
-    const user = identity.kind === 'user' ? { sub: identity.name, version: this.versionOf(identity.name) } : {};
+    const realms = identity.kind === 'user' ? [...(identity.realms ?? [])] : [];
+    const versions = Object.fromEntries(realms.map(([realm, { version }]) => [realm, version]));
+    const user = identity.kind === 'user' ? { sub: identity.name, versions } : {};
     const token = await new SignJWT(user)
       .setProtectedHeader({ alg: ALGORITHM, typ: TYPE, kid: id })
       .setIssuer(ISSUER)
@@ -75,14 +79,19 @@ export class Tokens {
   }
 
   /** Whose token it is; undefined for one that is not ours, is over, or whose user has other credentials by now. */
-  async identify(token: string): Promise<Identity | undefined> {
+  async identify(token: string, request: IncomingMessage): Promise<Identity | undefined> {
     const hash = createHash('sha256').update(token).digest('base64');
     const claims = this.#checked.get(hash) ?? (await this.#check(token));
     if (!claims || claims.expires <= Date.now()) return undefined;
     this.#checked.set(hash, claims);
     if (claims.user === undefined) return ANONYMOUS;
-    const isCurrent = claims.version !== undefined && claims.version === this.versionOf(claims.user);
-    return isCurrent ? { kind: 'user', name: claims.user, via: 'token' } : undefined;
+    const { user, versions } = claims;
+    const members = Object.entries(versions).map(async ([realm, version]) => {
+      const member = await this.realms.member(realm, user, version, request);
+      return member ? [[realm, member] as const] : [];
+    });
+    const realms = new Map((await Promise.all(members)).flat());
+    return realms.size > 0 ? { kind: 'user', name: user, via: 'token', realms } : undefined;
   }
 
   async #check(token: string): Promise<Claims | undefined> {
@@ -98,12 +107,18 @@ export class Tokens {
         audience: SERVICE,
         requiredClaims: ['exp', 'nbf', 'iat'],
       });
-      const { sub, version, exp } = payload;
-      if (version !== undefined && typeof version !== 'string') return undefined;
-      return { user: sub, version, expires: exp! * 1000 };
+      const { sub, versions = {}, exp } = payload;
+      if (!isVersions(versions)) return undefined;
+      return { user: sub, versions, expires: exp! * 1000 };
     } catch (error) {
       if (error instanceof errors.JOSEError || error instanceof TypeError) return undefined;
       throw error;
     }
   }
+}
+
+function isVersions(value: unknown): value is Readonly<Record<string, string>> {
+  return (
+    typeof value === 'object' && value !== null && Object.values(value).every(version => typeof version === 'string')
+  );
 }

@@ -18,6 +18,7 @@ interface Options {
   readonly config?: string;
   readonly policy?: string;
   readonly groups?: string;
+  readonly group?: readonly string[];
   readonly json?: true;
 }
 
@@ -30,6 +31,11 @@ export function access(program: Command): void {
     )
     .action((_options: Options, command: Command) => check(command));
   withPolicy(parent.command('explain <user> <action> <repository>'))
+    .option(
+      '--group <name>',
+      'a group that the user has in a directory, a certificate or by a proxy; repeat it for more',
+      (name: string, before: string[] = []) => [...before, name.normalize('NFC')],
+    )
     .description(
       `say whether a user (anonymous: nobody) may ${ACTIONS.join(', ')} in a repository, and which rule says so; the exit code is 0 for yes and 1 for no`,
     )
@@ -64,9 +70,10 @@ async function policyOf(command: Command): Promise<{ policy: Policy; file: strin
 
 async function check(command: Command): Promise<void> {
   const { policy, file, config } = await policyOf(command);
-  const htpasswd = config.auth.htpasswd?.path;
-  const users = htpasswd === undefined ? undefined : await knownUsers(htpasswd);
-  const findings = deadRules(policy, users);
+  const { htpasswd, realms } = config.auth;
+  const elsewhere = realms.length > 0;
+  const users = htpasswd && !elsewhere ? await knownUsers(htpasswd.path) : undefined;
+  const findings = deadRules(policy, users, { groupsElsewhere: elsewhere });
   if (findings.length > 0) process.exitCode = 1;
   if (command.opts<Options>().json) {
     say(JSON.stringify({ file, rules: policy.rules.length, groups: policy.groups.size, findings }, undefined, 2));
@@ -95,10 +102,11 @@ async function answer(command: Command, user: string, action: string, repository
       fix: 'write it as in image references, without host and tag: team/app',
     });
   const { policy } = await policyOf(command);
-  const identity = user === 'anonymous' ? ANONYMOUS : ({ kind: 'user', name: user.normalize('NFC') } as const);
+  const { group: groups = [], json } = command.opts<Options>();
+  const identity = user === 'anonymous' ? ANONYMOUS : ({ kind: 'user', name: user.normalize('NFC'), groups } as const);
   const explanation = explain(policy, identity, action as Action, repository);
   if (!explanation.allowed) process.exitCode = 1;
-  if (command.opts<Options>().json) say(JSON.stringify({ user, action, repository, ...explanation }, undefined, 2));
+  if (json) say(JSON.stringify({ user, action, repository, ...explanation }, undefined, 2));
   else for (const line of describe(explanation, `${user} may${explanation.allowed ? '' : ' not'} ${action}`)) say(line);
 }
 

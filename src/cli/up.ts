@@ -64,7 +64,7 @@ export function loadForUp(command: Command): Loaded {
 
 /** What the operator needs to know now, in the order in which it is needed. */
 async function story(server: RunningServer, options: Options, prefix: string): Promise<string> {
-  const { pair, certificates, users, data } = server;
+  const { pair, certificates, users, open, data } = server;
   // What the operator names is how clients reach it, whatever this machine's interfaces say.
   const [named] = [...(options.ip ?? []), ...(options.dns ?? []), ...environmentNames()];
   const host = imageHost(named ?? advertisedHost(pair?.names ?? [], thisMachine()), server.port);
@@ -117,6 +117,6 @@ async function story(server: RunningServer, options: Options, prefix: string): P
     );
   }
   const user = users?.action === 'created' ? users.name : (options.user ?? 'NAME');
-  lines.push('', 'Then:', '', users ? `docker login -u ${quoted(user)} ${host}` : `docker push ${host}/NAME:TAG`, '');
+  lines.push('', 'Then:', '', open ? `docker push ${host}/NAME:TAG` : `docker login -u ${quoted(user)} ${host}`, '');
   return `${lines.join('\n')}\n`;
 }

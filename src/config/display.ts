@@ -8,6 +8,8 @@ const MASK = '***';
 /** Names of the operator's choice (log fields, headers) that tell of a secret. */
 const SECRET_NAME =
   /pass(?:word|wd|phrase)?|secret|token|authorization|cookie|credential|(?:api|access)[-_]?key|private/i;
+/** Where a secret is kept is none. */
+const FILE_NAME = /file$/;
 const PRIVATE_KEY = /-----BEGIN [A-Z ]*PRIVATE KEY-----/;
 
 export interface Shown {
@@ -54,7 +56,10 @@ function masked(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(masked);
   if (typeof value === 'object' && value !== null)
     return Object.fromEntries(
-      Object.entries(value).map(([name, child]) => [name, SECRET_NAME.test(name) ? MASK : masked(child)]),
+      Object.entries(value).map(([name, child]) => [
+        name,
+        SECRET_NAME.test(name) && !FILE_NAME.test(name) ? MASK : masked(child),
+      ]),
     );
   if (typeof value !== 'string') return value;
   if (PRIVATE_KEY.test(value)) return MASK;

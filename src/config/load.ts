@@ -6,6 +6,7 @@ import { isBlank, parseYaml, type Raw, type RawMap } from '../yaml.js';
 import { Draft } from './draft.js';
 import { applyEnvironment } from './environment.js';
 import type { FlagValue } from './flags.js';
+import { plainDirectories } from './realms.js';
 import { type Config, schema } from './schema.js';
 import { chosen, NODES, type Node, nodeAt, TREE } from './tree.js';
 import { nearest, parseBoolean } from './values.js';
@@ -95,6 +96,7 @@ class Loader {
     if (!parsed.success || this.problems.length > 0) return this.failed();
     if (parsed.data.auth.none)
       this.warn('auth.none', 'leaves the registry open: everybody who reaches it may pull and push');
+    for (const { path, message } of plainDirectories(parsed.data.auth.realms)) this.warn(path, message);
     if (parsed.data.http.insecureplainhttp)
       this.warn(
         'http.insecureplainhttp',
@@ -182,7 +184,8 @@ class Loader {
   private fillIn(authNamed: boolean): void {
     const { dir, dirGiven } = this.options;
     const own = join(dir, 'auth', 'htpasswd');
-    if (this.draft.get(['auth', 'none']) === undefined)
+    const given = (kind: string) => this.draft.get(['auth', kind]) !== undefined;
+    if (!given('none') && (!given('realms') || given('htpasswd')))
       this.fill('auth.htpasswd.path', !authNamed || dirGiven || existsSync(own) ? own : '/auth/htpasswd');
     this.fill('storage.filesystem.rootdirectory', this.file ? '/var/lib/registry' : join(dir, 'data'));
   }

@@ -23,6 +23,7 @@ import {
   unsupported,
   yesNo,
 } from './keys.js';
+import { certificateNames, legacyHashes, needsClientCertificates, networks, realmProblem, realms } from './realms.js';
 import { quote } from './values.js';
 
 /**
@@ -170,6 +171,14 @@ const http = section(
       'Headers of every response, each with a list of values. In variables `_` in a name stands for `-`.',
     ),
     tls,
+    proxies: section(
+      {
+        addresses: key(networks, [], 'Addresses, or networks such as `10.0.0.0/24`, that they send from.'),
+        certificates: key(certificateNames, [], 'Common names of the client certificates that they show.'),
+      },
+      'Proxies in front, whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed. Those of nobody else are.',
+      { ours: true },
+    ),
     insecureplainhttp: key(yesNo, false, 'Serves HTTP without TLS: only behind a proxy or tunnel that encrypts.', {
       ours: true,
     }),
@@ -196,18 +205,42 @@ const auth = section(
         path: key(path, '/auth/htpasswd', 'The password file.', {
           fallback: '`DIR/auth/htpasswd`, or `/auth/htpasswd`',
         }),
+        legacyhashes: key(
+          legacyHashes,
+          [],
+          'Old formats of Apache that let users in as well. Whoever reads the file guesses such passwords a million times as fast as those of bcrypt.',
+          { ours: true },
+        ),
       },
       'Users and passwords from a file that `registry-secure user` or `htpasswd -B` writes. The default.',
     ),
     none: optionalSection({}, 'An open registry: everybody may pull and push. Must be asked for by name.', {
       ours: true,
     }),
+    realms: key(
+      realms,
+      [],
+      'Users of their own for some repositories: each realm with `name`, `repositories` (patterns) and `sources`; see [Realms](realms.md). The first that matches decides; `auth.htpasswd` is the realm of the rest.',
+      { ours: true },
+    ),
     token: unsupported('refused', 'An outside token server.', 'use auth.htpasswd'),
     silly: unsupported('refused', 'Any credential passes.', 'use auth.htpasswd, or auth.none for an open registry'),
   },
-  'Who may use the registry: exactly one kind. `REGISTRY_AUTH=htpasswd` picks it.',
+  'Who may use the registry: exactly one kind, and realms beside it. `REGISTRY_AUTH=htpasswd` picks it.',
   { choice: 'kind of authentication' },
-).superRefine(({ htpasswd, none }, context) => {
+).superRefine(({ htpasswd, none, realms }, context) => {
+  const problem = realms.length > 0 ? realmProblem(realms, htpasswd?.realm) : undefined;
+  if (problem) {
+    const { path, message, fix } = problem;
+    context.addIssue({ code: 'custom', path: ['realms', ...path], message, params: { fix } });
+  }
+  if (realms.length > 0 && none)
+    context.addIssue({
+      code: 'custom',
+      path: ['none'],
+      message: 'is set beside auth.realms, which ask who somebody is',
+      params: { fix: 'keep one of them' },
+    });
   if (!htpasswd || !none) return;
   const fix = 'keep one of them; REGISTRY_AUTH=htpasswd picks that kind over a file';
   context.addIssue({ code: 'custom', path: ['none'], message: 'is set beside auth.htpasswd', params: { fix } });
@@ -453,7 +486,15 @@ export const schema = section(
     policy: unsupported('warned', 'Classes of repositories.'),
   },
   'The configuration.',
-);
+).superRefine(({ http, auth }, context) => {
+  const verifying = /^(?:verify|require-and-verify)-/.test(
+    http.tls.clientauth ?? (http.tls.clientcas.length > 0 ? 'require-and-verify-' : ''),
+  );
+  if (verifying) return;
+  const fix = 'set http.tls.clientauth to verify-client-cert-if-given or require-and-verify-client-cert';
+  for (const path of needsClientCertificates(http.proxies, auth.realms))
+    context.addIssue({ code: 'custom', path, message: 'needs client certificates that are verified', params: { fix } });
+});
 
 /** The whole configuration with its defaults. Durations are milliseconds, paths absolute. */
 export type Config = z.output<typeof schema>;

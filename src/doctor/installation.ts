@@ -4,6 +4,7 @@ import { createServer, isIP } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { dirname, join } from 'node:path';
 import { loadHtpasswd } from '../auth/htpasswd-file.js';
+import type { LegacyHash } from '../auth/legacy-hash.js';
 import type { Inspected } from '../config/load.js';
 import type { Config } from '../config/schema.js';
 import { parseAddress } from '../config/values.js';
@@ -142,12 +143,17 @@ async function checkAuthority(installation: Installation, say: Say): Promise<voi
 }
 
 async function checkUsers({ inspected: { config } }: Installation, say: Say): Promise<void> {
-  const file = config?.auth.htpasswd?.path;
   if (!config) return;
-  if (file === undefined) {
-    say.warning('the registry is open: everybody who reaches it may pull and push (auth.none)');
-    return;
-  }
+  const { htpasswd, none, realms } = config.auth;
+  if (none) say.warning('the registry is open: everybody who reaches it may pull and push (auth.none)');
+  const files = realms.flatMap(({ sources }) => sources.flatMap(source => source.htpasswd ?? []));
+  if (htpasswd) files.push(htpasswd);
+  for (const { path, legacyhashes } of files) await checkPasswords(path, legacyhashes, say);
+  if (files.length === 0 && realms.length > 0)
+    say.ok(`users are those of auth.realms: ${realms.map(({ name }) => name).join(', ')}`);
+}
+
+async function checkPasswords(file: string, legacy: readonly LegacyHash[], say: Say): Promise<void> {
   if (await isMissing(file)) {
     say.warning(`there are no users yet: ${file} is missing`, {
       fix: 'up and serve make the first one',
@@ -156,7 +162,7 @@ async function checkUsers({ inspected: { config } }: Installation, say: Say): Pr
     return;
   }
   try {
-    const { users, entries, warnings } = await loadHtpasswd(file);
+    const { users, entries, warnings } = await loadHtpasswd(file, legacy);
     for (const warning of warnings) say.warning(warning);
     for (const { name, line, cost } of entries)
       if (cost !== undefined && cost < LOWEST_COST)

@@ -28,6 +28,7 @@ import { ipBytes, ipFromBytes } from './names.js';
 /** X.509 certificates (RFC 5280) as bytes: every field that we write, and the few that node:crypto does not read out. */
 
 const COMMON_NAME = '2.5.4.3';
+const ORGANIZATIONAL_UNIT = '2.5.4.11';
 const SUBJECT_KEY_IDENTIFIER = '2.5.29.14';
 export const SUBJECT_ALTERNATIVE_NAME = '2.5.29.17';
 const BASIC_CONSTRAINTS = '2.5.29.19';
@@ -217,6 +218,7 @@ export interface CertifiedNames {
   readonly commonName: string | undefined;
   /** Of the subject alternative name, each with its kind: `dns:…`, `ip:…`, `email:…`, `uri:…`. */
   readonly alternativeNames: readonly string[];
+  readonly organizationalUnits: readonly string[];
 }
 
 export function certifiedNames(certificate: X509Certificate): CertifiedNames {
@@ -225,6 +227,9 @@ export function certifiedNames(certificate: X509Certificate): CertifiedNames {
   const [name, ...more] = attributes.filter(attribute => isOid(children(attribute)[0], COMMON_NAME));
   return {
     commonName: name && more.length === 0 ? readText(children(name)[1]) : undefined,
+    organizationalUnits: attributes
+      .filter(attribute => isOid(children(attribute)[0], ORGANIZATIONAL_UNIT))
+      .flatMap(attribute => readText(children(attribute)[1]) ?? []),
     alternativeNames: children(find(SUBJECT_ALTERNATIVE_NAME)).flatMap(entry => {
       const kind = tagNumber(entry);
       if (kind === EMAIL) return [`email:${content(entry).toString('latin1')}`];

@@ -6,17 +6,22 @@ import { RegistryError } from '../errors.js';
 import { StorageError } from '../storage/driver.js';
 import { isClientGone } from '../store/uploads.js';
 import { Exchange, type RegistryContext } from './exchange.js';
-import { isKnownMethod, match } from './routes.js';
+import { isKnownMethod, match, repositoriesOf } from './routes.js';
 
 export interface RegistryOptions extends RegistryContext {
   /** Whether anything can be deleted (`storage.delete.enabled`). */
   readonly deletes: boolean;
   /** Why nothing can be changed at present, for the client; undefined when it can. */
   readonly readOnly: () => string | undefined;
-  /** @throws RegistryError UNAUTHORIZED with the challenge */
-  readonly authenticate: (request: IncomingMessage) => Promise<Identity>;
+  /** @param repositories that the request is about @throws RegistryError UNAUTHORIZED with the challenge */
+  readonly authenticate: (request: IncomingMessage, repositories: readonly string[]) => Promise<Identity>;
   /** What is answered where `authorise` says no. */
-  readonly refusal: (identity: Identity, request: IncomingMessage, action: Action, scope: string) => RegistryError;
+  readonly refusal: (
+    identity: Identity,
+    request: IncomingMessage,
+    action: Action,
+    target: { readonly repository: string; readonly scope: string },
+  ) => RegistryError;
   /** Told of what is not the client's fault: errors of the storage and of this program. */
   readonly onFault: (error: unknown, request: IncomingMessage) => void;
 }
@@ -35,17 +40,19 @@ export function createRegistry(options: RegistryOptions): Registry {
     try {
       const { method = '', url = '' } = request;
       if (!isKnownMethod(method)) throw new RegistryError('UNSUPPORTED', { headers: { Allow: '' } });
-      const identity = await options.authenticate(request);
+      const [target, query = ''] = splitOnce(url, '?');
+      const path = target.startsWith(options.prefix) ? target.slice(options.prefix.length) : '';
+      const parameters = new URLSearchParams(query);
+      const identity = await options.authenticate(request, repositoriesOf(path, parameters));
       onIdentity?.(identity);
-      const [path, query = ''] = splitOnce(url, '?');
       const rules = { deletes: options.deletes, readOnly: options.readOnly() };
-      const found = path.startsWith(options.prefix) && match(method, path.slice(options.prefix.length), rules);
+      const found = match(method, path, rules);
       if (!found) throw new RegistryError('UNSUPPORTED', { status: 404, message: 'no such endpoint' });
       const { action, handler, repository, reference } = found;
       if (!options.authorise(identity, action, repository))
-        throw options.refusal(identity, request, action, scopeOf(action, repository));
-      const target = { repository, reference, query: new URLSearchParams(query) };
-      await handler(new Exchange(request, response, identity, options, target));
+        throw options.refusal(identity, request, action, { repository, scope: scopeOf(action, repository) });
+      const asked = { repository, reference, query: parameters };
+      await handler(new Exchange(request, response, identity, options, asked));
     } catch (error) {
       await readSmallRest(request);
       answer(error, request, response, options.onFault);

@@ -116,6 +116,17 @@ export function match(
   return { action: row.action, handler: row.handler, repository, reference: decode(reference) };
 }
 
+/**
+ * The repositories that a request is about, whatever else is wrong with it: that of its path, or those of the scopes that
+ * it wants a token for (distribution's token specification, "Resource Scope").
+ */
+export function repositoriesOf(path: string, query: URLSearchParams): string[] {
+  const { shape, repository } = parse(path) ?? {};
+  if (shape !== 'token') return repository === undefined ? [] : [repository];
+  const scopes = query.getAll('scope').flatMap(scope => scope.split(' '));
+  return scopes.flatMap(scope => /^repository(?:\([^)]*\))?:([^:]+):/.exec(scope)?.[1] ?? []);
+}
+
 const REPOSITORIES = '/api/v1/repositories/';
 
 function parse(path: string): { shape: Shape; repository?: string; reference?: string } | undefined {

@@ -2,8 +2,8 @@ import { RegistryError } from '../errors.js';
 import type { Exchange } from './exchange.js';
 
 /**
- * GET /token: a token for who the request is from. What it is asked to be good for (`scope`) is of no account, since it
- * only says who somebody is: rights are looked up where it is used.
+ * GET /token: a token for who the request is from. What it is asked to be good for (`scope`) only says in which realm that
+ * is to be known: rights are looked up where it is used.
  */
 export async function issueToken(exchange: Exchange): Promise<void> {
   // A token must not beget another one: then it would never end.

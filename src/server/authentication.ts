@@ -2,15 +2,17 @@ import type { IncomingMessage } from 'node:http';
 import { dirname } from 'node:path';
 import { Access } from '../auth/access.js';
 import { Authenticator } from '../auth/authenticate.js';
-import { HtpasswdCredentials } from '../auth/credentials.js';
 import { LoginLimiter } from '../auth/login-limiter.js';
 import { type Authorise, usersMay } from '../auth/policy.js';
+import { type Origin, originBehind } from '../auth/proxies.js';
 import { Tokens } from '../auth/tokens.js';
 import type { Config } from '../config/schema.js';
 import type { StorageDriver } from '../storage/driver.js';
 import { TokenKeys } from '../store/token-keys.js';
 import type { Log } from './log.js';
 import { type Account, handingOver } from './privileges.js';
+import { openRealms, realmFiles } from './realms.js';
+import { tokenRealm } from './token-realm.js';
 import { ensureUsers, type Users } from './users.js';
 import { hearOthers, tellOthers } from './worker.js';
 
@@ -22,6 +24,8 @@ export interface AuthenticationOptions {
   readonly account: Account | undefined;
   /** Calls `reload` from then on whenever one of the files has changed. */
   readonly watch: (files: readonly string[], what: string, reload: () => Promise<void>) => void;
+  /** Takes what is to be called at the end. */
+  readonly onClose: (close: () => void) => void;
   readonly log: Log;
 }
 
@@ -32,35 +36,53 @@ export interface Authentication {
   /** What is read again while the registry runs. */
   readonly files: readonly string[];
   readonly authorise: Authorise;
-  /** @param driver opened @param tokenRealm as for `Authenticator` */
-  authenticator(driver: StorageDriver, tokenRealm: (request: IncomingMessage) => string | undefined): Authenticator;
+  /** @param driver opened @param names those of the certificate that is served; undefined over plain HTTP */
+  authenticator(driver: StorageDriver, names: () => readonly string[] | undefined): Authenticator;
 }
 
 /** Makes the first user where there is none, and reads users and rights. @throws OperatorError */
 export async function prepareAuthentication(options: AuthenticationOptions): Promise<Authentication> {
   const { config, log } = options;
   const users = await prepareUsers(options);
-  const source = users && (await openHtpasswd(users.file, options));
-  const access = await openPolicy(options, !source);
-  if (!source && !access) log.warn('the registry is open (auth.none): everybody who reaches it may pull and push');
+  const realms = await openRealms(options);
+  const access = await openPolicy(options, !realms);
+  if (!realms && !access) log.warn('the registry is open (auth.none): everybody who reaches it may pull and push');
+  const may = access ? access.may : usersMay({ open: !realms });
+  const { policy, groups } = config.access;
+  const origin = originOf(config);
   return {
     users,
-    files: [users?.file, config.access.policy, config.access.groups].filter(file => file !== undefined),
-    authorise: access ? access.may : usersMay({ open: !source }),
-    authenticator: (driver, tokenRealm) =>
+    files: [...realmFiles(config), policy, groups].filter(file => file !== undefined),
+    authorise: realms ? realms.decide(may) : may,
+    authenticator: (driver, names) =>
       new Authenticator(
-        source
+        realms
           ? {
-              realm: config.auth.htpasswd!.realm,
-              source,
+              realms,
               welcomesAnonymous: () => access?.welcomesAnonymous === true,
-              tokens: new Tokens(new TokenKeys(driver), user => source.versionOf(user)),
-              tokenRealm,
+              tokens: new Tokens(new TokenKeys(driver), realms),
+              tokenRealm: tokenRealm({ host: config.http.host, prefix: config.http.prefix }, names, origin),
+              addressOf: request => origin(request).address,
               limiter: new LoginLimiter({ tell: tellOthers, hear: hearOthers }),
             }
           : 'open',
       ),
   };
+}
+
+/** Where a request began, as those proxies say that are believed, for whatever reason. */
+function originOf({ http, auth }: Config): (request: IncomingMessage) => Origin {
+  const all = [http.proxies, ...auth.realms.flatMap(({ sources }) => sources.flatMap(({ proxy }) => proxy ?? []))];
+  return originBehind({
+    addresses: all.flatMap(({ addresses }) => addresses),
+    certificates: all.flatMap(({ certificates }) => certificates),
+  });
+}
+
+/** Of the client that a request comes from, for the log; undefined once its connection is gone. */
+export function addressOf(config: Config): (request: IncomingMessage) => string | undefined {
+  const origin = originOf(config);
+  return request => origin(request).address;
 }
 
 async function prepareUsers({
@@ -72,18 +94,6 @@ async function prepareUsers({
   const file = config.auth.htpasswd?.path;
   if (file === undefined) return undefined;
   return handingOver(account, dirname(file), () => ensureUsers({ file, terminal, ...firstUser }));
-}
-
-async function openHtpasswd(file: string, { watch, log }: AuthenticationOptions): Promise<HtpasswdCredentials> {
-  let source: HtpasswdCredentials | undefined;
-  watch([file], 'htpasswd file', async () => {
-    if (!source) throw new Error('not read yet');
-    await source.reload();
-    for (const warning of source.warnings) log.warn(warning);
-  });
-  source = await HtpasswdCredentials.open(file);
-  for (const warning of source.warnings) log.warn(warning);
-  return source;
 }
 
 async function openPolicy({ config, watch }: AuthenticationOptions, open: boolean): Promise<Access | undefined> {

@@ -76,10 +76,12 @@ export function createAccessLog(options: {
   formatter: LogFormat;
   /** The user that a request turned out to be from; asked when it is over. */
   principal: (request: IncomingMessage) => string | undefined;
+  /** Where it began, where that is not the other end of the connection. */
+  address?: (request: IncomingMessage) => string | undefined;
   fields?: Fields;
   fd?: number;
 }): AccessLog {
-  const { formatter, principal, fields = {}, fd = 1 } = options;
+  const { formatter, principal, address, fields = {}, fd = 1 } = options;
   const writer = new LineWriter(
     fd,
     lines => `${render(formatter, { time: now(), level: 'warning', msg: 'access lines dropped', lines })}\n`,
@@ -90,7 +92,8 @@ export function createAccessLog(options: {
   return {
     follow(request, response, id) {
       const { socket } = request;
-      const remote = socket.remoteAddress ?? '';
+      const peer = socket.remoteAddress ?? '';
+      const remote = address?.(request) ?? peer;
       const started = performance.now();
       response.once('close', () => {
         const { bytesRead, bytesWritten } = socket;
@@ -109,6 +112,7 @@ export function createAccessLog(options: {
           ms: Math.round((performance.now() - started) * 10) / 10,
           agent: request.headers['user-agent']?.slice(0, 200) ?? '-',
           aborted: !response.writableFinished,
+          ...(remote !== peer && { proxy: peer }),
           ...(certificate && { client: certificate.commonName ?? '-', serial: certificate.serial }),
         };
         writer.write(line(exchange) + end);
@@ -132,6 +136,8 @@ interface Exchange {
   readonly ms: number;
   readonly agent: string;
   readonly aborted: boolean;
+  /** Who has handed it on, where `remote` is what that says. */
+  readonly proxy?: string;
   /** Of a client certificate that was verified: its common name and serial number. */
   readonly client?: string;
   readonly serial?: string;
@@ -139,11 +145,11 @@ interface Exchange {
 
 // Written out, for one is made for every request: a loop over names and values takes three times as long.
 function textLine(x: Exchange): string {
-  return `time=${now()} level=info msg=request id=${x.id} remote=${x.remote} user=${word(x.user)} method=${x.method} path=${word(x.path)} status=${x.status} bytes=${x.bytes} received=${x.received} ms=${x.ms} agent=${word(x.agent)}${x.aborted ? ' aborted=true' : ''}${x.client === undefined ? '' : ` client=${word(x.client)} serial=${x.serial}`}`;
+  return `time=${now()} level=info msg=request id=${x.id} remote=${x.remote} user=${word(x.user)} method=${x.method} path=${word(x.path)} status=${x.status} bytes=${x.bytes} received=${x.received} ms=${x.ms} agent=${word(x.agent)}${x.aborted ? ' aborted=true' : ''}${x.proxy === undefined ? '' : ` proxy=${x.proxy}`}${x.client === undefined ? '' : ` client=${word(x.client)} serial=${x.serial}`}`;
 }
 
 function jsonLine(x: Exchange): string {
-  return `{"time":"${now()}","level":"info","msg":"request","id":"${x.id}","remote":"${x.remote}","user":${quote(x.user)},"method":"${x.method}","path":${quote(x.path)},"status":${x.status},"bytes":${x.bytes},"received":${x.received},"ms":${x.ms},"agent":${quote(x.agent)}${x.aborted ? ',"aborted":true' : ''}${x.client === undefined ? '' : `,"client":${quote(x.client)},"serial":"${x.serial}"`}`;
+  return `{"time":"${now()}","level":"info","msg":"request","id":"${x.id}","remote":"${x.remote}","user":${quote(x.user)},"method":"${x.method}","path":${quote(x.path)},"status":${x.status},"bytes":${x.bytes},"received":${x.received},"ms":${x.ms},"agent":${quote(x.agent)}${x.aborted ? ',"aborted":true' : ''}${x.proxy === undefined ? '' : `,"proxy":"${x.proxy}"`}${x.client === undefined ? '' : `,"client":${quote(x.client)},"serial":"${x.serial}"`}`;
 }
 
 /** What each connection had carried at the end of its last exchange. */

@@ -16,7 +16,7 @@ import { Store } from '../store/store.js';
 import { createTrustPages } from '../ui/trust-pages.js';
 import { followAnchor } from './anchor.js';
 import { createApp } from './app.js';
-import { prepareAuthentication } from './authentication.js';
+import { addressOf, prepareAuthentication } from './authentication.js';
 import { type ClientTrust, clientTrustWarnings, loadClientTrust, refuseOlderLists } from './client-trust.js';
 import { clientSetupOf, prepareOwnClients, startListUpkeep } from './clients.js';
 import { allowPause } from './guard.js';
@@ -27,7 +27,6 @@ import { createAccessLog, createLogger, type Log, requestId, withoutSecrets } fr
 import { watchMaintenance } from './maintenance.js';
 import { type Account, become, handingOver, unreadable, volumeOwner } from './privileges.js';
 import { type RenewalTask, startRenewal } from './renewal.js';
-import { tokenRealm } from './token-realm.js';
 import type { Users } from './users.js';
 import { validationOf } from './validation.js';
 import { watchFiles } from './watch.js';
@@ -60,8 +59,10 @@ export interface RunningServer {
   readonly certificates: Certificates | undefined;
   /** The certificate that is served at the start; undefined over plain HTTP. */
   readonly pair: (ServerPair & { readonly path: string }) | undefined;
-  /** Undefined where the registry is open to everybody. */
+  /** What became of the password file; undefined where there is none. */
   readonly users: Users | undefined;
+  /** Whether nobody is asked who they are. */
+  readonly open: boolean;
   readonly data: string;
   /** Drains: no new connections, running transfers finish in the time that the configuration gives them. */
   stop(): Promise<void>;
@@ -157,6 +158,7 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
           formatter,
           fields,
           principal: request => principals.get(request),
+          address: addressOf(config),
         });
     if (accessLog) closers.push(() => accessLog.close());
     // The port is taken before the storage is opened, so that a second start by mistake touches nothing.
@@ -184,7 +186,8 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
     closers.push(() => server.drain(0));
 
     const { firstUser, terminal } = options;
-    const authentication = await prepareAuthentication({ config, firstUser, terminal, account, watch, log });
+    const onClose = (closer: () => void) => void closers.push(closer);
+    const authentication = await prepareAuthentication({ config, firstUser, terminal, account, watch, onClose, log });
     if (account) {
       become(account);
       log.info('gave up root', { ...account });
@@ -231,11 +234,8 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
       closers.push(() => housekeeping.close());
     }
 
-    const prefix = config.http.prefix.replace(/\/$/, '');
-    const authenticator = authentication.authenticator(
-      driver,
-      tokenRealm({ host: config.http.host, prefix }, () => served?.names),
-    );
+    const { prefix } = config.http;
+    const authenticator = authentication.authenticator(driver, () => served?.names);
 
     const registry = createRegistry({
       store: new Store(driver, {
@@ -261,7 +261,7 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
       prefix,
       deletes: config.storage.delete.enabled,
       readOnly: () => (readonly.enabled ? 'the registry is read-only' : maintenance.refusal),
-      authenticate: request => authenticator.authenticate(request),
+      authenticate: (...asked) => authenticator.authenticate(...asked),
       refusal: (...refused) => authenticator.refusal(...refused),
       issueToken: identity => authenticator.issueToken(identity),
       authorise: authentication.authorise,
@@ -290,6 +290,7 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
       certificates,
       pair,
       users: authentication.users,
+      open: config.auth.none !== undefined,
       data,
       stop: async () => {
         const timeout = config.http.draintimeout;

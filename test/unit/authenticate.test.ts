@@ -6,12 +6,18 @@ import { describe, test } from 'node:test';
 import { Authenticator } from '../../src/auth/authenticate.js';
 import { ANONYMOUS, type Identity } from '../../src/auth/identity.js';
 import { usersMay } from '../../src/auth/policy.js';
+import { Realms } from '../../src/auth/realms.js';
+import type { CredentialSource, Member } from '../../src/auth/source.js';
 import { RegistryError } from '../../src/errors.js';
 
-const source = {
+const member = (name: string): Member => ({ name, groups: [], version: `of ${name}` });
+const source: CredentialSource = {
   remembers: () => false,
-  verify: async (user: string, password: string) => user === 'alice' && password === 'secret',
+  verify: async (user, password) => user === 'alice' && password === 'secret',
+  find: user => (user === 'alice' ? member(user) : undefined),
 };
+const realmsOf = (name: string, source: CredentialSource) =>
+  new Realms([{ name, covers: () => true, passwords: [source], requests: [] }]);
 const basic = (text: string) => `Basic ${Buffer.from(text).toString('base64')}`;
 const request = (...values: string[]) =>
   ({
@@ -20,21 +26,29 @@ const request = (...values: string[]) =>
     socket: { remoteAddress: '192.0.2.1' },
   }) as unknown as IncomingMessage;
 
+/** Who has logged in with a password in the one realm of that name. */
+const alice = (realm: string) => ({
+  kind: 'user',
+  name: 'alice',
+  via: 'password',
+  realms: new Map([[realm, { groups: [], version: '0:of alice' }]]),
+});
+
 describe('authentication', () => {
-  const authenticator = new Authenticator({ realm: 'Registry Realm', source });
+  const authenticator = new Authenticator({ realms: realmsOf('Registry Realm', source) });
 
   test('a user with the right password', async () => {
     const identity = await authenticator.authenticate(request(basic('alice:secret')));
-    assert.deepEqual(identity, { kind: 'user', name: 'alice', via: 'password' });
+    assert.deepEqual(identity, alice('Registry Realm'));
     const checked: string[] = [];
     const remembering = new Authenticator({
-      realm: 'r',
-      source: {
+      realms: realmsOf('r', {
+        ...source,
         remembers: (user, password) => user === 'alice' && password === 'secret',
         verify: async (...given) => checked.push(given.join(' ')) < 0,
-      },
+      }),
     });
-    assert.deepEqual(await remembering.authenticate(request(basic('alice:secret'))), identity);
+    assert.deepEqual(await remembering.authenticate(request(basic('alice:secret'))), alice('r'));
     assert.deepEqual(checked, [], 'what is remembered is not checked again');
     await assert.rejects(remembering.authenticate(request(basic('alice:wrong'))), { status: 401 });
     assert.deepEqual(checked, ['alice wrong 192.0.2.1']);
@@ -97,33 +111,35 @@ describe('authentication', () => {
 
   test('a realm is quoted, and sent in UTF-8', async () => {
     const challenge = (realm: string) =>
-      new Authenticator({ realm, source }).authenticate(request()).then(
+      new Authenticator({ realms: realmsOf(realm, source) }).authenticate(request()).then(
         () => assert.fail(),
         (error: RegistryError) => error.headers['WWW-Authenticate']!,
       );
     assert.equal(await challenge('a "b" \\c'), 'Basic realm="a \\"b\\" \\\\c", charset="UTF-8"');
     const sent = Buffer.from(await challenge('Zürich ✓'), 'latin1').toString();
     assert.equal(sent, 'Basic realm="Zürich ✓", charset="UTF-8"');
-    assert.throws(() => new Authenticator({ realm: 'a\r\nSet-Cookie: b', source }), { name: 'OperatorError' });
+    assert.throws(() => new Authenticator({ realms: realmsOf('a\r\nSet-Cookie: b', source) }), {
+      name: 'OperatorError',
+    });
   });
 
   test('what the source refuses for now goes through', () => {
     const busy = new RegistryError('TOOMANYREQUESTS', { headers: { 'Retry-After': '3' } });
-    const full = new Authenticator({ realm: 'r', source: { ...source, verify: () => Promise.reject(busy) } });
+    const full = new Authenticator({ realms: realmsOf('r', { ...source, verify: () => Promise.reject(busy) }) });
     return assert.rejects(full.authenticate(request(basic('alice:secret'))), busy);
   });
 
   test('too many failures of one user from one network cost no more checks; who is known passes', async () => {
     let checks = 0;
     const counted = new Authenticator({
-      realm: 'r',
-      source: {
+      realms: realmsOf('r', {
+        ...source,
         remembers: (user, password) => user === 'alice' && password === 'remembered',
-        verify: (user, password) => {
+        verify: (...given) => {
           checks++;
-          return source.verify(user, password);
+          return source.verify(...given);
         },
-      },
+      }),
     });
     const status = (credentials: string) =>
       counted.authenticate(request(basic(credentials))).then(
@@ -148,8 +164,7 @@ describe('authentication', () => {
     };
     let known: string | undefined = realm;
     const welcoming = new Authenticator({
-      realm: 'r',
-      source,
+      realms: realmsOf('r', source),
       welcomesAnonymous: () => true,
       tokens,
       tokenRealm: () => known,
@@ -170,15 +185,18 @@ describe('authentication', () => {
     });
 
     test('a token counts, and a password too', async () => {
-      const alice = { kind: 'user', name: 'alice' } as const;
-      assert.deepEqual(await welcoming.authenticate(request('Bearer good')), { ...alice, via: 'token' });
-      assert.deepEqual(await welcoming.authenticate(request(basic('alice:secret'))), { ...alice, via: 'password' });
+      const byToken = { kind: 'user', name: 'alice', via: 'token' };
+      assert.deepEqual(await welcoming.authenticate(request('Bearer good')), byToken);
+      assert.deepEqual(await welcoming.authenticate(request(basic('alice:secret'))), alice('r'));
     });
 
     test('what anonymous may not do asks for a token, what a user may not do is denied', () => {
       const scope = 'repository:team/app:pull,push';
       const refusal = (identity: Identity, ...values: string[]) => {
-        const { status, headers, message } = welcoming.refusal(identity, request(...values), 'push', scope);
+        const { status, headers, message } = welcoming.refusal(identity, request(...values), 'push', {
+          repository: 'team/app',
+          scope,
+        });
         return [status, headers['WWW-Authenticate'] ?? message];
       };
       assert.deepEqual(refusal(ANONYMOUS), [401, `${bearer},scope="${scope}"`]);
@@ -193,7 +211,7 @@ describe('authentication', () => {
     });
 
     test('without anonymous a token still counts, and the challenge is Basic', async () => {
-      const closed = new Authenticator({ realm: 'r', source, tokens, tokenRealm: () => realm });
+      const closed = new Authenticator({ realms: realmsOf('r', source), tokens, tokenRealm: () => realm });
       assert.deepEqual(await closed.authenticate(request('Bearer good')), {
         kind: 'user',
         name: 'alice',

@@ -5,6 +5,9 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { type Inspected, inspectConfig, type LoadOptions, loadConfig } from '../../src/config/load.js';
 
+/** Of the section auth, where nothing but the defaults and a file of passwords is configured. */
+const BY_PASSWORD = { htpasswd: { realm: 'Registry Realm', path: '', legacyhashes: [] as string[] }, realms: [] };
+
 let folder: string;
 before(() => {
   folder = mkdtempSync(join(tmpdir(), 'config-load-'));
@@ -54,7 +57,10 @@ describe('the variables of the old recipes, as they are written', () => {
       },
     });
     assert.deepEqual([problems, warnings], [[], []]);
-    assert.deepEqual(config!.auth, { htpasswd: { realm: 'Registry Realm', path: '/auth/htpasswd' } });
+    assert.deepEqual(config!.auth, {
+      ...BY_PASSWORD,
+      htpasswd: { ...BY_PASSWORD.htpasswd, realm: 'Registry Realm', path: '/auth/htpasswd' },
+    });
     assert.equal(sources.get('auth.htpasswd.realm'), 'REGISTRY_AUTH_HTPASSWD_REALM');
     assert.equal(sources.get('auth.htpasswd.path'), 'default');
   });
@@ -67,7 +73,10 @@ describe('the variables of the old recipes, as they are written', () => {
         REGISTRY_AUTH_HTPASSWD_PATH: '/auth/htpasswd',
       },
     });
-    assert.deepEqual(config!.auth, { htpasswd: { realm: 'Registry Realm', path: '/auth/htpasswd' } });
+    assert.deepEqual(config!.auth, {
+      ...BY_PASSWORD,
+      htpasswd: { ...BY_PASSWORD.htpasswd, realm: 'Registry Realm', path: '/auth/htpasswd' },
+    });
   });
 
   test('secrets of a Swarm service', () => {
@@ -112,7 +121,10 @@ health:
     assert.equal(config!.storage.filesystem.rootdirectory, '/var/lib/docker-registry');
     assert.equal(config!.http.addr, ':5000');
     assert.deepEqual(config!.http.headers, { 'X-Content-Type-Options': ['nosniff'] });
-    assert.deepEqual(config!.auth, { htpasswd: { realm: 'basic-realm', path: '/etc/docker/registry' } });
+    assert.deepEqual(config!.auth, {
+      ...BY_PASSWORD,
+      htpasswd: { ...BY_PASSWORD.htpasswd, realm: 'basic-realm', path: '/etc/docker/registry' },
+    });
     assert.deepEqual(config!.health.storagedriver, { enabled: true, interval: 10_000, threshold: 3 });
     assert.equal(sources.get('http.addr'), `file ${file}`);
     assert.equal(sources.get('log.level'), 'default');
@@ -121,7 +133,8 @@ health:
   test("an image's, without authentication, asks for it here", () => {
     const { config } = inspectFile('version: 0.1\nstorage: {filesystem: {rootdirectory: /var/lib/registry}}\n');
     assert.deepEqual(config!.auth, {
-      htpasswd: { realm: 'Registry Realm', path: join(folder, 'dir', 'auth', 'htpasswd') },
+      ...BY_PASSWORD,
+      htpasswd: { ...BY_PASSWORD.htpasswd, path: join(folder, 'dir', 'auth', 'htpasswd') },
     });
   });
 
@@ -358,11 +371,11 @@ health: {file: []}
 describe('an open registry', () => {
   test('only by name, with a warning', () => {
     const found = inspect({ env: { REGISTRY_AUTH: 'none' } });
-    assert.deepEqual(found.config!.auth, { none: {} });
+    assert.deepEqual(found.config!.auth, { none: {}, realms: [] });
     assert.deepEqual(said(found), [
       'REGISTRY_AUTH: auth.none leaves the registry open: everybody who reaches it may pull and push',
     ]);
-    assert.deepEqual(inspectFile('auth:\n  none:\n').config!.auth, { none: {} });
+    assert.deepEqual(inspectFile('auth:\n  none:\n').config!.auth, { none: {}, realms: [] });
   });
 
   test('never by an empty section or variable', () => {

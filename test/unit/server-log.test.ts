@@ -98,6 +98,7 @@ test('the access log: one line a request, with what it carried, and no secret', 
       if (request.url === '/second')
         setClientCertificate(request.socket, {
           commonName: 'bob "b"',
+          organizationalUnits: [],
           alternativeNames: [],
           serial: '0AFF',
           fingerprint: 'AB:CD',

@@ -1,19 +1,32 @@
 import assert from 'node:assert/strict';
 import { generateKeyPairSync, randomBytes } from 'node:crypto';
+import type { IncomingMessage } from 'node:http';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import { SignJWT, UnsecuredJWT } from 'jose';
 import { ANONYMOUS } from '../../src/auth/identity.js';
+import type { Realms } from '../../src/auth/realms.js';
 import { Tokens } from '../../src/auth/tokens.js';
 
 const key = { id: 'one', secret: randomBytes(32) };
 const keys = { current: async () => key, find: async (id: string) => (id === key.id ? key : undefined) };
-const alice = { kind: 'user', name: 'alice', via: 'token' } as const;
+const alice = {
+  kind: 'user',
+  name: 'alice',
+  via: 'token',
+  realms: new Map([['r', { groups: ['dev'], version: 'v1' }]]),
+} as const;
+const request = {} as IncomingMessage;
 const second = () => Math.floor(Date.now() / 1000);
 
 describe('tokens', () => {
   const versions = new Map([['alice', 'v1']]);
-  const tokens = new Tokens(keys, user => versions.get(user));
+  /** One realm, in which a user has the version that stands above, and a group. */
+  const realms: Pick<Realms, 'member'> = {
+    member: async (realm, user, version) =>
+      realm === 'r' && versions.get(user) === version ? { groups: ['dev'], version } : undefined,
+  };
+  const tokens = new Tokens(keys, realms);
   const decoded = (part: string) => JSON.parse(Buffer.from(part, 'base64url').toString());
 
   test('say who somebody is, for at least a minute, and nothing else', async () => {
@@ -21,36 +34,36 @@ describe('tokens', () => {
     assert.equal(issued.access_token, issued.token);
     assert.ok(issued.expires_in >= 60);
     assert.ok(Math.abs(Date.parse(issued.issued_at) - Date.now()) < 5000);
-    assert.deepEqual(await tokens.identify(issued.token), alice);
+    assert.deepEqual(await tokens.identify(issued.token, request), alice);
     const [header, payload] = issued.token.split('.').map(part => (part.startsWith('ey') ? decoded(part) : part));
     assert.deepEqual(header, { alg: 'HS256', typ: 'registry+jwt', kid: 'one' });
-    assert.deepEqual(Object.keys(payload).sort(), ['aud', 'exp', 'iat', 'iss', 'nbf', 'sub', 'version']);
-    assert.deepEqual(await tokens.identify((await tokens.issue(ANONYMOUS)).token), ANONYMOUS);
+    assert.deepEqual(Object.keys(payload).sort(), ['aud', 'exp', 'iat', 'iss', 'nbf', 'sub', 'versions']);
+    assert.deepEqual(await tokens.identify((await tokens.issue(ANONYMOUS)).token, request), ANONYMOUS);
   });
 
   test('end with the credentials that they were given for, remembered or not', async () => {
     const { token } = await tokens.issue(alice);
-    const fresh = new Tokens(keys, user => versions.get(user));
-    assert.deepEqual(await tokens.identify(token), alice);
+    const fresh = new Tokens(keys, realms);
+    assert.deepEqual(await tokens.identify(token, request), alice);
     for (const version of ['v2', undefined]) {
       if (version) versions.set('alice', version);
       else versions.delete('alice');
-      assert.equal(await tokens.identify(token), undefined);
-      assert.equal(await fresh.identify(token), undefined);
+      assert.equal(await tokens.identify(token, request), undefined);
+      assert.equal(await fresh.identify(token, request), undefined);
     }
     versions.set('alice', 'v1');
-    assert.deepEqual(await fresh.identify(token), alice);
+    assert.deepEqual(await fresh.identify(token, request), alice);
   });
 
   test('end with their time, remembered or not', async context => {
     const { token } = await tokens.issue(alice);
-    assert.deepEqual(await tokens.identify(token), alice);
+    assert.deepEqual(await tokens.identify(token, request), alice);
     const now = Date.now();
     context.mock.timers.enable({ apis: ['Date'], now: now + 299_000 });
-    assert.deepEqual(await tokens.identify(token), alice);
+    assert.deepEqual(await tokens.identify(token, request), alice);
     context.mock.timers.setTime(now + 301_000);
-    assert.equal(await tokens.identify(token), undefined);
-    assert.equal(await new Tokens(keys, () => 'v1').identify(token), undefined);
+    assert.equal(await tokens.identify(token, request), undefined);
+    assert.equal(await new Tokens(keys, realms).identify(token, request), undefined);
   });
 
   /** A token as ours are, but for what is given. */
@@ -65,14 +78,14 @@ describe('tokens', () => {
       nbf: second() - 60,
       exp: second() + 300,
       sub: 'alice',
-      version: 'v1',
+      versions: { r: 'v1' },
       ...claims,
     })
       .setProtectedHeader({ alg: 'HS256', typ: 'registry+jwt', kid: 'one', ...header })
       .sign(secret);
 
   test('the forgery is one but for what each of these changes', async () =>
-    assert.deepEqual(await tokens.identify(await forged({})), alice));
+    assert.deepEqual(await tokens.identify(await forged({}), request), alice));
 
   const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
   for (const [what, make] of [
@@ -88,15 +101,17 @@ describe('tokens', () => {
     ['a time that is over', () => forged({ claims: { exp: second() - 1 } })],
     ['a time that has not come', () => forged({ claims: { nbf: second() + 300 } })],
     ['no end', () => forged({ claims: { exp: undefined } })],
-    ['another version', () => forged({ claims: { version: 'v0' } })],
-    ['no version', () => forged({ claims: { version: undefined } })],
-    ['an odd version', () => forged({ claims: { version: ['v1'] } })],
+    ['another version', () => forged({ claims: { versions: { r: 'v0' } } })],
+    ['no version', () => forged({ claims: { versions: undefined } })],
+    ['another realm', () => forged({ claims: { versions: { other: 'v1' } } })],
+    ['versions that are a list', () => forged({ claims: { versions: ['v1'] } })],
+    ['an odd version', () => forged({ claims: { versions: { r: ['v1'] } } })],
     ['another user', () => forged({ claims: { sub: 'mallory' } })],
     ['no signature', async () => (await forged({})).replace(/[^.]*$/, '')],
     [
       'alg none',
       async () =>
-        new UnsecuredJWT({ sub: 'alice', version: 'v1' })
+        new UnsecuredJWT({ sub: 'alice', versions: { r: 'v1' } })
           .setIssuer('registry-secure')
           .setAudience('registry-secure')
           .setExpirationTime('5m')
@@ -110,7 +125,7 @@ describe('tokens', () => {
       },
     ],
   ] as const)
-    test(`of ${what} is nobody's`, async () => assert.equal(await tokens.identify(await make()), undefined));
+    test(`of ${what} is nobody's`, async () => assert.equal(await tokens.identify(await make(), request), undefined));
 
   test("whatever else a token is, it is nobody's, and breaks nothing", async () => {
     const { token } = await tokens.issue(alice);
@@ -125,7 +140,7 @@ describe('tokens', () => {
           }),
         ),
         async text => {
-          const identity = await tokens.identify(text);
+          const identity = await tokens.identify(text, request);
           // The last character of a signature has bits that count for nothing.
           if (text.slice(0, -1) !== token.slice(0, -1)) assert.equal(identity, undefined, text);
         },

@@ -1,0 +1,191 @@
+import { createHmac, randomBytes } from 'node:crypto';
+import type { IncomingMessage } from 'node:http';
+import { LRUCache } from 'lru-cache';
+import { RegistryError } from '../errors.js';
+import type { Glob } from '../glob.js';
+import { ANONYMOUS, type Identity, type Membership, type User } from './identity.js';
+import type { Authorise } from './policy.js';
+import type { CredentialSource, Member, RequestSource } from './source.js';
+
+/** Users who count in some of the repositories. */
+export interface Realm {
+  /** Shown to clients; one line. */
+  readonly name: string;
+  /** Which repositories are its own, unless a realm before it has them. */
+  readonly covers: Glob;
+  /** Asked in this order. */
+  readonly passwords: readonly CredentialSource[];
+  readonly requests: readonly RequestSource[];
+}
+
+/** That a password which is right elsewhere is wrong in a realm is not found out again for so long. In milliseconds. */
+const WRONG_MS = 60_000;
+const WRONG = 10_000;
+
+/**
+ * The realms in their order: the first that covers a repository decides there. Whoever is known in another one only is
+ * nobody in it. docs/decisions/0018-realms.md has the reasons.
+ */
+export class Realms {
+  readonly #secret = randomBytes(32);
+  readonly #wrong = new LRUCache<string, true>({ max: WRONG, ttl: WRONG_MS });
+
+  /** @param all the last of them covers every repository that the others leave */
+  constructor(readonly all: readonly Realm[]) {}
+
+  /** Those of the repositories; of none, all. */
+  of(repositories: readonly string[]): readonly Realm[] {
+    if (repositories.length === 0) return this.all;
+    return [...new Set(repositories.map(repository => this.#of(repository)))];
+  }
+
+  #of(repository: string): Realm {
+    return this.all.find(realm => realm.covers(repository)) ?? this.all.at(-1)!;
+  }
+
+  /** The same decision with the identity as the repository's own realm knows it. */
+  decide(may: Authorise): Authorise {
+    return (identity, action, repository) => may(this.#as(identity, repository), action, repository);
+  }
+
+  #as(identity: Identity, repository: string | undefined): Identity {
+    if (identity.kind === 'anonymous' || !identity.realms) return identity;
+    if (repository === undefined || repository === '')
+      return { ...identity, groups: [...identity.realms.values()].flatMap(({ groups }) => groups) };
+    const membership = identity.realms.get(this.#of(repository).name);
+    return membership ? { ...identity, groups: membership.groups } : ANONYMOUS;
+  }
+
+  /** Whom a request is from by its certificate, or by a proxy's word, in the realms given. */
+  shown(via: RequestSource['via'], request: IncomingMessage, realms: readonly Realm[]): User | undefined {
+    const found = realms.flatMap(realm => {
+      const member = first(realm.requests, source => (source.via === via ? source.identify(request) : undefined));
+      return member ? [{ realm, member, version: `${via}:${member.version}` }] : [];
+    });
+    return userOf(found, via);
+  }
+
+  /** The identity, where one of the realms has it. */
+  within(user: User, realms: readonly Realm[]): Identity {
+    return !user.realms || realms.some(({ name }) => user.realms?.has(name)) ? user : ANONYMOUS;
+  }
+
+  /** Who that is with this password, where that is remembered from not long ago; undefined where it takes a check. */
+  async remembered(user: string, password: string, realms: readonly Realm[]): Promise<User | undefined> {
+    const found: Found[] = [];
+    for (const realm of this.#inOrder(realms)) {
+      // One that was not asked for only tells a user of elsewhere from a mistake.
+      if (found.length > 0 && !realms.includes(realm)) break;
+      const one = await this.#remembered(realm, user, password);
+      if (one === 'unknown') return undefined;
+      if (one !== 'nobody') found.push(one);
+    }
+    return userOf(found, 'password');
+  }
+
+  async #remembered(realm: Realm, user: string, password: string): Promise<Found | 'nobody' | 'unknown'> {
+    const index = realm.passwords.findIndex(source => source.remembers(user, password));
+    try {
+      const member = await realm.passwords[index]?.find(user);
+      if (member) return { realm, member, version: `${index}:${member.version}` };
+    } catch (error) {
+      if (!(error instanceof RegistryError)) throw error;
+      return 'unknown';
+    }
+    if (realm.passwords.length === 0) return 'nobody';
+    return this.#wrong.size > 0 && this.#wrong.has(await this.#key(realm, user, password)) ? 'nobody' : 'unknown';
+  }
+
+  /**
+   * Who that is with this password: in those of the realms where it is right, else in any other.
+   * @throws RegistryError TOOMANYREQUESTS, UNAVAILABLE where it is right nowhere, and a source could not say
+   */
+  async login(user: string, password: string, network: string, realms: readonly Realm[]): Promise<User | undefined> {
+    const found: Found[] = [];
+    const wrong: Realm[] = [];
+    let fault: unknown;
+    for (const realm of this.#inOrder(realms)) {
+      if (found.length > 0 && !realms.includes(realm)) break;
+      try {
+        const one = await this.#login(realm, user, password, network);
+        if (one) found.push(one);
+        else wrong.push(realm);
+      } catch (error) {
+        if (!(error instanceof RegistryError)) throw error;
+        fault ??= error;
+      }
+    }
+    if (found.length === 0 && fault !== undefined) throw fault;
+    // Never for what is right nowhere: that is the limiter's, and would be a memory of what people mistyped.
+    if (found.length > 0) for (const realm of wrong) this.#wrong.set(await this.#key(realm, user, password), true);
+    return userOf(found, 'password');
+  }
+
+  #inOrder(realms: readonly Realm[]): readonly Realm[] {
+    return realms.length === this.all.length
+      ? realms
+      : [...realms, ...this.all.filter(realm => !realms.includes(realm))];
+  }
+
+  async #login(realm: Realm, user: string, password: string, network: string): Promise<Found | undefined> {
+    const remembered = await this.#remembered(realm, user, password);
+    if (remembered !== 'unknown') return remembered === 'nobody' ? undefined : remembered;
+    let fault: unknown;
+    for (const [index, source] of realm.passwords.entries())
+      try {
+        if (!(await source.verify(user, password, network))) continue;
+        const member = await source.find(user);
+        if (member) return { realm, member, version: `${index}:${member.version}` };
+      } catch (error) {
+        // The next one may know: an administrator's own file while a server is down.
+        if (!(error instanceof RegistryError)) throw error;
+        fault ??= error;
+      }
+    if (fault !== undefined) throw fault;
+    return undefined;
+  }
+
+  /** What a realm knows of a user now, if it is still by the same credentials. @throws RegistryError UNAVAILABLE */
+  async member(name: string, user: string, version: string, request: IncomingMessage): Promise<Membership | undefined> {
+    const realm = this.all.find(realm => realm.name === name);
+    const [kind = ''] = version.split(':', 1);
+    const member = /^\d+$/.test(kind)
+      ? await realm?.passwords[Number(kind)]?.find(user)
+      : first(realm?.requests ?? [], source => (source.via === kind ? source.identify(request) : undefined));
+    if (member?.name !== user || `${kind}:${member.version}` !== version) return undefined;
+    return { groups: member.groups, version };
+  }
+
+  /** Depends on what the realm knows of the user, so that another password is tried at once. */
+  async #key(realm: Realm, user: string, password: string): Promise<string> {
+    const members = await Promise.allSettled(realm.passwords.map(async source => source.find(user)));
+    const versions = members.map(result => (result.status === 'fulfilled' ? result.value?.version : undefined) ?? '');
+    const hmac = createHmac('sha256', this.#secret);
+    return hmac
+      .update([realm.name, user, password, ...versions].map(part => `${part.length}:${part}`).join(''))
+      .digest('base64');
+  }
+}
+
+interface Found {
+  readonly realm: Realm;
+  readonly member: Member;
+  readonly version: string;
+}
+
+function userOf(found: readonly Found[], via: 'password' | RequestSource['via']): User | undefined {
+  const name = found[0]?.member.name;
+  if (name === undefined) return undefined;
+  // Realms may spell a user in two ways, and one request is from one user.
+  const same = found.filter(({ member }) => member.name === name);
+  const realms = same.map(({ realm, member, version }) => [realm.name, { groups: member.groups, version }] as const);
+  return { kind: 'user', name, via, realms: new Map(realms) };
+}
+
+function first<T, R>(list: readonly T[], look: (item: T) => R | undefined): R | undefined {
+  for (const item of list) {
+    const found = look(item);
+    if (found !== undefined) return found;
+  }
+  return undefined;
+}

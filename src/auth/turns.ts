@@ -1,0 +1,35 @@
+import { RegistryError } from '../errors.js';
+
+/** Work that may wait behind what runs, and how much of it may be of one network: as for passwords in a file. */
+const LONGEST_QUEUE = 32;
+const LARGEST_SHARE = 8;
+
+/** Lets so many pieces of work run at once; the others wait for their turn. */
+export class Turns {
+  #running = 0;
+  readonly #waiting: Array<{ readonly network: string; readonly begin: () => void }> = [];
+
+  constructor(private readonly most: number) {}
+
+  /** @throws RegistryError TOOMANYREQUESTS when too many wait already, or too many of this network */
+  async run<T>(network: string, work: () => Promise<T>): Promise<T> {
+    if (this.#running >= this.most) await this.#wait(network);
+    this.#running++;
+    try {
+      return await work();
+    } finally {
+      this.#running--;
+      this.#waiting.shift()?.begin();
+    }
+  }
+
+  #wait(network: string): Promise<void> {
+    const share = this.#waiting.filter(waiting => waiting.network === network).length;
+    if (this.#waiting.length >= LONGEST_QUEUE || share >= LARGEST_SHARE)
+      throw new RegistryError('TOOMANYREQUESTS', {
+        message: 'too many logins at once',
+        headers: { 'Retry-After': '1' },
+      });
+    return new Promise(begin => this.#waiting.push({ network, begin }));
+  }
+}
