@@ -83,12 +83,14 @@ export class Authenticator {
   ): Promise<User> {
     const network = networkOf(this.#users?.addressOf?.(request) ?? request.socket.remoteAddress);
     this.#limiter.admit(user, network);
-    const known = await realms.login(user, password, network, wanted);
+    const { user: known, refused, fault } = await realms.login(user, password, network, wanted);
     if (known) {
       this.#limiter.succeeded(user, network);
       return known;
     }
-    this.#limiter.failed(user, network);
+    // Even where it could not be checked everywhere, or a server that is down would let guesses at another one go free.
+    if (refused) this.#limiter.failed(user, network);
+    if (fault) throw fault;
     throw this.#unauthorized(request, wanted);
   }
 

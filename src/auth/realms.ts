@@ -96,29 +96,23 @@ export class Realms {
     return this.#wrong.size > 0 && this.#wrong.has(await this.#key(realm, user, password)) ? 'nobody' : 'unknown';
   }
 
-  /**
-   * Who that is with this password: in those of the realms where it is right, else in any other.
-   * @throws RegistryError TOOMANYREQUESTS, UNAVAILABLE where it is right nowhere, and a source could not say
-   */
-  async login(user: string, password: string, network: string, realms: readonly Realm[]): Promise<User | undefined> {
+  /** Who that is with this password: in those of the realms where it is right, else in any other. */
+  async login(user: string, password: string, network: string, realms: readonly Realm[]): Promise<Login> {
     const found: Found[] = [];
     const wrong: Realm[] = [];
-    let fault: unknown;
+    let refused = false;
+    let fault: RegistryError | undefined;
     for (const realm of this.#inOrder(realms)) {
-      if (found.length > 0 && !realms.includes(realm)) break;
-      try {
-        const one = await this.#login(realm, user, password, network);
-        if (one) found.push(one);
-        else wrong.push(realm);
-      } catch (error) {
-        if (!(error instanceof RegistryError)) throw error;
-        fault ??= error;
-      }
+      if ((found.length > 0 || fault) && !realms.includes(realm)) break;
+      const one = await this.#login(realm, user, password, network);
+      if (one.found) found.push(one.found);
+      else if (!one.fault) wrong.push(realm);
+      refused ||= one.refused;
+      if (realms.includes(realm)) fault ??= one.fault;
     }
-    if (found.length === 0 && fault !== undefined) throw fault;
     // Never for what is right nowhere: that is the limiter's, and would be a memory of what people mistyped.
     if (found.length > 0) for (const realm of wrong) this.#wrong.set(await this.#key(realm, user, password), true);
-    return userOf(found, 'password');
+    return { user: userOf(found, 'password'), refused, fault };
   }
 
   #inOrder(realms: readonly Realm[]): readonly Realm[] {
@@ -127,22 +121,24 @@ export class Realms {
       : [...realms, ...this.all.filter(realm => !realms.includes(realm))];
   }
 
-  async #login(realm: Realm, user: string, password: string, network: string): Promise<Found | undefined> {
+  async #login(realm: Realm, user: string, password: string, network: string): Promise<Attempt> {
     const remembered = await this.#remembered(realm, user, password);
-    if (remembered !== 'unknown') return remembered === 'nobody' ? undefined : remembered;
-    let fault: unknown;
+    if (remembered === 'nobody') return { found: undefined, refused: realm.passwords.length > 0, fault: undefined };
+    if (remembered !== 'unknown') return { found: remembered, refused: false, fault: undefined };
+    let refused = false;
+    let fault: RegistryError | undefined;
     for (const [index, source] of realm.passwords.entries())
       try {
-        if (!(await source.verify(user, password, network))) continue;
-        const member = await source.find(user);
-        if (member) return { realm, member, version: `${index}:${member.version}` };
+        const member = (await source.verify(user, password, network)) ? await source.find(user) : undefined;
+        if (member)
+          return { found: { realm, member, version: `${index}:${member.version}` }, refused: false, fault: undefined };
+        refused = true;
       } catch (error) {
         // The next one may know: an administrator's own file while a server is down.
         if (!(error instanceof RegistryError)) throw error;
         fault ??= error;
       }
-    if (fault !== undefined) throw fault;
-    return undefined;
+    return { found: undefined, refused, fault };
   }
 
   /** What a realm knows of a user now, if it is still by the same credentials. @throws RegistryError UNAVAILABLE */
@@ -165,6 +161,20 @@ export class Realms {
       .update([realm.name, user, password, ...versions].map(part => `${part.length}:${part}`).join(''))
       .digest('base64');
   }
+}
+
+/** What came of a password. */
+interface Login {
+  /** Whose it is; undefined where it is right nowhere. */
+  readonly user: User | undefined;
+  /** Whether it is known to be wrong somewhere. */
+  readonly refused: boolean;
+  /** Of a realm that was asked for and could not say: TOOMANYREQUESTS, UNAVAILABLE. */
+  readonly fault: RegistryError | undefined;
+}
+
+interface Attempt extends Omit<Login, 'user'> {
+  readonly found: Found | undefined;
 }
 
 interface Found {

@@ -90,7 +90,10 @@ export class Tokens {
       const member = await this.realms.member(realm, user, version, request);
       return member ? [[realm, member] as const] : [];
     });
-    const realms = new Map((await Promise.all(members)).flat());
+    const known = await Promise.allSettled(members);
+    const realms = new Map(known.flatMap(result => (result.status === 'fulfilled' ? result.value : [])));
+    const fault = known.find(result => result.status === 'rejected');
+    if (realms.size === 0 && fault) throw fault.reason;
     return realms.size > 0 ? { kind: 'user', name: user, via: 'token', realms } : undefined;
   }
 

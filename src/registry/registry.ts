@@ -97,7 +97,8 @@ function answer(
     return;
   }
   const known = error instanceof RegistryError ? error : fault(error);
-  if (known.status >= 500) onFault(error, request);
+  // One without a cause was told of where it was found out, once and not for each request.
+  if (known.status >= 500 && (known !== error || known.cause !== undefined)) onFault(error, request);
   if (response.headersSent) {
     // The status is out already: only a broken connection can still say that the body is not whole.
     response.destroy();

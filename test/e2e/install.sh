@@ -21,6 +21,10 @@ ssh openssh-client
 ssh-keygen openssh-client
 curl curl
 openssl openssl
+slapd slapd
+ldapadd ldap-utils
+nginx nginx-light
+apache2 apache2
 busybox busybox-static
 strace strace
 ip iproute2

@@ -38,6 +38,8 @@ export async function connectLdap(server: LdapServer): Promise<Connection> {
     keepAlive: true,
     noDelay: true,
   });
+  // What goes wrong is heard where it is waited for, and never ends the process.
+  plain.on('error', () => {});
   const timer = setTimeout(() => plain.destroy(new Error(`no answer within ${timeout} ms`)), timeout);
   let socket: Socket = plain;
   try {
@@ -51,12 +53,13 @@ export async function connectLdap(server: LdapServer): Promise<Connection> {
         ...(ca && { ca }),
         minVersion: 'TLSv1.2',
       });
-      plain.once('error', error => socket.destroy(error));
+      socket.on('error', () => {});
+      plain.on('error', error => socket.destroy(error));
       await once(socket, 'secureConnect');
     }
   } catch (error) {
-    socket.on('error', () => {}).destroy();
-    plain.on('error', () => {}).destroy();
+    socket.destroy();
+    plain.destroy();
     throw error;
   } finally {
     clearTimeout(timer);

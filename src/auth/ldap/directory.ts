@@ -64,11 +64,11 @@ export class Directory {
   search(search: Search): Promise<Entry[]> {
     return this.#guarded(async () => {
       const kept = this.#service?.isOpen ? this.#service : undefined;
+      const started = performance.now();
       try {
         return await searchOn(kept ?? (await this.#connectService()), search);
       } catch (error) {
-        // The server may close what nobody has used for long, at the moment when somebody does.
-        if (!kept || kept.isOpen) throw error;
+        if (!kept || kept.isOpen || this.#waited(started)) throw error;
         return searchOn(await this.#connectService(), search);
       }
     });
@@ -87,10 +87,11 @@ export class Directory {
     if (password === '') throw new Error('an empty password binds as nobody');
     return this.#guarded(async () => {
       const kept = this.#take();
+      const started = performance.now();
       try {
         return await this.#bindOn(kept ?? (await connectLdap(this.options)), name, password, then);
       } catch (error) {
-        if (!kept || kept.isOpen) throw error;
+        if (!kept || kept.isOpen || this.#waited(started)) throw error;
         return this.#bindOn(await connectLdap(this.options), name, password, then);
       }
     });
@@ -117,6 +118,14 @@ export class Directory {
       connection.close();
       throw error;
     }
+  }
+
+  /**
+   * A server may close what nobody has used for long at the moment when somebody does: that is tried once more, but not
+   * an answer that was waited for.
+   */
+  #waited(started: number): boolean {
+    return performance.now() - started > this.options.timeout / 2;
   }
 
   close(): void {
@@ -197,7 +206,7 @@ export class Directory {
       // Those that were under way when it broke are one failure.
       if (broken || this.#failures === 0) this.#failures++;
       this.#closedUntil = performance.now() + Math.min(PAUSE * 2 ** (this.#failures - 1), LONGEST_PAUSE);
-      throw this.#unavailable(error);
+      throw this.#unavailable();
     } finally {
       if (broken) this.#probing = false;
     }
