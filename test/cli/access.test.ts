@@ -60,6 +60,12 @@ describe('access', { timeout: 120_000 }, () => {
     assert.deepEqual([no.status, no.stdout], [1, `dave may not push:\n  ${policy}:2:5: about another right\n`]);
     const json = JSON.parse((await explain('anonymous', 'pull', 'public/app', '--json')).stdout);
     assert.deepEqual([json.allowed, json.rules], [true, [{ place: `${policy}:2:5`, says: 'allows' }]]);
+    // What a directory knows of somebody, a policy cannot: it is said.
+    const stranger = await explain('erin', 'pull', 'team/app');
+    const other = `  ${policy}:2:5: about another repository\n`;
+    assert.deepEqual([stranger.status, stranger.stdout], [1, `erin may not pull:\n${other}`]);
+    const member = await explain('erin', 'pull', 'team/app', '--group', 'others', '--group', 'ops');
+    assert.deepEqual([member.status, member.stdout], [0, `erin may pull:\n  ${policy}:4:5: allows\n`]);
     assert.match((await explain('alice', 'write', 'a')).stderr, /"write" is no action; use one of pull/);
     assert.match((await explain('alice', 'pull', 'A:1')).stderr, /no name of a repository/);
   });

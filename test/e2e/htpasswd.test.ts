@@ -5,6 +5,8 @@ import { chmod, chown, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { HtpasswdCredentials } from '../../src/auth/credentials.js';
+import type { LegacyHash } from '../../src/auth/legacy-hash.js';
 import { must, requireTools, run } from '../support/process.js';
 import { program } from '../support/registry.js';
 
@@ -51,6 +53,33 @@ describe("Apache's htpasswd and ours on the same file", () => {
     await must(['htpasswd', '-D', file, 'later']);
     await must(program('user', 'remove', 'apache', '--file', file));
     assert.match(await readFile(file, 'utf8'), /^# people\nours:\$2y\$\S+\n$/);
+  });
+
+  test('what Apache hashes in its older ways lets in who is asked for by name, and nobody else', async () => {
+    const old = join(dir, 'old');
+    await must(['htpasswd', '-ciB', old, 'current'], { input: 'secret' });
+    const ways = [
+      ['apr1', '-im'],
+      ['sha1', '-is'],
+      ['crypt', '-id'],
+      ['sha2-crypt', '-i2'],
+      ['sha2-crypt', '-i5'],
+    ] as const;
+    for (const [, flag] of ways) await must(['htpasswd', flag, old, `user${flag}`], { input: 'schlüssel' });
+    const lets = async (source: HtpasswdCredentials, name: string, password: string) =>
+      source.verify(name, password, '127.0.0.1');
+    for (const legacy of [[], ['apr1'], ['sha1'], ['crypt'], ['sha2-crypt']] as LegacyHash[][]) {
+      const source = await HtpasswdCredentials.open(old, undefined, legacy);
+      assert.equal(await lets(source, 'current', 'secret'), true);
+      for (const [kind, flag] of ways) {
+        assert.equal(await lets(source, `user${flag}`, 'schlüssel'), legacy.includes(kind), `${flag} with ${legacy}`);
+        assert.equal(await lets(source, `user${flag}`, 'Schlüssel'), false, flag);
+      }
+      assert.equal(
+        source.warnings.some(warning => /whoever reads the file guesses/.test(warning)),
+        legacy.length > 0,
+      );
+    }
   });
 
   test('a file that is mounted on its own is rewritten in place, which is said', async () => {

@@ -3,7 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import http from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { ANONYMOUS } from '../../src/auth/identity.js';
+import { ANONYMOUS, type Identity } from '../../src/auth/identity.js';
 import type { Authorise } from '../../src/auth/policy.js';
 import { RegistryError } from '../../src/errors.js';
 import type { Digest } from '../../src/reference.js';
@@ -71,6 +71,8 @@ export class RegistryFixture {
       isImmutable?: (repository: string, tag: string) => boolean;
       grace?: number;
       authorise?: Authorise;
+      /** Who a user is beyond the name. */
+      identityOf?: (name: string) => Identity;
     } = {},
   ): Promise<RegistryFixture> {
     const root = options.root ?? (options.driver ? '' : await mkdtemp(join(tmpdir(), 'registry-test-')));
@@ -96,7 +98,9 @@ export class RegistryFixture {
       authenticate: async request => {
         const user = request.headers['x-test-user'];
         if (user === 'nobody') throw new RegistryError('UNAUTHORIZED');
-        return user === '' ? ANONYMOUS : { kind: 'user', name: String(user ?? 'tester') };
+        if (user === '') return ANONYMOUS;
+        const name = String(user ?? 'tester');
+        return options.identityOf?.(name) ?? { kind: 'user', name };
       },
       refusal: () => new RegistryError('DENIED'),
       issueToken: async () => undefined,

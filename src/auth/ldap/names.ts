@@ -10,8 +10,8 @@ export function nameValue(value: string): string {
   return value
     .replaceAll(/[\\",+<>;=]/g, '\\$&')
     .replaceAll(/[\0-\x1f\x7f]/g, character => `\\${hex(character)}`)
-    .replace(/^[ #]/, '\\$&')
-    .replace(/ $/, '\\ ');
+    .replace(/(?<=.) $/su, '\\ ')
+    .replace(/^[ #]/, '\\$&');
 }
 
 const hex = (character: string): string => character.charCodeAt(0).toString(16).padStart(2, '0');
@@ -39,7 +39,7 @@ export function parseName(name: string): Part[] | undefined {
   const parts: Part[] = [];
   // A part ends at a comma that no backslash stands before.
   for (const text of name.match(/(?:\\.|[^\\,])+/gsu) ?? []) {
-    const [, type, value] = /^\s*([\w.-]+)\s*=\s*((?:\\.|[^\\+])*?)\s*$/su.exec(text) ?? [];
+    const [, type, value] = /^ *([\w.-]+) *= *((?:\\.|[^\\+])*?) *$/su.exec(text) ?? [];
     if (type === undefined || value === undefined) return undefined;
     parts.push({ type: type.toLowerCase(), value: unescaped(value) });
   }
