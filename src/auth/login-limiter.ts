@@ -109,8 +109,8 @@ class Buckets {
 
 const now = (): number => performance.now() / 1000;
 
-/** No network holds a space. */
-const userIn = (network: string, user: string): string => `${network} ${user}`;
+/** No network holds a space. To a directory the case of a name is nothing: its spellings are no further guesses. */
+const userIn = (network: string, user: string): string => `${network} ${user.toLowerCase()}`;
 
 /**
  * What counts as one source of logins: an IPv4 address, or the 64 bits of an IPv6 network, since one host has as many

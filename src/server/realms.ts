@@ -115,6 +115,8 @@ async function openLdap(ldap: LdapConfig, { log, onClose }: RealmOptions): Promi
         : log.error(`the directory ${url} cannot be used, so nobody can log in by it: ${problem}`),
   });
   onClose(() => directory.close());
+  // Not waited for: one that is down keeps nobody else out.
+  void directory.probe();
   return new LdapCredentials(directory, {
     place: userdn === undefined ? { base: userbase!, filter: userfilter } : { name: userdn },
     attribute: ldap.userattribute,

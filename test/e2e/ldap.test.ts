@@ -278,7 +278,8 @@ describe('users of a directory', { timeout: 300_000 }, () => {
     await until(404, TEAM, ...as('alice'));
   });
 
-  test('no password is in what it has written', () => {
+  test('no password is in what it has written, and it ends as it is told', async () => {
+    assert.equal(await registry.stop(), 0);
     for (const secret of [READER.password, secretOf('alice'), secretOf('bob'), ADMIN])
       assert.ok(!registry.daemon.output.includes(secret), secret);
   });

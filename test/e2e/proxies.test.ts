@@ -202,6 +202,19 @@ describe('behind nginx and Apache, by the recipes of docs/realms.md', { timeout:
     assert.equal(await inside(TEAM, ...proxy, '-u', `admin:${ADMIN}`), 404);
   });
 
+  test('docker without a login is whom its certificate says', async () => {
+    const host = 'registry.lan:5000';
+    const folder = join(namespace.dir, 'etc/docker/certs.d', host);
+    mkdirSync(folder);
+    copyFileSync(join(registry.dir, 'certs/ca.crt'), join(folder, 'ca.crt'));
+    copyFileSync(join(namespace.dir, 'clients/alice.crt'), join(folder, 'client.cert'));
+    copyFileSync(join(namespace.dir, 'clients/alice.key'), join(folder, 'client.key'));
+    const [mine, other] = [`${host}/team/app:2`, `${host}/builds/app:1`];
+    for (const name of [mine, other]) await docker.must(['tag', image, name]);
+    await docker.must(['push', '-q', mine]);
+    assert.match(await docker.refused(['push', other]), /denied: you have no right to push here/);
+  });
+
   test('a password counts before a certificate, right or wrong', async () => {
     const alice = certificate('alice');
     assert.equal(await inside(TEAM, ...alice), 404);

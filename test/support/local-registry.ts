@@ -88,9 +88,16 @@ export class LocalRegistry {
   async call(
     method: string,
     path: string,
-    options: { auth?: string; body?: Buffer | string; ca?: Buffer; onPeer?: (peer: PeerCertificate) => void } = {},
+    options: {
+      auth?: string;
+      /** In the place of `auth`. */
+      token?: string;
+      body?: Buffer | string;
+      ca?: Buffer;
+      onPeer?: (peer: PeerCertificate) => void;
+    } = {},
   ): Promise<Reply> {
-    const { auth, body, ca = readFileSync(join(this.dir, 'certs/ca.crt')), onPeer } = options;
+    const { auth, token, body, ca = readFileSync(join(this.dir, 'certs/ca.crt')), onPeer } = options;
     return new Promise((resolve, reject) => {
       const request = https.request(
         {
@@ -101,6 +108,7 @@ export class LocalRegistry {
           ca,
           agent: false,
           ...(auth && { auth }),
+          ...(token && { headers: { authorization: `Bearer ${token}` } }),
           checkServerIdentity: (host, peer) => {
             onPeer?.(peer);
             return checkServerIdentity(host, peer);

@@ -5,6 +5,7 @@ import { type Entry, EqualityFilter, FilterParser } from 'ldapts';
 import { LdapCredentials, type LdapUsers } from '../../src/auth/ldap/credentials.js';
 import type { Search } from '../../src/auth/ldap/directory.js';
 import { fill, filterValue, isBelow, nameValue, parseName } from '../../src/auth/ldap/names.js';
+import { Turns } from '../../src/auth/turns.js';
 import { RegistryError } from '../../src/errors.js';
 
 describe('the texts of LDAP', () => {
@@ -168,4 +169,28 @@ describe('users of a directory', () => {
     directory.entries.length = 0;
     assert.equal(await credentials.find('alice'), undefined);
   });
+});
+
+test('so many logins run at once, and so many wait, none of whose networks has more than its share', async () => {
+  const turns = new Turns(2);
+  const held: Array<() => void> = [];
+  const work = () => new Promise<string>(resolve => held.push(() => resolve('done')));
+  const run = (network: string) => turns.run(network, work);
+  const taken = Array.from({ length: 34 }, (_, index) => run(`192.0.2.${index % 5}`));
+  await assert.rejects(run('198.51.100.1'), { status: 429 });
+  assert.equal(held.length, 2);
+  for (let ended = 0; ended < 34; ended++) {
+    held.shift()?.();
+    await new Promise(setImmediate);
+    assert.ok(held.length <= 2);
+  }
+  assert.deepEqual(new Set(await Promise.all(taken)), new Set(['done']));
+  const [first, second, ...own] = Array.from({ length: 10 }, () => run('192.0.2.1'));
+  await assert.rejects(run('192.0.2.1'), { status: 429 });
+  const other = run('198.51.100.1');
+  for (let ended = 0; ended < 11; ended++) {
+    held.shift()?.();
+    await new Promise(setImmediate);
+  }
+  assert.equal((await Promise.all([first, second, ...own, other])).length, 11);
 });

@@ -53,6 +53,12 @@ describe('failed logins', () => {
     assert.equal(wait(limiter, 'alice', 'a'), 18);
   });
 
+  test('are those of one user, however the name is spelled', () => {
+    const limiter = new LoginLimiter();
+    fail(limiter, 10, i => (i % 2 ? 'Alice' : 'aLICE'), 'a');
+    assert.ok(wait(limiter, 'alice', 'a') > 0);
+  });
+
   test('say nothing about another user or another network', context => {
     clock(context);
     const limiter = new LoginLimiter();

@@ -60,6 +60,15 @@ export class Directory {
     return this.options.account !== undefined;
   }
 
+  /** Finds out whether the server can be used, for `onState` to tell. */
+  async probe(): Promise<void> {
+    const connect = async () => {
+      if (this.options.account) await this.#connectService();
+      else (await connectLdap(this.options)).close();
+    };
+    await this.#guarded(connect).catch(() => {});
+  }
+
   /** Entries, as the service account sees them. @throws RegistryError UNAVAILABLE */
   search(search: Search): Promise<Entry[]> {
     return this.#guarded(async () => {
