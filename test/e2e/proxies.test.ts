@@ -25,6 +25,9 @@ const OPEN = `rules:
   - {who: [authenticated], may: [push], on: ["**"]}
 `;
 
+/** Lines are written a moment after the answer. */
+const wrote = ({ daemon }: Registry, line: RegExp) => daemon.ready(async () => line.test(daemon.output));
+
 describe('behind nginx and Apache, by the recipes of docs/realms.md', { timeout: 300_000 }, () => {
   let namespace: Namespace;
   let docker: Docker;
@@ -135,7 +138,7 @@ describe('behind nginx and Apache, by the recipes of docs/realms.md', { timeout:
           }
           await outside('/v2/from-afar', '-u', `alice:${ALICE}`, '--interface', FAR);
           const line = new RegExp(`remote=${FAR} user=alice .*/v2/from-afar.* proxy=${namespace.ip} client=proxy`);
-          assert.match(registry.daemon.output, line);
+          await wrote(registry, line);
         } finally {
           await proxy.stop();
         }
@@ -157,7 +160,7 @@ describe('behind nginx and Apache, by the recipes of docs/realms.md', { timeout:
           for (let count = 0; count < 30 && last !== 429; count++) last = await guess('--interface', FAR);
           assert.equal(last, 429);
           assert.equal(await guess(), 401);
-          assert.match(plain.daemon.output, new RegExp(`remote=${FAR} user=- .* status=429 .* proxy=127.0.0.1`));
+          await wrote(plain, new RegExp(`remote=${FAR} user=- .* status=429 .* proxy=127.0.0.1`));
         } finally {
           await proxy.stop();
         }
@@ -176,7 +179,7 @@ describe('behind nginx and Apache, by the recipes of docs/realms.md', { timeout:
     // With a certificate, but not a proxy's, it is whose certificate it is.
     assert.equal(await inside(TEAM, ...claim, ...certificate('mallory')), 403);
     assert.equal(await inside(TEAM, ...claim, ...certificate('alice')), 404);
-    assert.match(registry.daemon.output, new RegExp(`remote=${namespace.ip} user=mallory`));
+    await wrote(registry, new RegExp(`remote=${namespace.ip} user=mallory`));
     assert.doesNotMatch(registry.daemon.output, /10\.9\.8\.7/);
   });
 

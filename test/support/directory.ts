@@ -4,7 +4,7 @@ import type { Namespace } from './namespace.js';
 import { type Daemon, requireTools } from './process.js';
 import { program } from './registry.js';
 
-export const SUFFIX = 'dc=example,dc=com';
+const SUFFIX = 'dc=example,dc=com';
 export const PEOPLE = `ou=people,${SUFFIX}`;
 export const GROUPS = `ou=groups,${SUFFIX}`;
 /** May read users and groups. */
