@@ -1,9 +1,13 @@
-import type { Right } from './rights.js';
+import type { Action } from './rights.js';
 
 /** Who is asking. Made only by `Authenticator.authenticate`; what it may do is decided only by `authorise`. */
-export type Identity = { readonly kind: 'anonymous' } | User;
+export type Identity = Nobody | User;
 
-export interface User {
+interface Nobody extends Bounded {
+  readonly kind: 'anonymous';
+}
+
+export interface User extends Bounded {
   readonly kind: 'user';
   /** In Unicode NFC. */
   readonly name: string;
@@ -13,7 +17,12 @@ export interface User {
   readonly groups?: readonly string[];
   /** The realms in which this is the user; in the repositories of others it is nobody. Undefined: all there are. */
   readonly realms?: ReadonlyMap<string, Membership>;
-  /** What this may do at most, whatever the policy allows the user: one of these must allow it too. Undefined: no bounds. */
+  /** The id of the machine's token that was shown, or that the token was given for. */
+  readonly machineToken?: string;
+}
+
+interface Bounded {
+  /** What this may do at most, whatever the policy allows: one of these must allow it too. Undefined: no bounds. */
   readonly bounds?: readonly Bound[];
 }
 
@@ -26,10 +35,15 @@ export interface Membership {
   readonly version: string;
 }
 
-interface Bound {
-  readonly may: readonly Right[];
-  /** Patterns of repositories (`parseGlob`). */
+export interface Bound {
+  readonly actions: readonly Action[];
+  /** Patterns, as those of a rule. */
   readonly on: readonly string[];
 }
 
 export const ANONYMOUS: Identity = { kind: 'anonymous' };
+
+/** What somebody is where nobody knows them: no less bounded than before. */
+export function unknown({ bounds }: Identity): Identity {
+  return bounds ? { kind: 'anonymous', bounds } : ANONYMOUS;
+}

@@ -124,12 +124,12 @@ function parseSubject(text: string): Subject {
   });
 }
 
-function parseRight(text: string): Right {
+export function parseRight(text: string): Right {
   if (Object.hasOwn(RIGHTS, text)) return text as Right;
   throw new OperatorError(`${JSON.stringify(text)} is no right`, { fix: `write ${Object.keys(RIGHTS).join(', ')}` });
 }
 
-function parsePattern(text: string): string {
+export function parsePattern(text: string): string {
   parseGlob(text.replaceAll(USER, 'user'));
   if (matchesSomeName(text)) return text;
   throw new OperatorError(`${JSON.stringify(text)} matches no repository: names are of lower case, as in team/app`, {

@@ -1,6 +1,6 @@
 import { parseGlob } from '../glob.js';
 import { isRepositoryName } from '../reference.js';
-import type { Identity } from './identity.js';
+import type { Bound, Identity } from './identity.js';
 import { type Action, RIGHTS, type Right } from './rights.js';
 
 /** Whether `identity` may do `action`, to a repository where the action is about one. Pure. */
@@ -30,13 +30,15 @@ export interface Policy {
 
 /** For a registry without rules: every user may do everything, or, where nobody is asked who they are, everybody. */
 export function usersMay({ open }: { readonly open: boolean }): Authorise {
-  return (identity, action) => open || identity.kind === 'user' || action === 'token';
+  return (identity, action, repository) =>
+    (open || identity.kind === 'user' || action === 'token') && within(identity, action, repository);
 }
 
 /** The decision of a policy. @param open as for `usersMay` */
 export function policyMay(policy: Policy, { open }: { readonly open: boolean }): Authorise {
   const compiled = policy.rules.map(compile);
   return (identity, action, repository) => {
+    if (!within(identity, action, repository)) return false;
     if (action === 'login') return open || identity.kind === 'user';
     if (action === 'token') return true;
     const mine = compiled.filter(rule => rule.isFor(identity, policy.groups));
@@ -44,6 +46,29 @@ export function policyMay(policy: Policy, { open }: { readonly open: boolean }):
     if (action === 'catalog') return mine.length > 0;
     return mine.some(rule => rule.allows(action) && rule.covers(repository ?? '', identity));
   };
+}
+
+/** Whether the bounds of an identity allow an action. They never give what a policy does not. Pure. */
+export function within(identity: Identity, action: Action, repository = ''): boolean {
+  const { bounds } = identity;
+  if (!bounds || action === 'token') return true;
+  // Who has no name and may do nothing has shown nothing at all.
+  if (action === 'login') return identity.kind === 'user' || bounds.length > 0;
+  if (action === 'catalog') return bounds.some(({ actions }) => actions.includes('list'));
+  return bounds.some(
+    bound => bound.actions.includes(action) && patternsOf(bound).some(pattern => pattern(repository, identity)),
+  );
+}
+
+type Pattern = ReturnType<typeof compilePattern>;
+
+/** The identities of many requests share their bounds. */
+const patterns = new WeakMap<Bound, readonly Pattern[]>();
+
+function patternsOf(bound: Bound): readonly Pattern[] {
+  const known = patterns.get(bound) ?? bound.on.map(compilePattern);
+  patterns.set(bound, known);
+  return known;
 }
 
 /** Whether a request without credentials can be allowed anything. */

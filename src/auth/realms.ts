@@ -3,7 +3,7 @@ import type { IncomingMessage } from 'node:http';
 import { LRUCache } from 'lru-cache';
 import { RegistryError } from '../errors.js';
 import type { Glob } from '../glob.js';
-import { ANONYMOUS, type Identity, type Membership, type User } from './identity.js';
+import { type Identity, type Membership, type User, unknown } from './identity.js';
 import type { Authorise } from './policy.js';
 import type { CredentialSource, Member, RequestSource } from './source.js';
 
@@ -53,7 +53,7 @@ export class Realms {
     if (repository === undefined || repository === '')
       return { ...identity, groups: [...identity.realms.values()].flatMap(({ groups }) => groups) };
     const membership = identity.realms.get(this.#of(repository).name);
-    return membership ? { ...identity, groups: membership.groups } : ANONYMOUS;
+    return membership ? { ...identity, groups: membership.groups } : unknown(identity);
   }
 
   /** Whom a request is from by its certificate, or by a proxy's word, in the realms given. */
@@ -67,7 +67,7 @@ export class Realms {
 
   /** The identity, where one of the realms has it. */
   within(user: User, realms: readonly Realm[]): Identity {
-    return !user.realms || realms.some(({ name }) => user.realms?.has(name)) ? user : ANONYMOUS;
+    return !user.realms || realms.some(({ name }) => user.realms?.has(name)) ? user : unknown(user);
   }
 
   /** Who that is with this password, where that is remembered from not long ago; undefined where it takes a check. */
@@ -139,6 +139,25 @@ export class Realms {
         fault ??= error;
       }
     return { found: undefined, refused, fault };
+  }
+
+  /** A user as all realms know them, without a password; undefined for nobody. @throws RegistryError UNAVAILABLE where that cannot be told */
+  async known(user: string): Promise<User | undefined> {
+    const found: Found[] = [];
+    let fault: unknown;
+    for (const realm of this.all)
+      for (const [index, source] of realm.passwords.entries())
+        try {
+          const member = await source.find(user);
+          if (!member) continue;
+          found.push({ realm, member, version: `${index}:${member.version}` });
+          break;
+        } catch (error) {
+          if (!(error instanceof RegistryError)) throw error;
+          fault ??= error;
+        }
+    if (found.length === 0 && fault !== undefined) throw fault;
+    return userOf(found, 'password');
   }
 
   /** What a realm knows of a user now, if it is still by the same credentials. @throws RegistryError UNAVAILABLE */

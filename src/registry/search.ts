@@ -12,7 +12,7 @@ export async function searchRepositories(exchange: Exchange): Promise<void> {
   const query = exchange.query.get('q') ?? '';
   const size = Math.min(number(exchange, 'n') || RESULTS.usual, RESULTS.most);
   const page = number(exchange, 'page') || 1;
-  const { results, total, whole } = await exchange.store.search.find(query, name => exchange.may('pull', name), {
+  const { results, total, whole } = await exchange.store.search.find(query, name => exchange.may('list', name), {
     skip: (page - 1) * size,
     limit: size,
   });

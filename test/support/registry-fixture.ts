@@ -107,7 +107,7 @@ export class RegistryFixture {
       authorise:
         options.authorise ??
         ((identity, action, repository) =>
-          action !== 'pull' ||
+          (action !== 'pull' && action !== 'list') ||
           !repository?.startsWith('hidden/') ||
           (identity.kind === 'user' && identity.name === 'insider')),
       onFault: error => fixture.faults.push(error),
