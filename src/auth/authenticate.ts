@@ -3,6 +3,7 @@ import { OperatorError, RegistryError } from '../errors.js';
 import { authorizationOf } from './basic.js';
 import { ANONYMOUS, type Identity, type User } from './identity.js';
 import { LoginLimiter, networkOf } from './login-limiter.js';
+import { type MachineTokens, presentedToken } from './machine-tokens.js';
 import type { Realm, Realms } from './realms.js';
 import type { Action } from './rights.js';
 import { type IssuedToken, SERVICE, type Tokens } from './tokens.js';
@@ -18,6 +19,8 @@ interface UserAuthentication {
   readonly limiter?: LoginLimiter;
   /** Tokens that were given for credentials. */
   readonly tokens?: Pick<Tokens, 'identify' | 'issue'>;
+  /** What machines send in place of a password. */
+  readonly machineTokens?: Pick<MachineTokens, 'identify'>;
   /** Where this client gets one: an absolute URL; undefined where none is known that it can trust. */
   readonly tokenRealm?: (request: IncomingMessage) => string | undefined;
   /** Of the client, where not of the socket: that of who sent it to a proxy. */
@@ -65,8 +68,31 @@ export class Authenticator {
     }
     const { user, password } = credentials;
     const known =
-      (await realms.remembered(user, password, wanted)) ?? (await this.#login(realms, request, user, password, wanted));
+      (await this.#machine(request, user, password, wanted)) ??
+      (await realms.remembered(user, password, wanted)) ??
+      (await this.#login(realms, request, user, password, wanted));
     return realms.within(known, wanted);
+  }
+
+  /**
+   * Whose token a machine has sent; undefined for what can only be a password. Costs no hashing that is slow by design, so
+   * that a right one passes whatever others have guessed: who guesses has 190 bits to guess.
+   */
+  async #machine(
+    request: IncomingMessage,
+    user: string,
+    password: string,
+    wanted: readonly Realm[],
+  ): Promise<User | undefined> {
+    const { machineTokens } = this.#users!;
+    const presented = machineTokens && presentedToken(password);
+    if (!presented) return undefined;
+    const known = await machineTokens.identify(user, presented);
+    if (known) return known;
+    const network = this.#networkOf(request);
+    this.#limiter.admit(user, network);
+    this.#limiter.failed(user, network);
+    throw this.#unauthorized(request, wanted);
   }
 
   /** A token for who has authenticated; undefined where there are none. */
@@ -81,7 +107,7 @@ export class Authenticator {
     password: string,
     wanted: readonly Realm[],
   ): Promise<User> {
-    const network = networkOf(this.#users?.addressOf?.(request) ?? request.socket.remoteAddress);
+    const network = this.#networkOf(request);
     this.#limiter.admit(user, network);
     const { user: known, refused, fault } = await realms.login(user, password, network, wanted);
     if (known) {
@@ -92,6 +118,15 @@ export class Authenticator {
     if (refused) this.#limiter.failed(user, network);
     if (fault) throw fault;
     throw this.#unauthorized(request, wanted);
+  }
+
+  #networkOf(request: IncomingMessage): string {
+    return networkOf(this.#users?.addressOf?.(request) ?? request.socket.remoteAddress);
+  }
+
+  /** The answer to who has not said rightly who they are. @param repositories as for `authenticate` */
+  unauthorized(request: IncomingMessage, repositories: readonly string[] = []): RegistryError {
+    return this.#unauthorized(request, this.#users!.realms.of(repositories));
   }
 
   /**

@@ -14,8 +14,8 @@ interface BasicCredentials {
 /** What an Authorization header says. `unusable`: malformed, or of a scheme that is neither Basic nor Bearer. */
 export type Authorization = BasicCredentials | { readonly token: string } | 'none' | 'unusable';
 
-/** Ours have some 300 characters. */
-const LONGEST_TOKEN = 4096;
+/** Ours have some 300 characters; those of an outside token server may bring certificates along. Node takes 16 KiB of headers. */
+const LONGEST_TOKEN = 12 * 1024;
 
 const UTF8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 

@@ -1,8 +1,9 @@
 import { createHash } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
-import { decodeProtectedHeader, errors, jwtVerify, SignJWT } from 'jose';
+import { decodeProtectedHeader, errors, type JWTPayload, jwtVerify, SignJWT } from 'jose';
 import { LRUCache } from 'lru-cache';
 import { ANONYMOUS, type Identity } from './identity.js';
+import type { MachineTokens } from './machine-tokens.js';
 import type { Realms } from './realms.js';
 
 /** A secret by which tokens are signed and checked, in every process that serves the same data. */
@@ -43,6 +44,8 @@ interface Claims {
   readonly user: string | undefined;
   /** By realm. */
   readonly versions: Readonly<Record<string, string>>;
+  /** The id of the machine's token that this one was given for. */
+  readonly machine: string | undefined;
   /** Milliseconds. */
   readonly expires: number;
 }
@@ -50,7 +53,7 @@ interface Claims {
 /**
  * Tokens that say who somebody is, and nothing about what they may do: that is looked up on each request. Nor do they
  * outlive the credentials that they were given for: a user who is removed, or has another password, has none from that
- * moment.
+ * moment. One that was given for a machine's token is good for as much as that one, for as long as that one.
  */
 export class Tokens {
   /** What was checked before. The hash of a token stands for it, so that memory holds none. */
@@ -59,15 +62,13 @@ export class Tokens {
   constructor(
     private readonly keys: TokenKeys,
     private readonly realms: Pick<Realms, 'member'>,
+    private readonly machineTokens?: Pick<MachineTokens, 'again'>,
   ) {}
 
   async issue(identity: Identity): Promise<IssuedToken> {
     const { id, secret } = await this.keys.current();
     const now = Math.floor(Date.now() / 1000);
-    const realms = identity.kind === 'user' ? [...(identity.realms ?? [])] : [];
-    const versions = Object.fromEntries(realms.map(([realm, { version }]) => [realm, version]));
-    const user = identity.kind === 'user' ? { sub: identity.name, versions } : {};
-    const token = await new SignJWT(user)
+    const token = await new SignJWT(claimsOf(identity))
       .setProtectedHeader({ alg: ALGORITHM, typ: TYPE, kid: id })
       .setIssuer(ISSUER)
       .setAudience(SERVICE)
@@ -85,7 +86,8 @@ export class Tokens {
     if (!claims || claims.expires <= Date.now()) return undefined;
     this.#checked.set(hash, claims);
     if (claims.user === undefined) return ANONYMOUS;
-    const { user, versions } = claims;
+    const { user, versions, machine } = claims;
+    if (machine !== undefined) return this.machineTokens?.again(user, machine);
     const members = Object.entries(versions).map(async ([realm, version]) => {
       const member = await this.realms.member(realm, user, version, request);
       return member ? [[realm, member] as const] : [];
@@ -110,14 +112,21 @@ export class Tokens {
         audience: SERVICE,
         requiredClaims: ['exp', 'nbf', 'iat'],
       });
-      const { sub, versions = {}, exp } = payload;
-      if (!isVersions(versions)) return undefined;
-      return { user: sub, versions, expires: exp! * 1000 };
+      const { sub, versions = {}, machine, exp } = payload;
+      if (!isVersions(versions) || !(machine === undefined || typeof machine === 'string')) return undefined;
+      return { user: sub, versions, machine, expires: exp! * 1000 };
     } catch (error) {
       if (error instanceof errors.JOSEError || error instanceof TypeError) return undefined;
       throw error;
     }
   }
+}
+
+function claimsOf(identity: Identity): JWTPayload {
+  if (identity.kind !== 'user') return {};
+  const { name, machineToken: machine, realms = new Map() } = identity;
+  if (machine !== undefined) return { sub: name, machine };
+  return { sub: name, versions: Object.fromEntries([...realms].map(([realm, { version }]) => [realm, version])) };
 }
 
 function isVersions(value: unknown): value is Readonly<Record<string, string>> {

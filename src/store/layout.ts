@@ -27,6 +27,9 @@ import { algorithmOf, type Digest, hexOf, isDigest, isRepositoryName, isTag } fr
  *       collector                                                * lease of the collector that is running
  *       collected                                                * when one has run last, and what it found
  *       token-keys/<time>-<random>                               * 32 bytes that tokens are signed with (store/token-keys.ts)
+ *       machine-tokens/<id>                                      * one token of a machine (store/machine-tokens.ts)
+ *       machine-token-uses/<id>                                  * when it was used last, to the hour
+ *       accounts/<SHA-256 of the user's name>                    * one that is disabled or ends (store/accounts.ts)
  *
  * For a digest of another algorithm a link is kept under that algorithm and holds the canonical SHA-256. Only a tag that
  * was pushed together with such a digest holds that digest, as the revision link's name: the client is to hear it again.
@@ -50,6 +53,12 @@ export const layout = {
   collected: 'registry-secure/collected',
   tokenKeys: 'registry-secure/token-keys',
   tokenKey: (id: string): string => `registry-secure/token-keys/${id}`,
+  machineTokens: 'registry-secure/machine-tokens',
+  machineToken: (id: string): string => `registry-secure/machine-tokens/${id}`,
+  machineTokenUses: 'registry-secure/machine-token-uses',
+  machineTokenUse: (id: string): string => `registry-secure/machine-token-uses/${id}`,
+  accounts: 'registry-secure/accounts',
+  account: (hash: string): string => `registry-secure/accounts/${hash}`,
   repositories: `${ROOT}/repositories`,
   repository,
   blobs: `${ROOT}/blobs/sha256`,

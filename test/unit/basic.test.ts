@@ -63,9 +63,9 @@ describe('the Authorization header', () => {
   });
 
   test('a token is taken as it is, and only where it can be one', () => {
-    for (const token of ['a', 'a.b-c_d', 'x'.repeat(4096), 'a=='])
+    for (const token of ['a', 'a.b-c_d', 'x'.repeat(12 * 1024), 'a=='])
       for (const scheme of ['Bearer ', 'bearer  ']) assert.deepEqual(parseAuthorization(scheme + token), { token });
-    for (const odd of ['', 'a b', 'a"', 'x'.repeat(4097), '=a', 'ä'])
+    for (const odd of ['', 'a b', 'a"', 'x'.repeat(12 * 1024 + 1), '=a', 'ä'])
       assert.equal(parseAuthorization(`Bearer ${odd}`), 'unusable');
   });
 

@@ -55,6 +55,31 @@ describe('tokens', () => {
     assert.deepEqual(await fresh.identify(token, request), alice);
   });
 
+  test("for a machine's token are good for as much, for as long, whatever becomes of the password", async () => {
+    const machine = { kind: 'user', name: 'alice', via: 'machine-token', machineToken: 'abc' } as const;
+    const bounded = { ...machine, bounds: [{ actions: ['pull'], on: ['a'] }] } as const;
+    const known = new Map([['alice abc', bounded]]);
+    const again = async (user: string, id: string) => known.get(`${user} ${id}`);
+    const bound = new Tokens(keys, realms, { again });
+    const { token } = await bound.issue(machine);
+    assert.deepEqual(Object.keys(decoded(token.split('.')[1]!)).sort(), [
+      'aud',
+      'exp',
+      'iat',
+      'iss',
+      'machine',
+      'nbf',
+      'sub',
+    ]);
+    assert.deepEqual(await bound.identify(token, request), bounded);
+    versions.set('alice', 'v2');
+    assert.deepEqual(await bound.identify(token, request), bounded);
+    versions.set('alice', 'v1');
+    known.clear();
+    assert.equal(await bound.identify(token, request), undefined, 'revoked');
+    assert.equal(await tokens.identify(token, request), undefined, 'where there are none');
+  });
+
   test('end with their time, remembered or not', async context => {
     const { token } = await tokens.issue(alice);
     assert.deepEqual(await tokens.identify(token, request), alice);
@@ -101,6 +126,8 @@ describe('tokens', () => {
     ['a time that is over', () => forged({ claims: { exp: second() - 1 } })],
     ['a time that has not come', () => forged({ claims: { nbf: second() + 300 } })],
     ['no end', () => forged({ claims: { exp: undefined } })],
+    ["an odd machine's token", () => forged({ claims: { machine: ['abc'] } })],
+    ["a machine's token that is not there", () => forged({ claims: { machine: 'abc' } })],
     ['another version', () => forged({ claims: { versions: { r: 'v0' } } })],
     ['no version', () => forged({ claims: { versions: undefined } })],
     ['another realm', () => forged({ claims: { versions: { other: 'v1' } } })],
