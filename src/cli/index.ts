@@ -14,6 +14,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Add>>> = {
   'init-certs': async () => (await import('./init-certs.js')).initCerts,
   certs: async () => (await import('./certs/index.js')).certs,
   user: async () => (await import('./user.js')).user,
+  token: async () => (await import('./token.js')).token,
   access: async () => (await import('./access.js')).access,
   trust: async () => (await import('./trust/index.js')).trust,
   doctor: async () => (await import('./doctor.js')).doctor,

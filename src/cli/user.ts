@@ -4,6 +4,8 @@ import { HtpasswdCredentials } from '../auth/credentials.js';
 import { addUser, changePassword, removeUser } from '../auth/htpasswd-edit.js';
 import { loadHtpasswd } from '../auth/htpasswd-file.js';
 import { OperatorError } from '../errors.js';
+import type { AccountState } from '../store/accounts.js';
+import { accountsBeside, addAccountCommands } from './accounts.js';
 import { dirOption } from './options.js';
 import { type PasswordOptions, readPassword } from './password.js';
 
@@ -12,9 +14,9 @@ interface FileOptions {
   readonly file?: string;
 }
 
-/** `user add|passwd|remove|list|verify`: the users of an htpasswd file. */
+/** `user add|passwd|remove|list|verify`: the users of an htpasswd file; `disable|enable|expire`: their accounts. */
 export function user(program: Command): void {
-  const users = program.command('user').description('add, change, remove, list and check users');
+  const users = program.command('user').description('add, change, remove, disable, list and check users');
 
   withPassword(withFile(users.command('add <name>')))
     .description('add a user; the first one makes the file')
@@ -42,17 +44,26 @@ export function user(program: Command): void {
       say(`user ${shown(name)} removed from ${file}`);
     });
 
+  addAccountCommands(users);
+
   withFile(users.command('list'))
     .description('list the users who can log in, and on standard error what is odd in the file')
+    .option('--config <file>', 'the configuration file that serve is given')
+    .option('--root <folder>', 'the data folder, where it is kept who is disabled')
     .option('--json', 'every user in the file, as JSON')
     .action(async ({ json }: { json?: boolean }, command: Command) => {
       const { entries, warnings } = await loadHtpasswd(fileOf(command));
+      const { accounts, warning } = await accountsBeside(command);
+      if (warning !== undefined) warn([warning]);
       if (json) {
-        const list = entries.map(({ name, line, cost, problem }) => ({ name, line, cost, usable: !problem, problem }));
+        const list = entries.map(({ name, line, cost, problem }) => {
+          const { disabled, expires } = accounts.get(name) ?? {};
+          return { name, line, cost, usable: !problem, problem, disabled, expires };
+        });
         say(JSON.stringify(list, null, 2));
         return;
       }
-      for (const { name, problem } of entries) if (!problem) say(name);
+      for (const { name, problem } of entries) if (!problem) say(name + remark(accounts.get(name)));
       warn(warnings);
     });
 
@@ -87,6 +98,12 @@ function fileOf(command: Command): string {
   const { dir, file } = command.opts<FileOptions>();
   const variable = command.getOptionValueSource('dir') === 'default' && process.env.REGISTRY_AUTH_HTPASSWD_PATH;
   return resolve(file ?? (variable || join(dir, 'auth', 'htpasswd')));
+}
+
+function remark({ disabled, expires }: AccountState = {}): string {
+  if (disabled !== undefined) return `  disabled since ${disabled}`;
+  if (expires === undefined) return '';
+  return `  ${Date.parse(expires) > Date.now() ? 'until' : 'expired'} ${expires}`;
 }
 
 /** A name from the command line, safe to show on a terminal. */

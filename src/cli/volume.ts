@@ -10,17 +10,26 @@ import { dirOption } from './options.js';
 
 /** The arguments of every command that works on the data that `serve` serves. */
 export function addVolumeOptions(command: Command): Command {
-  return command
-    .argument('[config]', 'the configuration file that serve is given')
-    .addOption(dirOption())
-    .option('--root <folder>', 'the data folder itself');
+  return addFolders(command.argument('[config]', 'the configuration file that serve is given'));
+}
+
+/** The same for a command whose arguments are others: its file is an option. */
+export function addVolumeOptionsBeside(command: Command): Command {
+  return addFolders(command).option('--config <file>', 'the configuration file that serve is given');
+}
+
+function addFolders(command: Command): Command {
+  return command.addOption(dirOption()).option('--root <folder>', 'the data folder itself');
 }
 
 /**
  * The configuration for such a command. Whoever names a folder means what is in it, and not what some package has put
  * into /etc.
  */
-export function volumeConfig(command: Command, file: string | undefined): Config {
+export function volumeConfig(
+  command: Command,
+  file: string | undefined = command.opts<{ config?: string }>().config,
+): Config {
   const { dir, root } = command.opts<{ dir: string; root?: string }>();
   const dirGiven = command.getOptionValueSource('dir') === 'cli';
   const flags = root === undefined ? [] : [{ flag: '--root', key: 'storage.filesystem.rootdirectory', value: root }];

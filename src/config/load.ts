@@ -185,7 +185,7 @@ class Loader {
     const { dir, dirGiven } = this.options;
     const own = join(dir, 'auth', 'htpasswd');
     const given = (kind: string) => this.draft.get(['auth', kind]) !== undefined;
-    if (!given('none') && (!given('realms') || given('htpasswd')))
+    if (!given('none') && !given('token') && (!given('realms') || given('htpasswd')))
       this.fill('auth.htpasswd.path', !authNamed || dirGiven || existsSync(own) ? own : '/auth/htpasswd');
     this.fill('storage.filesystem.rootdirectory', this.file ? '/var/lib/registry' : join(dir, 'data'));
   }

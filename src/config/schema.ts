@@ -24,6 +24,7 @@ import {
   yesNo,
 } from './keys.js';
 import { certificateNames, legacyHashes, needsClientCertificates, networks, realmProblem, realms } from './realms.js';
+import { tokenServer } from './token-server.js';
 import { quote } from './values.js';
 
 /**
@@ -223,27 +224,29 @@ const auth = section(
       'Users of their own for some repositories: each realm with `name`, `repositories` (patterns) and `sources`; see [Realms](realms.md). The first that matches decides; `auth.htpasswd` is the realm of the rest.',
       { ours: true },
     ),
-    token: unsupported('refused', 'An outside token server.', 'use auth.htpasswd'),
+    token: tokenServer,
     silly: unsupported('refused', 'Any credential passes.', 'use auth.htpasswd, or auth.none for an open registry'),
   },
   'Who may use the registry: exactly one kind, and realms beside it. `REGISTRY_AUTH=htpasswd` picks it.',
   { choice: 'kind of authentication' },
-).superRefine(({ htpasswd, none, realms }, context) => {
+).superRefine(({ htpasswd, none, token, realms }, context) => {
   const problem = realms.length > 0 ? realmProblem(realms, htpasswd?.realm) : undefined;
   if (problem) {
     const { path, message, fix } = problem;
     context.addIssue({ code: 'custom', path: ['realms', ...path], message, params: { fix } });
   }
-  if (realms.length > 0 && none)
-    context.addIssue({
-      code: 'custom',
-      path: ['none'],
-      message: 'is set beside auth.realms, which ask who somebody is',
-      params: { fix: 'keep one of them' },
-    });
-  if (!htpasswd || !none) return;
-  const fix = 'keep one of them; REGISTRY_AUTH=htpasswd picks that kind over a file';
-  context.addIssue({ code: 'custom', path: ['none'], message: 'is set beside auth.htpasswd', params: { fix } });
+  for (const [name, kind] of Object.entries({ none, token }))
+    if (realms.length > 0 && kind)
+      context.addIssue({
+        code: 'custom',
+        path: [name],
+        message: 'is set beside auth.realms, which ask who somebody is',
+        params: { fix: 'keep one of them' },
+      });
+  const [first, second] = Object.entries({ htpasswd, token, none }).flatMap(([name, kind]) => (kind ? [name] : []));
+  if (second === undefined) return;
+  const fix = `keep one of them; REGISTRY_AUTH=${first} picks that kind over a file`;
+  context.addIssue({ code: 'custom', path: [second], message: `is set beside auth.${first}`, params: { fix } });
 });
 
 const access = section(

@@ -1,15 +1,20 @@
 import type { IncomingMessage } from 'node:http';
 import { dirname } from 'node:path';
 import { Access } from '../auth/access.js';
+import { type Authentication as Asking, onlyActive } from '../auth/accounts.js';
 import { Authenticator } from '../auth/authenticate.js';
 import { LoginLimiter } from '../auth/login-limiter.js';
+import { MachineTokens } from '../auth/machine-tokens.js';
 import { type Authorise, usersMay } from '../auth/policy.js';
 import { type Origin, originBehind } from '../auth/proxies.js';
 import { Tokens } from '../auth/tokens.js';
 import type { Config } from '../config/schema.js';
 import type { StorageDriver } from '../storage/driver.js';
+import { Accounts } from '../store/accounts.js';
+import { MachineTokenStore } from '../store/machine-tokens.js';
 import { TokenKeys } from '../store/token-keys.js';
 import type { Log } from './log.js';
+import { openOutsideTokens } from './outside-tokens.js';
 import { type Account, handingOver } from './privileges.js';
 import { openRealms, realmFiles } from './realms.js';
 import { tokenRealm } from './token-realm.js';
@@ -37,7 +42,7 @@ export interface Authentication {
   readonly files: readonly string[];
   readonly authorise: Authorise;
   /** @param driver opened @param names those of the certificate that is served; undefined over plain HTTP */
-  authenticator(driver: StorageDriver, names: () => readonly string[] | undefined): Authenticator;
+  authenticator(driver: StorageDriver, names: () => readonly string[] | undefined): Asking;
 }
 
 /** Makes the first user where there is none, and reads users and rights. @throws OperatorError */
@@ -45,28 +50,36 @@ export async function prepareAuthentication(options: AuthenticationOptions): Pro
   const { config, log } = options;
   const users = await prepareUsers(options);
   const realms = await openRealms(options);
+  const outside = await openOutsideTokens(options);
   const access = await openPolicy(options, !realms);
-  if (!realms && !access) log.warn('the registry is open (auth.none): everybody who reaches it may pull and push');
+  if (!realms && !outside && !access)
+    log.warn('the registry is open (auth.none): everybody who reaches it may pull and push');
   const may = access ? access.may : usersMay({ open: !realms });
   const { policy, groups } = config.access;
   const origin = originOf(config);
   return {
     users,
-    files: [...realmFiles(config), policy, groups].filter(file => file !== undefined),
+    files: [...realmFiles(config), ...(outside?.files ?? []), policy, groups].filter(file => file !== undefined),
     authorise: realms ? realms.decide(may) : may,
-    authenticator: (driver, names) =>
-      new Authenticator(
-        realms
-          ? {
-              realms,
-              welcomesAnonymous: () => access?.welcomesAnonymous === true,
-              tokens: new Tokens(new TokenKeys(driver), realms),
-              tokenRealm: tokenRealm({ host: config.http.host, prefix: config.http.prefix }, names, origin),
-              addressOf: request => origin(request).address,
-              limiter: new LoginLimiter({ tell: tellOthers, hear: hearOthers }),
-            }
-          : 'open',
-      ),
+    authenticator: (driver, names) => {
+      const accounts = new Accounts(driver);
+      const isActive = (user: string) => accounts.isActive(user);
+      const { host, prefix } = config.http;
+      const ownRealm = tokenRealm({ host, prefix }, names, origin);
+      if (outside) return onlyActive(outside.authenticator(ownRealm), isActive);
+      if (!realms) return new Authenticator('open');
+      const machineTokens = new MachineTokens(new MachineTokenStore(driver), user => realms.known(user));
+      const authenticator = new Authenticator({
+        realms,
+        welcomesAnonymous: () => access?.welcomesAnonymous === true,
+        tokens: new Tokens(new TokenKeys(driver), realms, machineTokens),
+        machineTokens,
+        tokenRealm: ownRealm,
+        addressOf: request => origin(request).address,
+        limiter: new LoginLimiter({ tell: tellOthers, hear: hearOthers }),
+      });
+      return onlyActive(authenticator, isActive);
+    },
   };
 }
 

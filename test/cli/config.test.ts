@@ -50,12 +50,17 @@ test('check: every problem, a line each, and exit code 1', () => {
 });
 
 test('check: the same for a machine', () => {
-  const { status, stdout } = config('auth: token\n', ['check', '--json']);
+  const { status, stdout } = config('auth: silly\n', ['check', '--json']);
   assert.equal(status, 1);
   assert.deepEqual(JSON.parse(stdout), {
     valid: false,
     file: 'config.yml',
-    problems: [{ what: 'config.yml:1:1: auth.token is not supported', fix: 'use auth.htpasswd' }],
+    problems: [
+      {
+        what: 'config.yml:1:1: auth.silly is not supported',
+        fix: 'use auth.htpasswd, or auth.none for an open registry',
+      },
+    ],
     warnings: [],
   });
 });

@@ -240,7 +240,6 @@ describe('what is not supported', () => {
       { REGISTRY_STORAGE: 'inmemory' },
       'REGISTRY_STORAGE: storage.inmemory is not supported; use storage.filesystem on a tmpfs',
     ],
-    [{ REGISTRY_AUTH: 'token' }, 'REGISTRY_AUTH: auth.token is not supported; use auth.htpasswd'],
     [
       { REGISTRY_AUTH: 'silly' },
       'REGISTRY_AUTH: auth.silly is not supported; use auth.htpasswd, or auth.none for an open registry',
@@ -287,6 +286,36 @@ describe('what is not supported', () => {
     assert.equal(plain.config, undefined);
   });
 
+  test('an outside token server: as Distribution has it, and with algorithms of public keys only', () => {
+    const env = {
+      REGISTRY_AUTH: 'token',
+      REGISTRY_AUTH_TOKEN_REALM: 'https://auth.example.com/token',
+      REGISTRY_AUTH_TOKEN_SERVICE: 'registry',
+      REGISTRY_AUTH_TOKEN_ISSUER: 'auth',
+      REGISTRY_AUTH_TOKEN_ROOTCERTBUNDLE: '/root.crt',
+    };
+    const { config } = inspect({ env });
+    assert.deepEqual(config?.auth.htpasswd, undefined, 'no second way in');
+    assert.equal(config?.auth.token?.rootcertbundle, '/root.crt');
+    assert.equal(config?.auth.token?.autoredirectpath, '/auth/token');
+    assert.ok(config?.auth.token?.signingalgorithms.includes('ES256'));
+    const refusals = (more: NodeJS.ProcessEnv) => {
+      const found = inspect({ env: { ...env, ...more } });
+      assert.equal(found.config, undefined);
+      return said(found).join('\n');
+    };
+    for (const [more, message] of [
+      [{ REGISTRY_AUTH_TOKEN_SIGNINGALGORITHMS: '[HS256]' }, /HS256 signs with a secret that both sides share/],
+      [{ REGISTRY_AUTH_TOKEN_SIGNINGALGORITHMS: '[none]' }, /"none" is no algorithm that signs tokens/],
+      [{ REGISTRY_AUTH_TOKEN_REALM: 'auth.example.com/token' }, /auth.token.realm is no URL of http or https/],
+      [{ REGISTRY_AUTH_TOKEN_REALM: '' }, /auth.token.realm is not set/],
+      [{ REGISTRY_AUTH_TOKEN_ISSUER: '' }, /auth.token.issuer is not set/],
+      [{ REGISTRY_AUTH_TOKEN_ROOTCERTBUNDLE: '' }, /auth.token.rootcertbundle is not set; .* auth.token.jwks/],
+      [{ REGISTRY_AUTH_HTPASSWD_PATH: '/htpasswd' }, /auth.token is set beside auth.htpasswd; keep one of them/],
+    ] as const)
+      assert.match(refusals(more), message);
+  });
+
   for (const [env, message] of refused)
     test(`refuses ${Object.entries(env)[0]!.join('=')}`, () => {
       const found = inspect({ env });
@@ -299,7 +328,7 @@ describe('what is not supported', () => {
 storage:
   s3:
     bucket: b
-auth: token
+auth: silly
 http:
   addr: 5000
   tls:
@@ -308,7 +337,7 @@ proxy: {remoteurl: "https://example.com"}
 `);
     assert.deepEqual(said(found), [
       'config.yml:3:3: storage.s3 is not supported; use storage.filesystem',
-      'config.yml:5:1: auth.token is not supported; use auth.htpasswd',
+      'config.yml:5:1: auth.silly is not supported; use auth.htpasswd, or auth.none for an open registry',
       'config.yml:9:5: http.tls.letsencrypt is not supported; remove it, and give http.tls.certificate and http.tls.key, or neither for a certificate of the own authority',
       'config.yml:10:1: proxy is not supported; remove it: pull-through is not served',
       'config.yml:7:3: http.addr "5000" has no colon before the port; write :5000 or 0.0.0.0:5000',

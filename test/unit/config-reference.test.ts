@@ -34,7 +34,9 @@ test('every flag sets a key that is supported', () => {
 });
 
 test('every default is what a configuration without anything has', () => {
-  const values = shown(load({}));
+  const server = { realm: 'https://a.example/', service: 's', issuer: 'i', jwks: '/keys' };
+  const token = Object.entries(server).map(([name, value]) => [`REGISTRY_AUTH_TOKEN_${name.toUpperCase()}`, value]);
+  const values = new Map([...shown(load({ env: Object.fromEntries(token) })), ...shown(load({}))]);
   for (const { path, fallback, shape } of NODES)
     if (fallback !== undefined && shape !== 'section' && !String(fallback).includes('`'))
       assert.deepEqual(values.get(path)?.value, fallback, path);

@@ -1,0 +1,85 @@
+import { existsSync } from 'node:fs';
+import { type Command, Option } from 'commander';
+import { newName } from '../auth/htpasswd-edit.js';
+import type { Config } from '../config/schema.js';
+import { OperatorError } from '../errors.js';
+import { type AccountState, changeAccount, isActive, listAccounts } from '../store/accounts.js';
+import { unknownUser } from './known-user.js';
+import { pointInTime, timeSpan } from './times.js';
+import { addVolumeOptionsBeside, volumeConfig, withVolume } from './volume.js';
+
+/** `user disable|enable|expire`: whether an account counts, beside its credentials and wherever those are. */
+export function addAccountCommands(users: Command): void {
+  onAccount(users.command('disable <name>'))
+    .summary('let a user in no more')
+    .description(
+      'Lets a user in no more, whether by password, token or certificate, until user enable. Every process obeys within a second. Credentials, rights and tokens stay as they are.',
+    )
+    .action((name: string, _options: unknown, command: Command) =>
+      change(name, command, before => ({ disabled: new Date().toISOString(), ...before })),
+    );
+
+  onAccount(users.command('enable <name>'))
+    .summary('let a disabled user in again')
+    .description('Lets a user in again who was disabled; an end that was set for the account stays.')
+    .action((name: string, _options: unknown, command: Command) =>
+      change(name, command, ({ disabled, ...rest }) => rest),
+    );
+
+  onAccount(users.command('expire <name>'))
+    .summary('say when the account of a user ends')
+    .description('Lets a user in until a time, and no more from then on, as if the account were disabled.')
+    .addOption(
+      new Option('--at <time>', 'a day, or a time as in RFC 3339').argParser(pointInTime).conflicts(['in', 'never']),
+    )
+    .addOption(new Option('--in <time>', 'from now on, such as 90d or 12h').argParser(timeSpan).conflicts('never'))
+    .option('--never', 'take the end away')
+    .action((name: string, { at, in: span, never }: { at?: Date; in?: number; never?: true }, command: Command) => {
+      const end = span === undefined ? at : new Date(Date.now() + span);
+      if (!end && !never)
+        throw new OperatorError('say when the account ends', { fix: 'by --at 2027-01-31, --in 90d or --never' });
+      return change(name, command, ({ expires, ...rest }) => (end ? { ...rest, expires: end.toISOString() } : rest));
+    });
+}
+
+function onAccount(command: Command): Command {
+  return addVolumeOptionsBeside(command).option('--json', 'print the account as JSON');
+}
+
+async function change(name: string, command: Command, to: (before: AccountState) => AccountState): Promise<void> {
+  const user = newName(name);
+  const config = volumeConfig(command);
+  await remarkUnknown(user, config);
+  const state = await withVolume(config, { readOnly: false }, driver => changeAccount(driver, user, to));
+  const active = isActive(state, Date.now());
+  if (command.opts<{ json?: true }>().json) {
+    process.stdout.write(`${JSON.stringify({ user, active, ...state }, undefined, 2)}\n`);
+    return;
+  }
+  const since = state.disabled === undefined ? '' : `, disabled since ${state.disabled}`;
+  const end = state.expires === undefined ? '' : `, ${active ? 'until' : 'with its end at'} ${state.expires}`;
+  process.stdout.write(
+    `user ${JSON.stringify(user)} is let in ${active ? '' : 'no more'}${since}${end}\n`.replace(/ (?=[,\n])/g, ''),
+  );
+}
+
+/** Not an error: the user may be one of a directory, or may be about to be added. */
+async function remarkUnknown(user: string, config: Config): Promise<void> {
+  const missing = await unknownUser(user, config);
+  if (missing && !missing.elsewhere)
+    process.stderr.write(`registry-secure: warning: no user ${JSON.stringify(user)} can log in by ${missing.places}\n`);
+}
+
+/** What is known of accounts in the data that belongs to a file of users; of none where there is no data yet. */
+export async function accountsBeside(
+  command: Command,
+): Promise<{ accounts: ReadonlyMap<string, AccountState>; warning?: string }> {
+  try {
+    const config = volumeConfig(command);
+    if (!existsSync(config.storage.filesystem.rootdirectory)) return { accounts: new Map() };
+    return { accounts: await withVolume(config, { readOnly: true }, listAccounts) };
+  } catch (error) {
+    if (!(error instanceof OperatorError)) throw error;
+    return { accounts: new Map(), warning: `who is disabled is not known: ${error.message}` };
+  }
+}
