@@ -63,7 +63,7 @@ export function createRegistry(options: RegistryOptions): Registry {
 /** What a token would have to be good for (distribution's token specification, "Resource Scope"). */
 function scopeOf(action: Action, repository: string): string {
   if (repository === '') return action === 'catalog' ? 'registry:catalog:*' : '';
-  return `repository:${repository}:${{ push: 'pull,push', delete: 'pull,delete', admin: '*' }[action as string] ?? 'pull'}`;
+  return `repository:${repository}:${{ push: 'pull,push', delete: 'pull,delete' }[action as string] ?? 'pull'}`;
 }
 
 function splitOnce(text: string, separator: string): [string, string?] {

@@ -11,6 +11,8 @@ export interface Reply {
   readonly status: number;
   readonly body: Buffer;
   readonly location: string | undefined;
+  /** WWW-Authenticate. */
+  readonly challenge: string | undefined;
 }
 
 export interface LocalOptions {
@@ -92,12 +94,13 @@ export class LocalRegistry {
       auth?: string;
       /** In the place of `auth`. */
       token?: string;
+      headers?: Readonly<Record<string, string>>;
       body?: Buffer | string;
       ca?: Buffer;
       onPeer?: (peer: PeerCertificate) => void;
     } = {},
   ): Promise<Reply> {
-    const { auth, token, body, ca = readFileSync(join(this.dir, 'certs/ca.crt')), onPeer } = options;
+    const { auth, token, headers, body, ca = readFileSync(join(this.dir, 'certs/ca.crt')), onPeer } = options;
     return new Promise((resolve, reject) => {
       const request = https.request(
         {
@@ -108,10 +111,10 @@ export class LocalRegistry {
           ca,
           agent: false,
           ...(auth && { auth }),
-          ...(token && { headers: { authorization: `Bearer ${token}` } }),
-          checkServerIdentity: (host, peer) => {
+          headers: { ...headers, ...(token && { Authorization: `Bearer ${token}` }) },
+          checkServerIdentity: (_name, peer) => {
             onPeer?.(peer);
-            return checkServerIdentity(host, peer);
+            return checkServerIdentity('127.0.0.1', peer);
           },
         },
         response => {
@@ -119,7 +122,12 @@ export class LocalRegistry {
           response.on('data', chunk => chunks.push(chunk));
           response.once('error', reject);
           response.once('end', () =>
-            resolve({ status: response.statusCode!, body: Buffer.concat(chunks), location: response.headers.location }),
+            resolve({
+              status: response.statusCode!,
+              body: Buffer.concat(chunks),
+              location: response.headers.location,
+              challenge: response.headers['www-authenticate'],
+            }),
           );
         },
       );
