@@ -129,6 +129,46 @@ address = "${socket}.ttrpc"
     );
   });
 
+  test("a machine's token: within its bounds, not beyond, and revoked within a second", async () => {
+    const secret = (
+      await registry.command(['token', 'create', '--user', 'alice', '--allow', 'push:team/**', '--expires', '1h'])
+    ).trim();
+    const { id } = JSON.parse(await registry.command(['token', 'list', '--json']))[0];
+    assert.match(await docker.must(...login('alice', secret)), /Login Succeeded/);
+    await docker.must(['push', '-q', closed]);
+    assert.match(await docker.refused(['push', open]), /denied: you have no right to push here/);
+    const [argv, options] = login('alice', secret);
+    assert.match(await podman.must('podman', [...argv], options), /Login Succeeded/);
+    await podman.must('podman', ['pull', '-q', closed]);
+    const copy = ['copy', '-q', `docker://${closed}`];
+    await podman.must('skopeo', [...copy, `docker://${registry.host}/team/copied:1`]);
+    assert.match(await podman.refused('skopeo', [...copy, `docker://${registry.host}/public/copied:1`]), /denied|403/);
+
+    const base = `https://${registry.host}`;
+    const curl = (...args: string[]) =>
+      namespace.must(['curl', '-sS', '--cacert', join(registry.dir, 'certs', 'ca.crt'), ...args]);
+    const { token } = JSON.parse(await curl('-u', `alice:${secret}`, `${base}/token?service=x`));
+    const status = (...credentials: string[]) =>
+      curl('-o', '/dev/null', '-w', '%{http_code}', ...credentials, `${base}/v2/team/app/tags/list`);
+    const credentials = [
+      ['-u', `alice:${secret}`],
+      ['-H', `Authorization: Bearer ${token}`],
+    ];
+    for (const each of credentials) assert.equal(await status(...each), '200');
+    await registry.command(['token', 'revoke', id]);
+    const revoked = performance.now();
+    for (const each of credentials)
+      for (let answer = ''; answer !== '401'; answer = await status(...each))
+        assert.ok(performance.now() - revoked < 10_000, 'it is still good');
+    console.log(
+      `a revoked token: refused, by itself and by what it was given, ${Math.round(performance.now() - revoked)} ms later`,
+    );
+    assert.match(await docker.refused(['pull', '-q', closed]), /unauthorized|denied/);
+    assert.match(await podman.refused('skopeo', ['inspect', `docker://${closed}`]), /unauthorized|required|denied/);
+    await docker.must(['logout', registry.host]);
+    await podman.must('podman', ['logout', registry.host]);
+  });
+
   test('a user who is removed has nothing left within a second, the token included', async () => {
     const curl = (...args: string[]) =>
       namespace.run(['curl', '-sS', '--cacert', join(registry.dir, 'certs', 'ca.crt'), ...args]);
