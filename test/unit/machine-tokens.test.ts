@@ -6,7 +6,10 @@ import type { Bound, Identity } from '../../src/auth/identity.js';
 import { MachineTokens, makeMachineToken, type PresentedToken, presentedToken } from '../../src/auth/machine-tokens.js';
 import { policyMay, usersMay, within } from '../../src/auth/policy.js';
 import { parsePolicy } from '../../src/auth/policy-file.js';
+import { Realms } from '../../src/auth/realms.js';
 import { type Action, RIGHTS } from '../../src/auth/rights.js';
+import type { CredentialSource } from '../../src/auth/source.js';
+import { RegistryError } from '../../src/errors.js';
 
 describe("a machine's token", () => {
   test('names itself, and shows every typing error', () => {
@@ -105,6 +108,53 @@ describe("machines' tokens", () => {
     asked.length = 0;
     assert.ok(await tokens.identify('ci', { id, hash, sound: true }));
     assert.deepEqual(asked, [false], 'a right one needs nothing newer');
+  });
+});
+
+describe('a token in several realms', () => {
+  const down = new RegistryError('UNAVAILABLE');
+  const source = (find: CredentialSource['find']): CredentialSource => ({
+    remembers: () => false,
+    verify: async () => false,
+    find,
+  });
+  const of = (...names: string[]) =>
+    source(name => (names.includes(name) ? { name, groups: ['dev'], version: 'v' } : undefined));
+  const broken = source(async () => Promise.reject(down));
+  const realm = (name: string, prefix: string, ...passwords: CredentialSource[]) => ({
+    name,
+    covers: (repository: string) => repository.startsWith(prefix),
+    passwords,
+    requests: [],
+  });
+
+  test('is its user where that one is known, and nobody elsewhere, nowhere without its bounds', async () => {
+    const realms = new Realms([
+      realm('one', 'one/', of('ci')),
+      realm('two', 'two/', of('alice')),
+      realm('all', '', of('ci')),
+    ]);
+    const known = (await realms.known('ci'))!;
+    assert.deepEqual([...known.realms!.keys()], ['one', 'all']);
+    assert.equal(await realms.known('zoe'), undefined);
+    const rules = parsePolicy(
+      'rules: [{who: [user:ci], may: [push], on: ["**"]}, {who: [anonymous], may: [pull], on: ["**"]}]',
+      'policy.yml',
+    );
+    const may = realms.decide(policyMay(rules, { open: false }));
+    const ci = { ...known, bounds: [parseAllow('push:*/a')] };
+    const allowed = (repository: string) => (['pull', 'push'] as const).filter(action => may(ci, action, repository));
+    assert.deepEqual(allowed('one/a'), ['pull', 'push']);
+    assert.deepEqual(allowed('two/a'), ['pull'], 'as anybody, within its bounds');
+    assert.deepEqual(allowed('three/a'), ['pull', 'push']);
+    for (const beyond of ['one/b', 'two/b', 'three/b']) assert.deepEqual(allowed(beyond), []);
+    assert.deepEqual(realms.within(ci, realms.of(['two/a'])), { kind: 'anonymous', bounds: ci.bounds });
+  });
+
+  test('counts while one source that knows its user answers, and is put off while none can tell', async () => {
+    const somewhere = new Realms([realm('one', 'one/', broken), realm('all', '', broken, of('ci'))]);
+    assert.deepEqual([...(await somewhere.known('ci'))!.realms!.keys()], ['all']);
+    await assert.rejects(somewhere.known('zoe'), down);
   });
 });
 
