@@ -3,7 +3,9 @@ import { type Command, Option } from 'commander';
 import { newName } from '../auth/htpasswd-edit.js';
 import type { Config } from '../config/schema.js';
 import { OperatorError } from '../errors.js';
+import type { StorageDriver } from '../storage/driver.js';
 import { type AccountState, changeAccount, isActive, listAccounts } from '../store/accounts.js';
+import { listMachineTokens } from '../store/machine-tokens.js';
 import { unknownUser } from './known-user.js';
 import { pointInTime, timeSpan } from './times.js';
 import { addVolumeOptionsBeside, volumeConfig, withVolume } from './volume.js';
@@ -75,11 +77,29 @@ export async function accountsBeside(
   command: Command,
 ): Promise<{ accounts: ReadonlyMap<string, AccountState>; warning?: string }> {
   try {
-    const config = volumeConfig(command);
-    if (!existsSync(config.storage.filesystem.rootdirectory)) return { accounts: new Map() };
-    return { accounts: await withVolume(config, { readOnly: true }, listAccounts) };
+    return { accounts: (await beside(command, listAccounts)) ?? new Map() };
   } catch (error) {
     if (!(error instanceof OperatorError)) throw error;
     return { accounts: new Map(), warning: `who is disabled is not known: ${error.message}` };
   }
+}
+
+/** What to know of a user who was removed: who is called so next would get what the old one has left. */
+export async function leftBehind(user: string, command: Command): Promise<string[]> {
+  const found = await beside(command, listMachineTokens).catch(error => {
+    if (error instanceof OperatorError) return undefined;
+    throw error;
+  });
+  const count = found?.tokens.filter(token => token.user === user.normalize('NFC')).length ?? 0;
+  const revoke = `registry-secure token revoke --user ${user}`;
+  return count === 0
+    ? []
+    : [`tokens of this user, which count again if there is one by that name: ${count}; ${revoke}`];
+}
+
+/** Undefined where there is no data yet. */
+async function beside<T>(command: Command, task: (driver: StorageDriver) => Promise<T>): Promise<T | undefined> {
+  const config = volumeConfig(command);
+  if (!existsSync(config.storage.filesystem.rootdirectory)) return undefined;
+  return withVolume(config, { readOnly: true }, task);
 }

@@ -5,7 +5,7 @@ import { addUser, changePassword, removeUser } from '../auth/htpasswd-edit.js';
 import { loadHtpasswd } from '../auth/htpasswd-file.js';
 import { OperatorError } from '../errors.js';
 import type { AccountState } from '../store/accounts.js';
-import { accountsBeside, addAccountCommands } from './accounts.js';
+import { accountsBeside, addAccountCommands, leftBehind } from './accounts.js';
 import { dirOption } from './options.js';
 import { type PasswordOptions, readPassword } from './password.js';
 
@@ -42,6 +42,7 @@ export function user(program: Command): void {
       const file = fileOf(command);
       warn(await removeUser(file, name));
       say(`user ${shown(name)} removed from ${file}`);
+      warn(await leftBehind(name, command));
     });
 
   addAccountCommands(users);

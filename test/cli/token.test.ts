@@ -138,6 +138,13 @@ describe('tokens of machines, and accounts', { timeout: 240_000 }, () => {
     );
     for (const shown of [text, JSON.stringify(list)]) assert.doesNotMatch(shown, /rst_|[0-9a-f]{64}/);
 
+    writeFileSync(join(dir, 'other'), `alice:${hashSync('secret', 4)}\n`);
+    const removed = await works('user', 'remove', 'alice', '--file', 'other');
+    assert.match(
+      removed.stderr,
+      /count again if there is one by that name: 1; registry-secure token revoke --user alice/,
+    );
+
     await fails(/there is no token aaaaaaaaaaaa/, 'token', 'revoke', id, 'aaaaaaaaaaaa');
     await fails(/a token is named by its id/, 'token', 'revoke', secret);
     await fails(/say which tokens/, 'token', 'revoke');
