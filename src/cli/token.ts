@@ -1,5 +1,5 @@
 import { open, unlink } from 'node:fs/promises';
-import type { Command } from 'commander';
+import { type Command, InvalidArgumentError } from 'commander';
 import { parseAllow } from '../auth/bounds.js';
 import { newName } from '../auth/htpasswd-edit.js';
 import { makeMachineToken } from '../auth/machine-tokens.js';
@@ -96,16 +96,15 @@ async function create(options: CreateOptions, command: Command): Promise<void> {
     ...(expires !== Number.POSITIVE_INFINITY && { expires: new Date(now + expires).toISOString() }),
     ...(description !== undefined && { description }),
   };
-  if (!dryRun)
-    await withVolume(config, { readOnly: false }, async driver => {
-      // First to where it is needed: a token that nobody has would only lie around.
-      if (output !== undefined) await writeSecret(output, secret);
-      if (await addMachineToken(driver, token)) return;
-      if (output !== undefined) await unlink(output);
-      throw new OperatorError('there are as many tokens as there may be', {
-        fix: 'revoke those that nobody uses: registry-secure token list',
-      });
+  if (!dryRun) {
+    // First to where it is needed: a token that nobody has would only lie around. And as who asks for it: on the data this
+    // process becomes its owner.
+    if (output !== undefined) await writeSecret(output, secret);
+    await add(token, config).catch(async error => {
+      if (output !== undefined) await unlink(output).catch(() => {});
+      throw error;
     });
+  }
   const shown = dryRun ? { ...shownOf(token), id: undefined } : shownOf(token);
   const secrets = dryRun || output !== undefined ? {} : { token: secret };
   if (json) return say(JSON.stringify({ ...shown, ...secrets }, undefined, 2));
@@ -115,6 +114,13 @@ async function create(options: CreateOptions, command: Command): Promise<void> {
   note(`token ${id} ${what}`);
   note(`it is shown only now; use it as the password: docker login -u ${user} --password-stdin HOST`);
   say(secret);
+}
+
+async function add(token: MachineToken, config: Config): Promise<void> {
+  if (await withVolume(config, { readOnly: false }, driver => addMachineToken(driver, token))) return;
+  throw new OperatorError('there are as many tokens as there may be', {
+    fix: 'revoke those that nobody uses: registry-secure token list',
+  });
 }
 
 async function list({ user, json }: ListOptions, command: Command): Promise<void> {
@@ -225,7 +231,7 @@ function parseEnd(text: string): number {
 
 function parseDescription(text: string): string {
   if (text.length <= 200 && !/[\0-\x1f\x7f-\x9f]/.test(text)) return text;
-  throw new OperatorError('the description is no line of at most 200 characters', { fix: 'say it in fewer words' });
+  throw new InvalidArgumentError('expected one line of at most 200 characters');
 }
 
 function table(rows: ReadonlyArray<readonly string[]>): void {

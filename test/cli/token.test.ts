@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -81,6 +81,19 @@ describe('tokens of machines, and accounts', { timeout: 240_000 }, () => {
       '--allow',
       'pull:**',
     );
+    await fails(/expected one line/, 'token', 'create', '--user', 'ci', '--allow', 'pull:**', '--description', 'a\nb');
+    await fails(
+      /no data folder/,
+      'token',
+      'create',
+      '--user',
+      'ci',
+      '--allow',
+      'pull:**',
+      '--output',
+      join(dir, 'never'),
+    );
+    assert.equal(existsSync(join(dir, 'never')), false, 'no token is left of what was not made');
     await fails(/say when the account ends; by --at/, 'user', 'expire', 'ci');
     await fails(/expected a day or a time/, 'user', 'expire', 'ci', '--at', 'tomorrow');
   });
@@ -265,8 +278,7 @@ describe('tokens of machines, and accounts', { timeout: 240_000 }, () => {
       const used = JSON.parse((await works('token', 'list', '--json')).stdout)[0].used;
       assert.ok(Math.abs(Date.now() - Date.parse(used)) < 3_600_000);
       for (const { stdout, stderr } of registries)
-        for (const text of [secret, other.auth.slice(3), bearer.token])
-          assert.ok(!`${stdout}${stderr}`.includes(text));
+        for (const text of [secret, other.auth.slice(3), bearer.token]) assert.ok(!`${stdout}${stderr}`.includes(text));
     } finally {
       await Promise.all(registries.map(registry => registry.stop()));
     }
