@@ -30,6 +30,9 @@ import { algorithmOf, type Digest, hexOf, isDigest, isRepositoryName, isTag } fr
  *       machine-tokens/<id>                                      * one token of a machine (store/machine-tokens.ts)
  *       machine-token-uses/<id>                                  * when it was used last, to the hour
  *       accounts/<SHA-256 of the user's name>                    * one that is disabled or ends (store/accounts.ts)
+ *       audit/key                                                * 32 bytes that the two below are signed with (audit/seals.ts)
+ *       audit/heads/<chain>                                      * how far a chain of the audit log has been written
+ *       audit/retired/<file>                                     * a file of the audit log that was let go
  *
  * For a digest of another algorithm a link is kept under that algorithm and holds the canonical SHA-256. Only a tag that
  * was pushed together with such a digest holds that digest, as the revision link's name: the client is to hear it again.
@@ -59,6 +62,11 @@ export const layout = {
   machineTokenUse: (id: string): string => `registry-secure/machine-token-uses/${id}`,
   accounts: 'registry-secure/accounts',
   account: (hash: string): string => `registry-secure/accounts/${hash}`,
+  auditKey: 'registry-secure/audit/key',
+  auditHeads: 'registry-secure/audit/heads',
+  auditHead: (chain: string): string => `registry-secure/audit/heads/${chain}`,
+  auditRetireds: 'registry-secure/audit/retired',
+  auditRetired: (file: string): string => `registry-secure/audit/retired/${file}`,
   repositories: `${ROOT}/repositories`,
   repository,
   blobs: `${ROOT}/blobs/sha256`,
