@@ -35,7 +35,7 @@ const BATCH = 256 * 1024;
 /** How long `close` tries to write what waits (ms). */
 const PATIENCE = 5_000;
 /** So many of the newest chains are named in a new one. */
-const MOST_ANCHORS = 100;
+const MOST_ANCHORS = 32;
 
 interface Waiting {
   readonly time: string;

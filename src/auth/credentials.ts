@@ -71,6 +71,10 @@ export class HtpasswdCredentials implements CredentialSource {
     return this.#right.get(this.#key(user, password)) === true;
   }
 
+  knows(user: string): boolean {
+    return this.#htpasswd.users.has(user);
+  }
+
   find(name: string): Member | undefined {
     const hash = this.#htpasswd.users.get(name);
     if (hash === undefined) return undefined;

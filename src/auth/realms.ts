@@ -160,6 +160,11 @@ export class Realms {
     return userOf(found, 'password');
   }
 
+  /** Whether somebody is known to be called so, without asking anybody. */
+  knows(user: string): boolean {
+    return this.all.some(({ passwords }) => passwords.some(source => source.knows?.(user)));
+  }
+
   /** What a realm knows of a user now, if it is still by the same credentials. @throws RegistryError UNAVAILABLE */
   async member(name: string, user: string, version: string, request: IncomingMessage): Promise<Membership | undefined> {
     const realm = this.all.find(realm => realm.name === name);

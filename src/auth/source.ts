@@ -22,6 +22,8 @@ export interface CredentialSource {
   verify(user: string, password: string, network: string): Promise<boolean>;
   /** A user, without a password; undefined for nobody. @throws RegistryError UNAVAILABLE, for what cannot be told now */
   find(user: string): Member | undefined | Promise<Member | undefined>;
+  /** Whether there is such a user, where that can be told without asking another server. */
+  knows?(user: string): boolean;
 }
 
 /** What says who sends a request by something else than a password: the client's certificate, or a proxy in front. */

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { OperatorError, systemCode } from '../errors.js';
+import { Trail } from './trail.js';
 
 type Add = (program: Command) => void;
 
@@ -21,6 +22,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Add>>> = {
   config: async () => (await import('./config.js')).config,
   health: async () => (await import('./health.js')).health,
   maintenance: async () => (await import('./maintenance.js')).maintenance,
+  audit: async () => (await import('./audit.js')).audit,
   verify: async () => (await import('./verify.js')).verify,
   backup: async () => (await import('./backup.js')).backup,
   restore: async () => (await import('./restore.js')).restore,
@@ -35,13 +37,19 @@ export async function main(args: readonly string[]): Promise<void> {
     stream.on('error', error => {
       if (systemCode(error) !== 'EPIPE') throw error;
     });
+  let trail: Trail | undefined;
+  let failure: string | undefined;
   try {
     const [name = ''] = args;
     const program = await createProgram(Object.hasOwn(COMMANDS, name) ? [name] : undefined);
+    trail = new Trail(program);
     await program.parseAsync(args, { from: 'user' });
+    if (process.exitCode) failure = `exit code ${process.exitCode}`;
   } catch (error) {
     process.exitCode = report(error);
+    failure = (error as Error).message;
   }
+  await trail?.tell(failure);
 }
 
 /** The command line, ready to parse. @param names of its commands; all unless told */

@@ -187,7 +187,12 @@ class Loader {
     const given = (kind: string) => this.draft.get(['auth', kind]) !== undefined;
     if (!given('none') && !given('token') && (!given('realms') || given('htpasswd')))
       this.fill('auth.htpasswd.path', !authNamed || dirGiven || existsSync(own) ? own : '/auth/htpasswd');
+    // Beside the data where the folder is ours to arrange; else where there is sure to be a volume.
+    const arranged = !this.file && this.draft.sourceOf('storage.filesystem.rootdirectory') === undefined;
     this.fill('storage.filesystem.rootdirectory', this.file ? '/var/lib/registry' : join(dir, 'data'));
+    const root = this.draft.get(['storage', 'filesystem', 'rootdirectory']);
+    if (arranged) this.fill('audit.folder', join(dir, 'audit'));
+    else if (typeof root === 'string') this.fill('audit.folder', join(root, 'registry-secure', 'audit-log'));
   }
 
   private fill(path: string, value: string): void {

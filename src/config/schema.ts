@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { OperatorError } from '../errors.js';
+import { audit } from './audit.js';
 import { ALL_SUITES, parseSuite } from './ciphers.js';
 import { bare, gc, immutable, retention, uploadpurging } from './keeping.js';
 import {
@@ -474,6 +475,7 @@ export const schema = section(
     http,
     auth,
     access,
+    audit,
     storage,
     health,
     catalog: section({ maxentries: key(count(1, 1000), 1000, page('repositories')) }, 'The catalog.'),

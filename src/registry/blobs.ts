@@ -69,7 +69,9 @@ export async function getBlob(exchange: Exchange): Promise<void> {
 
 /** DELETE of a blob (distribution-spec, "Deleting Blobs"). */
 export async function deleteBlob(exchange: Exchange): Promise<void> {
-  await exchange.store.blobs.remove(exchange.repository, parseDigest(exchange.reference));
+  const digest = parseDigest(exchange.reference);
+  await exchange.store.blobs.remove(exchange.repository, digest);
+  exchange.changed({ type: 'delete', kind: 'blob', digest });
   exchange.empty(202);
 }
 

@@ -4,6 +4,7 @@ import type { Identity } from '../auth/identity.js';
 import type { Authorise } from '../auth/policy.js';
 import type { Action } from '../auth/rights.js';
 import { RegistryError } from '../errors.js';
+import type { Digest } from '../reference.js';
 import type { Store } from '../store/store.js';
 
 export type Handler = (exchange: Exchange) => Promise<void>;
@@ -20,6 +21,19 @@ export interface RegistryLimits {
 /** Of the original, for tags and the catalog. */
 const DEFAULT_ENTRIES = 100;
 
+/** What a request has changed, once it is so. */
+export interface Change {
+  readonly type: 'push' | 'tag.move' | 'delete';
+  readonly repository: string;
+  /** Of the manifest or blob; undefined where a tag or a repository was deleted. */
+  readonly digest?: Digest;
+  readonly tags?: readonly string[];
+  /** What the tag pointed at before. */
+  readonly before?: Digest;
+  /** What was deleted. */
+  readonly kind?: 'tag' | 'manifest' | 'blob' | 'repository';
+}
+
 /** What every request of one registry shares. */
 export interface RegistryContext {
   readonly store: Store;
@@ -29,6 +43,8 @@ export interface RegistryContext {
   readonly authorise: Authorise;
   /** A token for who has authenticated; undefined where there are none. */
   readonly issueToken: (identity: Identity) => Promise<unknown>;
+  /** Told of each change before it is answered. */
+  readonly onChange?: (change: Change, request: IncomingMessage) => void;
 }
 
 /** Where the request leads: made by the route table. */
@@ -72,6 +88,11 @@ export class Exchange {
     const issued = await this.context.issueToken(this.identity);
     if (issued === undefined) throw new RegistryError('UNSUPPORTED', { status: 404, message: 'no such endpoint' });
     return issued;
+  }
+
+  /** To be called by the handler that has made the change. */
+  changed(change: Omit<Change, 'repository'>): void {
+    this.context.onChange?.({ repository: this.repository, ...change }, this.request);
   }
 
   may(action: Action, repository: string): boolean {

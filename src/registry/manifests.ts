@@ -27,11 +27,13 @@ export async function putManifest(exchange: Exchange): Promise<void> {
   // Tags as parameters belong to a push by digest only.
   const target = 'tag' in reference ? { tags: [reference.tag] } : { ...reference, tags: furtherTags(exchange) };
   const data = await exchange.smallBody(exchange.limits.manifestBytes);
-  const { digest, subject } = await exchange.store.manifests.put(exchange.repository, target, data, {
+  const { digest, subject, moved } = await exchange.store.manifests.put(exchange.repository, target, data, {
     contentType: exchange.header('content-type'),
     pushedBy: exchange.principal || undefined,
     createOnly: !exchange.may('overwrite', exchange.repository),
   });
+  exchange.changed({ type: 'push', digest, tags: target.tags });
+  for (const [tag, before] of moved) exchange.changed({ type: 'tag.move', digest, tags: [tag], before });
   exchange.empty(201, {
     Location: exchange.path(`manifests/${exchange.reference}`),
     'Docker-Content-Digest': digest,
@@ -45,6 +47,8 @@ export async function deleteManifest(exchange: Exchange): Promise<void> {
   const reference = referenceOf(exchange);
   if (!reference) throw new RegistryError('MANIFEST_UNKNOWN');
   await exchange.store.manifests.remove(exchange.repository, reference);
+  if ('tag' in reference) exchange.changed({ type: 'delete', kind: 'tag', tags: [reference.tag] });
+  else exchange.changed({ type: 'delete', kind: 'manifest', digest: reference.digest });
   exchange.empty(202);
 }
 

@@ -22,6 +22,8 @@ export interface RegistryOptions extends RegistryContext {
     action: Action,
     target: { readonly repository: string; readonly scope: string },
   ) => RegistryError;
+  /** Told of each answer that lets nobody in (401), forbids (403) or puts off (429). */
+  readonly onRefusal?: (error: RegistryError, request: IncomingMessage) => void;
   /** Told of what is not the client's fault: errors of the storage and of this program. */
   readonly onFault: (error: unknown, request: IncomingMessage) => void;
 }
@@ -54,11 +56,15 @@ export function createRegistry(options: RegistryOptions): Registry {
       const asked = { repository, reference, query: parameters };
       await handler(new Exchange(request, response, identity, options, asked));
     } catch (error) {
+      // Also where nobody waits for the answer any more.
+      if (error instanceof RegistryError && REFUSALS.has(error.status)) options.onRefusal?.(error, request);
       await readSmallRest(request);
       answer(error, request, response, options.onFault);
     }
   };
 }
+
+const REFUSALS: ReadonlySet<number> = new Set([401, 403, 429]);
 
 /** What a token would have to be good for (distribution's token specification, "Resource Scope"). */
 function scopeOf(action: Action, repository: string): string {

@@ -41,6 +41,8 @@ export interface Authentication {
   /** What is read again while the registry runs. */
   readonly files: readonly string[];
   readonly authorise: Authorise;
+  /** Whether somebody is known to be called so, without asking anybody. */
+  isUser(name: string): boolean;
   /** @param driver opened @param names those of the certificate that is served; undefined over plain HTTP */
   authenticator(driver: StorageDriver, names: () => readonly string[] | undefined): Asking;
 }
@@ -61,6 +63,7 @@ export async function prepareAuthentication(options: AuthenticationOptions): Pro
     users,
     files: [...realmFiles(config), ...(outside?.files ?? []), policy, groups].filter(file => file !== undefined),
     authorise: realms ? realms.decide(may) : may,
+    isUser: name => realms?.knows(name) ?? false,
     authenticator: (driver, names) => {
       const accounts = new Accounts(driver);
       const isActive = (user: string) => accounts.isActive(user);

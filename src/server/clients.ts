@@ -1,5 +1,6 @@
 import { join, resolve } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
+import type { AuditEvent } from '../audit/event.js';
 import type { Config } from '../config/schema.js';
 import { clientFolderFiles, ensureClientAuthority, reissueListIfDue } from '../pki/clients.js';
 import type { Passphrase } from '../pki/folder.js';
@@ -65,10 +66,12 @@ export function startListUpkeep(options: {
   /** What is in force. */
   readonly trust: () => ClientTrust;
   readonly log: Log;
+  /** Told of what was done, for the audit log. */
+  readonly record?: (event: AuditEvent) => void;
   readonly now?: () => Date;
   readonly look?: number;
 }): ListUpkeep {
-  const { ownFolder, passphrase, trust, log, now = () => new Date(), look = LOOK } = options;
+  const { ownFolder, passphrase, trust, log, record, now = () => new Date(), look = LOOK } = options;
   const stop = new AbortController();
   let told: { level: 'warn' | 'error'; next: number } | undefined;
 
@@ -77,8 +80,10 @@ export function startListUpkeep(options: {
     const at = now();
     let obstacle = '';
     try {
-      if (ownFolder !== undefined && (await reissueListIfDue({ dir: ownFolder, passphrase, now: at })))
+      if (ownFolder !== undefined && (await reissueListIfDue({ dir: ownFolder, passphrase, now: at }))) {
         log.info('issued the list of revoked client certificates anew');
+        record?.({ type: 'certificate.client-list', outcome: 'done' });
+      }
     } catch (error) {
       obstacle = `; it cannot be issued anew: ${(error as Error).message}`;
     }

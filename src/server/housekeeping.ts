@@ -1,9 +1,16 @@
 import { setTimeout as pause } from 'node:timers/promises';
+import type { AuditEvent } from '../audit/event.js';
 import type { Config } from '../config/schema.js';
 import { parseGlob } from '../glob.js';
 import type { StorageDriver } from '../storage/driver.js';
 import type { AbandonedUploads } from '../store/abandoned.js';
-import { type CollectOptions, type CollectorEvent, collect, purgeUploads } from '../store/collector.js';
+import {
+  type CollectOptions,
+  type CollectorEvent,
+  type CollectorReport,
+  collect,
+  purgeUploads,
+} from '../store/collector.js';
 import { lastCollected, recordCollected, whileAlone } from '../store/collector-lease.js';
 import { inScope, type Scope } from '../store/retention.js';
 import type { Log } from './log.js';
@@ -53,12 +60,14 @@ export interface Housekeeping {
  * Collects garbage and removes abandoned uploads from time to time, while the registry serves. Of several processes on one
  * store one does it.
  * @param mayWrite asked each time before it begins
+ * @param record told of what was done, for the audit log
  */
 export function startHousekeeping(
   driver: StorageDriver,
   config: Config,
   log: Log,
   mayWrite: () => boolean,
+  record: (event: AuditEvent) => void = () => {},
 ): Housekeeping {
   const { gc, uploadpurging } = config.storage.maintenance;
   const uploads = abandonedOf(config);
@@ -79,7 +88,7 @@ export function startHousekeeping(
         whileAlone(
           driver,
           async () => {
-            await collectGarbage(driver, config, log, signal);
+            await collectGarbage(driver, config, log, signal, record);
             last = new Date();
           },
           unleased,
@@ -94,6 +103,7 @@ export function startHousekeeping(
       last: async () => last,
       task: async signal => {
         await purgeUploads(driver, uploads, { signal, onEvent: telling(log, { dryRun: uploads.dryRun }) });
+        record({ type: 'maintenance.uploads', outcome: 'done', what: { 'dry run': uploads.dryRun } });
         last = new Date();
       },
     });
@@ -106,10 +116,23 @@ export function startHousekeeping(
   };
 }
 
-async function collectGarbage(driver: StorageDriver, config: Config, log: Log, signal: AbortSignal): Promise<void> {
+async function collectGarbage(
+  driver: StorageDriver,
+  config: Config,
+  log: Log,
+  signal: AbortSignal,
+  record: (event: AuditEvent) => void,
+): Promise<void> {
   const started = performance.now();
   const options = collectOptionsOf(config);
-  const onEvent = telling(log, { retentionDryRun: options.retention?.dryRun });
+  const tell = telling(log, { retentionDryRun: options.retention?.dryRun });
+  const onEvent = (event: CollectorEvent) => {
+    tell(event);
+    // Layers and blobs are too many, and have no names; of a tag the policy's word counts, as in the log.
+    if (event.event === 'expired' && !options.retention?.dryRun) record(deleted(event.repository, { tag: event.name }));
+    else if (event.event === 'removed' && event.kind === 'manifest')
+      record(deleted(event.repository, { digest: event.name }));
+  };
   const report = await collect(driver, { ...options, signal, onEvent });
   for (const problem of report.problems) log.warn(problem);
   log.info('collected garbage', {
@@ -120,7 +143,23 @@ async function collectGarbage(driver: StorageDriver, config: Config, log: Log, s
     tags: report.tags.removed,
     ms: Math.round(performance.now() - started),
   });
+  record({ type: 'maintenance.gc', outcome: 'done', what: collected(report) });
   await recordCollected(driver, report);
+}
+
+function deleted(repository: string | undefined, what: { tag?: string; digest?: string }): AuditEvent {
+  return { type: 'delete', outcome: 'done', via: 'collector', what: { repository, ...what } };
+}
+
+/** What a run has freed, as the audit log tells of it. */
+export function collected({ freedBytes, blobs, layers, manifests, tags }: CollectorReport) {
+  return {
+    bytes: freedBytes,
+    blobs: blobs.removed,
+    layers: layers.removed,
+    manifests: manifests.removed,
+    tags: tags.removed,
+  };
 }
 
 function latest(one: Date | undefined, other: Date | undefined): Date | undefined {

@@ -165,9 +165,17 @@ let count = 0;
 /** The client's `X-Request-Id` where it is a plain word, so that a line can be found behind a proxy; else a new one. */
 export function requestId(request: IncomingMessage): string {
   const given = request.headers['x-request-id'];
-  if (typeof given === 'string' && /^[\w.-]{8,64}$/.test(given)) return given;
-  return `${boot}-${(++count).toString(36)}`;
+  const id = typeof given === 'string' && /^[\w.-]{8,64}$/.test(given) ? given : `${boot}-${(++count).toString(36)}`;
+  ids.set(request, id);
+  return id;
 }
+
+/** What `requestId` has said of this request. */
+export function requestIdOf(request: IncomingMessage): string | undefined {
+  return ids.get(request);
+}
+
+const ids = new WeakMap<IncomingMessage, string>();
 
 let second = 0;
 let prefix = '';

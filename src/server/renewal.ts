@@ -1,4 +1,5 @@
 import { setTimeout as pause } from 'node:timers/promises';
+import type { AuditEvent } from '../audit/event.js';
 import { OperatorError } from '../errors.js';
 import { type Passphrase, readFolder } from '../pki/folder.js';
 import { type PemFiles, parseCertificates, readPem } from '../pki/inspect.js';
@@ -18,6 +19,8 @@ export interface RenewalOptions {
   readonly files: PemFiles;
   readonly passphrase: Passphrase | undefined;
   readonly log: Log;
+  /** Told of what was done, for the audit log. */
+  readonly record?: (event: AuditEvent) => void;
   readonly now?: () => Date;
   /** Longest time between two looks (ms). */
   readonly look?: number;
@@ -138,6 +141,8 @@ class Renewal {
     const { server } = await readFolder(dir);
     const [leaf] = server!.chain;
     const fields = { names: certificateFields(leaf).names.join(', '), until: notAfter(leaf).toISOString() };
+    const type = done === 'renew' ? 'certificate.renew' : 'certificate.rotation-end';
+    this.#options.record?.({ type, outcome: 'done', what: fields });
     if (done === 'renew') this.#options.log.info('renewed the server certificate', fields);
     else this.#options.log.info('the rotation is over: the new authority stands alone', fields);
   }

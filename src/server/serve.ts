@@ -16,7 +16,8 @@ import { Store } from '../store/store.js';
 import { createTrustPages } from '../ui/trust-pages.js';
 import { followAnchor } from './anchor.js';
 import { createApp } from './app.js';
-import { addressOf, prepareAuthentication } from './authentication.js';
+import { Audit } from './audit.js';
+import { type Authentication, addressOf, prepareAuthentication } from './authentication.js';
 import { type ClientTrust, clientTrustWarnings, loadClientTrust, refuseOlderLists } from './client-trust.js';
 import { clientSetupOf, prepareOwnClients, startListUpkeep } from './clients.js';
 import { allowPause } from './guard.js';
@@ -98,9 +99,12 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
   };
   // To be called before the files are read for the first time: then no change can fall in between.
   const watch = (files: readonly string[], what: string, reload: () => Promise<void>) => {
-    const watcher = watchFiles(files, reload, { what, log });
+    const watcher = watchFiles(files, audit.reloading(files, what, reload), { what, log });
     closers.push(() => watcher.close());
   };
+  let authentication: Authentication | undefined;
+  const audit = new Audit(config, log, name => authentication?.isUser(name) ?? false);
+  closers.push(() => audit.close());
   try {
     for (const warning of options.warnings) log.warn(warning);
     const address = parseAddress(config.http.addr);
@@ -187,7 +191,8 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
 
     const { firstUser, terminal } = options;
     const onClose = (closer: () => void) => void closers.push(closer);
-    const authentication = await prepareAuthentication({ config, firstUser, terminal, account, watch, onClose, log });
+    authentication = await prepareAuthentication({ config, firstUser, terminal, account, watch, onClose, log });
+    await audit.prepare(account);
     if (account) {
       become(account);
       log.info('gave up root', { ...account });
@@ -204,14 +209,16 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
     if (leads && files) {
       const { passphrase } = options;
       const folder = certificates ? certificates.dir : await folderOf(files);
-      const task = startRenewal({ folder, files, passphrase, log });
+      const task = startRenewal({ folder, files, passphrase, log, record: audit.record });
       closers.push(() => task.close());
       renewal = task;
     }
 
     if (leads && clients) {
       const { ownFolder } = clients;
-      const upkeep = startListUpkeep({ ownFolder, passphrase: options.passphrase, trust: () => clientTrust!, log });
+      const { passphrase } = options;
+      const { record } = audit;
+      const upkeep = startListUpkeep({ ownFolder, passphrase, trust: () => clientTrust!, log, record });
       closers.push(() => upkeep.close());
     }
 
@@ -223,6 +230,8 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
     });
     await driver.open();
     closers.push(() => driver.close());
+    await audit.open(driver);
+    audit.started(certificates, authentication.users);
     if (leads && !readonly.enabled) await releaseBackup(driver);
     if (readonly.enabled) log.warn('read-only: pushes and deletes are refused (storage.maintenance.readonly)');
     const maintenance = await watchMaintenance(driver, log);
@@ -230,7 +239,13 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
     const health = watchHealth(driver, log, config.health.storagedriver);
     closers.push(() => health.close());
     if (leads && !readonly.enabled) {
-      const housekeeping = startHousekeeping(driver, config, log, () => maintenance.refusal === undefined);
+      const housekeeping = startHousekeeping(
+        driver,
+        config,
+        log,
+        () => maintenance.refusal === undefined,
+        audit.record,
+      );
       closers.push(() => housekeeping.close());
     }
 
@@ -265,6 +280,8 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
       refusal: (...refused) => authenticator.refusal(...refused),
       issueToken: identity => authenticator.issueToken(identity),
       authorise: authentication.authorise,
+      onRefusal: audit.refused,
+      onChange: audit.changed,
       onFault: (error, request) =>
         log.error('a request failed', { method: request.method, path: withoutSecrets(request.url ?? ''), error }),
     });
@@ -275,6 +292,7 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
       health,
       pages: createTrustPages({ anchor, prefix }),
       onIdentity: (request, identity) => {
+        audit.identified(request, identity);
         if (identity.kind !== 'user') return;
         principals.set(request, identity.name);
         allowPause(request);

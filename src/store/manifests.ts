@@ -28,6 +28,8 @@ export interface StoredManifest {
 export interface PutManifest {
   readonly digest: Digest;
   readonly subject?: Digest;
+  /** Tags that pointed at another manifest, with what they pointed at. */
+  readonly moved: ReadonlyMap<string, Digest>;
 }
 
 /** A digest, or a tag. */
@@ -129,6 +131,7 @@ export class Manifests {
     const digest = target.digest ?? canonical;
     if (digest !== canonical && createHash(algorithmOf(digest)).update(data).digest('hex') !== hexOf(digest))
       throw new RegistryError('DIGEST_INVALID', { detail: { digest } });
+    const moved = new Map<string, Digest>();
     await this.locks.shared(repository, async () => {
       await this.checkReferences(repository, manifest);
       const moves = await this.claim(repository, target.tags, {
@@ -138,6 +141,10 @@ export class Manifests {
         by: facts.pushedBy ?? '',
         createOnly: facts.createOnly ?? false,
       });
+      for (const [tag, move] of moves) {
+        const before = move === 'write' && (await readLink(this.driver, layout.tagLink(repository, tag)));
+        if (before && before !== digest) moved.set(tag, before);
+      }
       await this.quotas.within(repository, canonical, data.length, async () => {
         const names = digest === canonical ? [canonical] : [canonical, digest];
         await this.driver.write(layout.blob(canonical), data);
@@ -153,7 +160,7 @@ export class Manifests {
         } while (!(await this.isWhole(repository, names)));
       });
     });
-    return { digest, ...(manifest.subject && { subject: manifest.subject.digest }) };
+    return { digest, moved, ...(manifest.subject && { subject: manifest.subject.digest }) };
   }
 
   /** Whether the repository has a manifest under each of its names, with what is known of it. */

@@ -1,0 +1,82 @@
+import { LRUCache } from 'lru-cache';
+import type { AuditEvent } from './event.js';
+
+/** Who is logged in is told of again after this (ms). */
+const LOGIN_AGAIN = 10 * 60_000;
+/** Of refusals of one kind to one network, so many a minute have a line of their own. */
+const LINES = 30;
+/** Where credentials are missing, which is how most clients begin. */
+const LINES_WITHOUT_CREDENTIALS = 1;
+/** Of all refusals together. */
+const LINES_OF_ALL = 3_000;
+const WINDOW = 60_000;
+/** Networks and kinds that are told apart at a time; beyond them the oldest are told of, and begin anew. */
+const MOST = 10_000;
+
+interface Count {
+  written: number;
+  event: AuditEvent;
+  /** Without a line of their own. */
+  more: number;
+}
+
+/**
+ * Keeps a flood from pushing everything else out of the log. Logins: one line for each user, network and credential in ten
+ * minutes. Refusals: beyond a number a minute they are counted, and a line tells the count when the minute is over: none
+ * goes unmentioned.
+ */
+export class Repeats {
+  readonly #logins = new LRUCache<string, true>({ max: MOST, ttl: LOGIN_AGAIN });
+  readonly #refusals = new Map<string, Count>();
+  #written = 0;
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(private readonly record: (event: AuditEvent) => void) {}
+
+  /** @param key what makes it another login */
+  login(key: string, event: () => AuditEvent): void {
+    if (this.#logins.has(key)) return;
+    this.#logins.set(key, true);
+    this.record(event());
+  }
+
+  refusal(network: string, reason: string, event: AuditEvent): void {
+    const key = `${network} ${reason}`;
+    let count = this.#refusals.get(key);
+    if (!count) {
+      if (this.#refusals.size >= MOST) this.tell();
+      count = { written: 0, event, more: 0 };
+      this.#refusals.set(key, count);
+    }
+    this.#timer ??= setTimeout(() => this.tell(), WINDOW).unref();
+    const lines = reason === 'no credentials' ? LINES_WITHOUT_CREDENTIALS : LINES;
+    if (count.written >= lines || this.#written >= LINES_OF_ALL) {
+      count.more++;
+      return;
+    }
+    count.written++;
+    this.#written++;
+    this.record(event);
+  }
+
+  /** Writes what was only counted: at the end of each minute, and before the log ends. */
+  tell(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    this.#written = 0;
+    let others = 0;
+    let lines = 0;
+    for (const { event, more } of this.#refusals.values()) {
+      if (more === 0) continue;
+      // So many networks at once that a line for each would be a flood too.
+      if (++lines > LINES_OF_ALL) others += more;
+      else {
+        const { type, outcome, from, what } = event;
+        this.record({ type, outcome, from, what: { reason: what?.reason, status: what?.status, more } });
+      }
+    }
+    if (others > 0)
+      this.record({ type: 'refusal', outcome: 'refused', what: { reason: 'many networks', more: others } });
+    this.#refusals.clear();
+  }
+}

@@ -1,0 +1,246 @@
+import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import type { IncomingMessage } from 'node:http';
+import { resolve } from 'node:path';
+import { LRUCache } from 'lru-cache';
+import type { AuditEvent } from '../audit/event.js';
+import { AuditLog } from '../audit/log.js';
+import { Repeats } from '../audit/repeats.js';
+import { Seals } from '../audit/seals.js';
+import { authorizationOf } from '../auth/basic.js';
+import { parseHtpasswd } from '../auth/htpasswd.js';
+import type { Identity } from '../auth/identity.js';
+import { networkOf } from '../auth/login-limiter.js';
+import type { Config } from '../config/schema.js';
+import { OperatorError, RegistryError, systemCode } from '../errors.js';
+import { makeFolders } from '../folder.js';
+import type { Certificates } from '../pki/certificates.js';
+import type { Change } from '../registry/exchange.js';
+import type { StorageDriver } from '../storage/driver.js';
+import { FilesystemDriver } from '../storage/filesystem.js';
+import { addressOf } from './authentication.js';
+import { type Log, requestIdOf, withoutSecrets } from './log.js';
+import { type Account, handingOver } from './privileges.js';
+import type { Users } from './users.js';
+
+/** Begins the audit log of this process. @param driver opened, of the data. @throws OperatorError */
+export async function openAuditLog(
+  { audit }: Pick<Config, 'audit'>,
+  driver: StorageDriver,
+  program: string,
+  report: Pick<Log, 'error' | 'warn' | 'info'>,
+): Promise<AuditLog> {
+  const seals = await Seals.open(await sealDriver(audit, driver, { readOnly: false }), { make: true });
+  if (!seals)
+    throw new OperatorError('the key of the audit log is damaged', { fix: 'restore registry-secure/audit/key' });
+  const { folder, rotatesize: rotateSize, rotateage: rotateAge, keep } = audit;
+  return AuditLog.open({ folder, seals, rotateSize, rotateAge, keep, program, report });
+}
+
+/** Where the seals are. @param driver of the data */
+export async function sealDriver(
+  { head }: Config['audit'],
+  driver: StorageDriver,
+  options: { readOnly: boolean },
+): Promise<StorageDriver> {
+  if (head === undefined) return driver;
+  const other = new FilesystemDriver({ root: head, ...options });
+  await other.open();
+  return other;
+}
+
+const SEEN = 10_000;
+
+/** What of the watched files each change of theirs is called. */
+const RELOADS: Readonly<Record<string, string>> = {
+  certificate: 'certificate.reload',
+  'trust in client certificates': 'client-trust.reload',
+  'htpasswd file': 'users.reload',
+  'access policy': 'rights.reload',
+};
+
+/**
+ * What a serving process tells its audit log. From before the log is open: what happens until then is told when it is.
+ */
+export class Audit {
+  #log: AuditLog | undefined;
+  #early: AuditEvent[] | undefined;
+  readonly #repeats = new Repeats(event => this.record(event));
+  readonly #identities = new WeakMap<IncomingMessage, Identity>();
+  /** Those who have logged in. */
+  readonly #seen = new LRUCache<string, true>({ max: SEEN });
+  readonly #addressOf: (request: IncomingMessage) => string | undefined;
+
+  /** @param isUser whether somebody is called so: other names are not told, since people type passwords in their place */
+  constructor(
+    private readonly config: Config,
+    private readonly log: Log,
+    private readonly isUser: (name: string) => boolean,
+  ) {
+    this.#addressOf = addressOf(config);
+    const { readonly } = config.storage.maintenance;
+    const possible = !readonly.enabled || config.audit.head !== undefined;
+    if (config.audit.enabled && possible) this.#early = [];
+    else if (config.audit.enabled)
+      log.warn('there is no audit log, since the volume is read-only and its seals have no place: see audit.head');
+  }
+
+  /** Makes the folders, while it is still root who may: they are for the account that will serve. */
+  async prepare(account: Account | undefined): Promise<void> {
+    const { folder, head } = this.config.audit;
+    if (!this.#early || !account) return;
+    for (const place of head === undefined ? [folder] : [folder, head])
+      await handingOver(account, place, async () => void (await makeFolders(place, 0o700)));
+  }
+
+  /** @throws OperatorError */
+  async open(driver: StorageDriver): Promise<void> {
+    if (!this.#early) return;
+    this.#log = await openAuditLog(this.config, driver, 'serve', this.log);
+    for (const event of this.#early) this.#log.record(event);
+    this.#early = undefined;
+  }
+
+  /** What the start itself has made. */
+  started(certificates: Certificates | undefined, users: Users | undefined): void {
+    const made = (type: string, what: AuditEvent['what']) => this.record({ type, outcome: 'done', what });
+    if (certificates?.authority?.action === 'created')
+      made('certificate.authority', { fingerprint: certificates.authority.fingerprint });
+    if (certificates && certificates.server.action !== 'reused')
+      made('certificate.create', { names: certificates.server.names });
+    if (users?.action === 'created') made('user.add', { user: users.name, file: users.file });
+  }
+
+  async close(): Promise<void> {
+    this.#repeats.tell();
+    await this.#log?.close();
+  }
+
+  readonly record = (event: AuditEvent): void => {
+    if (this.#log) this.#log.record(event);
+    else this.#early?.push(event);
+  };
+
+  /** Somebody has shown who they are. */
+  readonly identified = (request: IncomingMessage, identity: Identity): void => {
+    this.#identities.set(request, identity);
+    if (identity.kind !== 'user') return;
+    const { name, via = '' } = identity;
+    this.#seen.set(name, true);
+    const network = networkOf(this.#addressOf(request));
+    this.#repeats.login(JSON.stringify([name, via, network]), () => ({
+      type: 'login',
+      outcome: 'done',
+      ...this.#client(request),
+    }));
+  };
+
+  /** A request is answered with 401, 403 or 429. */
+  readonly refused = (error: RegistryError, request: IncomingMessage): void => {
+    const { status } = error;
+    const reason = status === 401 ? whyUnauthorized(request) : error.message;
+    this.#repeats.refusal(networkOf(this.#addressOf(request)), `${status} ${reason}`, {
+      type: 'refusal',
+      outcome: 'refused',
+      who: this.#claimed(request),
+      ...this.#client(request),
+      what: { reason, status, method: request.method, path: withoutSecrets(request.url ?? '') },
+    });
+  };
+
+  /** Something was pushed or deleted. */
+  readonly changed = ({ type, ...what }: Change, request: IncomingMessage): void => {
+    this.record({ type, outcome: 'done', ...this.#client(request), what });
+  };
+
+  /** A watch's `reload`, which tells what has become of the files. */
+  reloading(files: readonly string[], what: string, reload: () => Promise<void>): () => Promise<void> {
+    if (!this.#early && !this.#log) return reload;
+    const type = RELOADS[what] ?? 'reload';
+    let before = files.map(file => digestNow(file));
+    let users = what === 'htpasswd file' ? usersIn(readNow(files[0]!), files[0]!) : undefined;
+    let failed = '';
+    return async () => {
+      const contents = await Promise.all(files.map(file => readFile(file).catch(systemCode)));
+      const after = contents.map(digestOf);
+      const details = { files: [...files], before, after };
+      try {
+        await reload();
+      } catch (error) {
+        // It is tried again and again: one line for each content.
+        if (failed !== after.join())
+          this.record({ type, outcome: 'failed', what: { ...details, reason: (error as Error).message } });
+        failed = after.join();
+        throw error;
+      }
+      failed = '';
+      const [content] = contents;
+      const now = users && Buffer.isBuffer(content) ? usersIn(content, files[0]!) : undefined;
+      this.record({ type, outcome: 'done', what: { ...details, ...(users && now && difference(users, now)) } });
+      before = after;
+      users = now ?? users;
+    };
+  }
+
+  #client(request: IncomingMessage): Pick<AuditEvent, 'who' | 'realm' | 'via' | 'from' | 'request'> {
+    const identity = this.#identities.get(request);
+    const user = identity?.kind === 'user' ? identity : undefined;
+    return {
+      ...(user && { who: user.name, via: user.via, realm: user.realms && [...user.realms.keys()].join(', ') }),
+      from: this.#addressOf(request),
+      request: requestIdOf(request),
+    };
+  }
+
+  /** The user that wrong credentials were for. */
+  #claimed(request: IncomingMessage): string | undefined {
+    try {
+      const credentials = authorizationOf(request);
+      if (typeof credentials === 'string' || !('user' in credentials)) return undefined;
+      return this.#seen.has(credentials.user) || this.isUser(credentials.user) ? credentials.user : undefined;
+    } catch (error) {
+      if (error instanceof RegistryError) return undefined;
+      throw error;
+    }
+  }
+}
+
+function whyUnauthorized(request: IncomingMessage): string {
+  const { authorization } = request.headers;
+  if (authorization === undefined) return 'no credentials';
+  return /^bearer /i.test(authorization) ? 'a token that is not good' : 'wrong credentials';
+}
+
+const digestNow = (file: string): string => digestOf(readNow(file));
+
+function readNow(file: string): Buffer | string | undefined {
+  try {
+    return readFileSync(resolve(file));
+  } catch (error) {
+    return systemCode(error);
+  }
+}
+
+/** Of a file's content, or why it cannot be read. */
+function digestOf(content: Buffer | string | undefined): string {
+  if (!Buffer.isBuffer(content)) return `none (${content})`;
+  return `sha256:${createHash('sha256').update(content).digest('hex')}`;
+}
+
+function usersIn(content: Buffer | string | undefined, file: string): ReadonlyMap<string, string> | undefined {
+  try {
+    return Buffer.isBuffer(content) ? parseHtpasswd(content.toString('utf8'), file).users : undefined;
+  } catch (error) {
+    if (error instanceof OperatorError) return undefined;
+    throw error;
+  }
+}
+
+function difference(before: ReadonlyMap<string, string>, after: ReadonlyMap<string, string>) {
+  return {
+    added: [...after.keys()].filter(name => !before.has(name)),
+    removed: [...before.keys()].filter(name => !after.has(name)),
+    'new password': [...after.keys()].filter(name => before.has(name) && before.get(name) !== after.get(name)),
+  };
+}
