@@ -32,6 +32,8 @@ const RETRY = 1_000;
 /** Events that wait for a disk with room are counted in place of being kept beyond this (bytes). */
 const BACKLOG = 16 * 1024 * 1024;
 const BATCH = 256 * 1024;
+/** Nobody waits longer for a line to be written (ms). */
+const LONGEST_WAIT = 1_000;
 /** How long `close` tries to write what waits (ms). */
 const PATIENCE = 5_000;
 /** So many of the newest chains are named in a new one. */
@@ -40,12 +42,15 @@ const MOST_ANCHORS = 32;
 interface Waiting {
   readonly time: string;
   readonly fields: string;
+  /** Called when it is written, or cannot be for now. */
+  readonly done?: (() => void) | undefined;
 }
 
 /** Lines that have their place in the chain, and are yet to be written. */
 interface Batch {
   readonly bytes: Buffer;
   readonly end: Position;
+  readonly done: ReadonlyArray<() => void>;
 }
 
 /**
@@ -116,17 +121,40 @@ export class AuditLog {
 
   /** Never waits, never throws. */
   record(event: AuditEvent): void {
-    if (this.#closing) return;
+    this.#take(event);
+  }
+
+  /**
+   * As `record`, for what must not be answered before it is known to whoever reads the log: resolves when SIGKILL cannot
+   * take the line away any more, or when the log is in trouble, or after a second.
+   */
+  async recorded(event: AuditEvent): Promise<void> {
+    if (this.#retry) return this.#take(event);
+    await new Promise<void>(resolve => {
+      const timer = setTimeout(resolve, LONGEST_WAIT);
+      this.#take(event, () => {
+        clearTimeout(timer);
+        resolve();
+      });
+    });
+  }
+
+  #take(event: AuditEvent, done?: () => void): void {
     const time = new Date().toISOString();
-    if (this.#bytes > BACKLOG) {
-      this.#lost ??= { count: 0, since: time, until: time };
-      this.#lost.count++;
-      this.#lost.until = time;
+    if (this.#closing || this.#bytes > BACKLOG) {
+      if (!this.#closing) this.#lose(time);
+      done?.();
       return;
     }
     this.#tellLoss(time);
-    this.#push({ time, fields: fieldsOf(event) });
+    this.#push({ time, fields: fieldsOf(event), done });
     this.#wake();
+  }
+
+  #lose(now: string): void {
+    this.#lost ??= { count: 0, since: now, until: now };
+    this.#lost.count++;
+    this.#lost.until = now;
   }
 
   /** Writes what waits, ends the chain and seals it. Where that is not possible, it says what is lost. */
@@ -189,6 +217,7 @@ export class AuditLog {
       this.#writeTrouble.over();
     } catch (error) {
       this.#writeTrouble.met(error);
+      for (const done of [...(this.#batch?.done ?? []), ...this.#waiting.map(({ done }) => done)]) done?.();
       this.#tryAgain();
     } finally {
       this.#writing = undefined;
@@ -203,10 +232,11 @@ export class AuditLog {
       if (!this.#batch && this.#isOver()) await this.#rotate();
       this.#batch ??= this.#nextBatch();
       if (!this.#batch) return;
-      const { bytes, end } = this.#batch;
+      const { bytes, end, done } = this.#batch;
       await this.#part!.append(bytes);
       this.#end = end;
       this.#batch = undefined;
+      for (const told of done) told();
     }
   }
 
@@ -214,17 +244,19 @@ export class AuditLog {
     let end = this.#end;
     let text = '';
     let taken = 0;
-    for (const { time, fields } of this.#waiting) {
+    const all: Array<() => void> = [];
+    for (const { time, fields, done } of this.#waiting) {
       if (text.length > BATCH) break;
       const made = lineOf(this.chain, end, time, fields);
       text += `${made.line}\n`;
       end = made.end;
       taken++;
       this.#bytes -= fields.length;
+      if (done) all.push(done);
     }
     if (taken === 0) return undefined;
     this.#waiting.splice(0, taken);
-    return { bytes: Buffer.from(text, 'latin1'), end };
+    return { bytes: Buffer.from(text, 'latin1'), end, done: all };
   }
 
   #isOver(): boolean {
@@ -262,7 +294,7 @@ export class AuditLog {
       ...(others && { others }),
     });
     const { line, end } = lineOf(this.chain, this.#end, new Date().toISOString(), fields);
-    this.#batch = { bytes: Buffer.from(`${line}\n`), end };
+    this.#batch = { bytes: Buffer.from(`${line}\n`), end, done: [] };
     this.#first = end.seq;
   }
 

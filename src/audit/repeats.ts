@@ -3,10 +3,8 @@ import type { AuditEvent } from './event.js';
 
 /** Who is logged in is told of again after this (ms). */
 const LOGIN_AGAIN = 10 * 60_000;
-/** Of refusals of one kind to one network, so many a minute have a line of their own. */
+/** Of refusals for one reason to one network, so many a minute have a line of their own. */
 const LINES = 30;
-/** Where credentials are missing, which is how most clients begin. */
-const LINES_WITHOUT_CREDENTIALS = 1;
 /** Of all refusals together. */
 const LINES_OF_ALL = 3_000;
 const WINDOW = 60_000;
@@ -40,7 +38,8 @@ export class Repeats {
     this.record(event());
   }
 
-  refusal(network: string, reason: string, event: AuditEvent): void {
+  /** @param usual most clients begin so: then one line a minute is enough */
+  refusal(network: string, reason: string, event: AuditEvent, usual: boolean): void {
     const key = `${network} ${reason}`;
     let count = this.#refusals.get(key);
     if (!count) {
@@ -49,8 +48,7 @@ export class Repeats {
       this.#refusals.set(key, count);
     }
     this.#timer ??= setTimeout(() => this.tell(), WINDOW).unref();
-    const lines = reason === 'no credentials' ? LINES_WITHOUT_CREDENTIALS : LINES;
-    if (count.written >= lines || this.#written >= LINES_OF_ALL) {
+    if (count.written >= (usual ? 1 : LINES) || this.#written >= LINES_OF_ALL) {
       count.more++;
       return;
     }

@@ -71,7 +71,7 @@ export async function getBlob(exchange: Exchange): Promise<void> {
 export async function deleteBlob(exchange: Exchange): Promise<void> {
   const digest = parseDigest(exchange.reference);
   await exchange.store.blobs.remove(exchange.repository, digest);
-  exchange.changed({ type: 'delete', kind: 'blob', digest });
+  await exchange.changed({ type: 'delete', kind: 'blob', digest });
   exchange.empty(202);
 }
 

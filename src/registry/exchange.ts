@@ -43,8 +43,8 @@ export interface RegistryContext {
   readonly authorise: Authorise;
   /** A token for who has authenticated; undefined where there are none. */
   readonly issueToken: (identity: Identity) => Promise<unknown>;
-  /** Told of each change before it is answered. */
-  readonly onChange?: (change: Change, request: IncomingMessage) => void;
+  /** Told of each change; the answer waits for it. */
+  readonly onChange?: (change: Change, request: IncomingMessage) => Promise<void>;
 }
 
 /** Where the request leads: made by the route table. */
@@ -91,8 +91,8 @@ export class Exchange {
   }
 
   /** To be called by the handler that has made the change. */
-  changed(change: Omit<Change, 'repository'>): void {
-    this.context.onChange?.({ repository: this.repository, ...change }, this.request);
+  async changed(change: Omit<Change, 'repository'>): Promise<void> {
+    await this.context.onChange?.({ repository: this.repository, ...change }, this.request);
   }
 
   may(action: Action, repository: string): boolean {

@@ -32,8 +32,8 @@ export async function putManifest(exchange: Exchange): Promise<void> {
     pushedBy: exchange.principal || undefined,
     createOnly: !exchange.may('overwrite', exchange.repository),
   });
-  exchange.changed({ type: 'push', digest, tags: target.tags });
-  for (const [tag, before] of moved) exchange.changed({ type: 'tag.move', digest, tags: [tag], before });
+  await exchange.changed({ type: 'push', digest, tags: target.tags });
+  for (const [tag, before] of moved) await exchange.changed({ type: 'tag.move', digest, tags: [tag], before });
   exchange.empty(201, {
     Location: exchange.path(`manifests/${exchange.reference}`),
     'Docker-Content-Digest': digest,
@@ -47,8 +47,8 @@ export async function deleteManifest(exchange: Exchange): Promise<void> {
   const reference = referenceOf(exchange);
   if (!reference) throw new RegistryError('MANIFEST_UNKNOWN');
   await exchange.store.manifests.remove(exchange.repository, reference);
-  if ('tag' in reference) exchange.changed({ type: 'delete', kind: 'tag', tags: [reference.tag] });
-  else exchange.changed({ type: 'delete', kind: 'manifest', digest: reference.digest });
+  if ('tag' in reference) await exchange.changed({ type: 'delete', kind: 'tag', tags: [reference.tag] });
+  else await exchange.changed({ type: 'delete', kind: 'manifest', digest: reference.digest });
   exchange.empty(202);
 }
 

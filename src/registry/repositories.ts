@@ -17,6 +17,6 @@ export async function listRepositories(exchange: Exchange): Promise<void> {
 export async function deleteRepository(exchange: Exchange): Promise<void> {
   if (!(await exchange.store.catalog.remove(exchange.repository)))
     throw new RegistryError('NAME_UNKNOWN', { detail: { name: exchange.repository } });
-  exchange.changed({ type: 'delete', kind: 'repository' });
+  await exchange.changed({ type: 'delete', kind: 'repository' });
   exchange.empty(204);
 }

@@ -140,18 +140,21 @@ export class Audit {
   readonly refused = (error: RegistryError, request: IncomingMessage): void => {
     const { status } = error;
     const reason = status === 401 ? whyUnauthorized(request) : error.message;
-    this.#repeats.refusal(networkOf(this.#addressOf(request)), `${status} ${reason}`, {
+    const what = { reason, status, method: request.method, path: withoutSecrets(request.url ?? '') };
+    const event: AuditEvent = {
       type: 'refusal',
       outcome: 'refused',
       who: this.#claimed(request),
       ...this.#client(request),
-      what: { reason, status, method: request.method, path: withoutSecrets(request.url ?? '') },
-    });
+      what,
+    };
+    const network = networkOf(this.#addressOf(request));
+    this.#repeats.refusal(network, `${status} ${reason}`, event, reason === NO_CREDENTIALS);
   };
 
   /** Something was pushed or deleted. */
-  readonly changed = ({ type, ...what }: Change, request: IncomingMessage): void => {
-    this.record({ type, outcome: 'done', ...this.#client(request), what });
+  readonly changed = async ({ type, ...what }: Change, request: IncomingMessage): Promise<void> => {
+    await this.#log?.recorded({ type, outcome: 'done', ...this.#client(request), what });
   };
 
   /** A watch's `reload`, which tells what has become of the files. */
@@ -206,9 +209,11 @@ export class Audit {
   }
 }
 
+const NO_CREDENTIALS = 'no credentials';
+
 function whyUnauthorized(request: IncomingMessage): string {
   const { authorization } = request.headers;
-  if (authorization === undefined) return 'no credentials';
+  if (authorization === undefined) return NO_CREDENTIALS;
   return /^bearer /i.test(authorization) ? 'a token that is not good' : 'wrong credentials';
 }
 
