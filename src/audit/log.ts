@@ -21,7 +21,7 @@ export interface AuditLogOptions {
 }
 
 /** Where it is told what goes wrong with the log itself. */
-export type Report = Readonly<
+type Report = Readonly<
   Record<'error' | 'warn' | 'info', (message: string, fields?: Readonly<Record<string, unknown>>) => void>
 >;
 

@@ -12,7 +12,7 @@ import type { Head, Seals } from './seals.js';
  * - `file-missing`, `chain-missing`: a file, or all of a chain.
  * - `unsealed`: files of a chain that has no head. `forged`: a head, or a note of what was let go, that is not signed by us.
  */
-export type FindingKind =
+type FindingKind =
   | 'changed'
   | 'lines-missing'
   | 'repeated'

@@ -152,7 +152,7 @@ function deleted(repository: string | undefined, what: { tag?: string; digest?: 
 }
 
 /** What a run has freed, as the audit log tells of it. */
-export function collected({ freedBytes, blobs, layers, manifests, tags }: CollectorReport) {
+function collected({ freedBytes, blobs, layers, manifests, tags }: CollectorReport) {
   return {
     bytes: freedBytes,
     blobs: blobs.removed,
