@@ -1,3 +1,4 @@
+import { getPriority, setPriority } from 'node:os';
 import { parentPort } from 'node:worker_threads';
 import { compareSync, genSaltSync, hashSync } from 'bcryptjs';
 import { bcryptCost } from './htpasswd.js';
@@ -11,6 +12,12 @@ export interface BcryptCheck {
   /** A check that fails does as much work as one at this cost. */
   readonly cost: number;
 }
+
+/**
+ * Where cores are few, who is logged in already comes first. Only Linux has a priority for each thread (setpriority(2)
+ * with 0: the thread that calls); elsewhere it would be that of the whole process.
+ */
+if (process.platform === 'linux') setPriority(0, Math.min(19, getPriority(0) + 5));
 
 parentPort!.on('message', ({ passwords, hash, cost }: BcryptCheck) => {
   const own = bcryptCost(hash);

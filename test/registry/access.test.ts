@@ -114,6 +114,8 @@ describe('rights', () => {
     for (const repository of REPOSITORIES) images.set(repository, await push(repository, 'v1', 'root'));
   });
   after(async () => {
+    process.stdout.write(`${cells} cells of the rights matrix hold\n`);
+    assert.ok(cells >= 3000, `${cells} cells`);
     assert.deepEqual(registry.faults, []);
     await registry.stop();
   });
@@ -139,8 +141,10 @@ describe('rights', () => {
   }
   const told = ({ status, headers, body }: Answer) => [status, headers['content-type'], body.toString()];
 
+  /** Questions of (user, repository, action, route) that were asked. */
+  let cells = 0;
+
   test('decide on every route, and on an absent repository as on a hidden one', async () => {
-    let cells = 0;
     for (const user of USERS)
       for (const repository of REPOSITORIES) {
         const { data, layer } = images.get(repository)!;
@@ -166,7 +170,53 @@ describe('rights', () => {
           }),
         );
       }
-    assert.ok(cells >= 3000, `${cells} cells`);
+  });
+
+  test('decide on the removal of whole repositories, and on what somebody may learn by a token', async () => {
+    for (const user of USERS)
+      for (const repository of REPOSITORIES) {
+        const absent = repository.replace(/app$/, 'nothing');
+        const remove = (name: string) => registry.call('DELETE', `/api/v1/repositories/${name}`, { user });
+        const token = (name: string) =>
+          registry.call('GET', `/token?service=registry-secure&scope=repository:${name}:pull,push`, { user });
+        cells += 3;
+        assert.deepEqual(told(await token(repository)), told(await token(absent)), `${user} /token ${repository}`);
+        if (allowed(user, repository, 'd')) assert.equal((await remove(absent)).status, 404, `${user} ${absent}`);
+        else {
+          const answer = await remove(repository);
+          assert.equal(answer.status, 403, `${user} ${repository}`);
+          assert.deepEqual(told(await remove(absent)), told(answer), `${user} ${absent}`);
+        }
+      }
+  });
+
+  test("give nobody another's upload, nor one's own in another repository", async () => {
+    const verbs = [
+      ['GET', ''],
+      ['PATCH', ''],
+      ['PUT', `?digest=${ABSENT}`],
+      ['DELETE', ''],
+    ] as const;
+    for (const owner of USERS)
+      for (const repository of REPOSITORIES) {
+        if (!allowed(owner, repository, 'c')) continue;
+        const started = await registry.call('POST', `/v2/${repository}/blobs/uploads/`, { user: owner });
+        const uuid = started.headers['docker-upload-uuid'] as string;
+        for (const user of USERS)
+          for (const other of REPOSITORIES)
+            for (const [verb, query] of verbs) {
+              if (user === owner && other === repository) continue;
+              const ask = (id: string) =>
+                registry.call(verb, `/v2/${other}/blobs/uploads/${id}${query}`, { user, body: 'x' });
+              const answer = await ask(uuid);
+              const cell = `${verb} ${other} by ${user}: the upload of ${owner} in ${repository}`;
+              assert.equal(answer.status, allowed(user, other, 'c') ? 404 : 403, `${cell}: ${answer.status}`);
+              cells++;
+            }
+        const kept = await registry.call('GET', `/v2/${repository}/blobs/uploads/${uuid}`, { user: owner });
+        assert.deepEqual([kept.status, kept.headers.range], [204, '0-0'], 'nobody has touched it');
+        await registry.call('DELETE', `/v2/${repository}/blobs/uploads/${uuid}`, { user: owner });
+      }
   });
 
   test('lists show what may be pulled, and nothing else', async () => {

@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { readdirSync } from 'node:fs';
+import { getPriority } from 'node:os';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { describe, test } from 'node:test';
 import { hashSync } from 'bcryptjs';
@@ -47,6 +49,18 @@ describe('the bcrypt thread', () => {
     const behind = pool.check(check('secret'));
     await assert.rejects(poison, { code: 'UNAVAILABLE', status: 503 });
     assert.equal(await behind, true);
+  });
+
+  test('yields to the rest of the process, which keeps its own priority', {
+    skip: process.platform !== 'linux' && 'no other system has a priority for each thread',
+  }, async () => {
+    const before = getPriority();
+    const pool = new BcryptPool();
+    assert.equal(await pool.check(check('secret')), true);
+    assert.equal(getPriority(), before);
+    const threads = readdirSync('/proc/self/task').map(thread => getPriority(Number(thread)));
+    assert.ok(Math.max(...threads) >= Math.min(19, before + 5), threads.join());
+    assert.equal(await pool.check(check('secret')), true);
   });
 
   test('the event loop goes on meanwhile', async () => {
