@@ -105,6 +105,7 @@ export class AuditLog {
       await log.#begin(others);
       await log.#drain();
     } catch (error) {
+      await log.#undo();
       throw new OperatorError(
         `the audit log in ${options.folder} cannot be written (${systemCode(error) ?? (error as Error).message})`,
         {
@@ -117,6 +118,12 @@ export class AuditLog {
     log.#sealSoon();
     log.#tidy();
     return log;
+  }
+
+  /** Of a chain that could not be begun nothing stays, as far as that goes. */
+  async #undo(): Promise<void> {
+    await this.#part?.remove().catch(() => undefined);
+    await this.options.seals.forgetHead(this.chain).catch(() => undefined);
   }
 
   /** Never waits, never throws. */

@@ -63,6 +63,11 @@ export class Part {
     return found?.ino === this.inode && found.size >= this.#size;
   }
 
+  async remove(): Promise<void> {
+    await this.handle.close();
+    await unlink(this.path);
+  }
+
   async close(): Promise<void> {
     await this.handle.close();
   }

@@ -17,7 +17,7 @@ import { OperatorError, RegistryError, systemCode } from '../errors.js';
 import { makeFolders } from '../folder.js';
 import type { Certificates } from '../pki/certificates.js';
 import type { Change } from '../registry/exchange.js';
-import type { StorageDriver } from '../storage/driver.js';
+import { type StorageDriver, StorageError } from '../storage/driver.js';
 import { FilesystemDriver } from '../storage/filesystem.js';
 import { addressOf } from './authentication.js';
 import { type Log, requestIdOf, withoutSecrets } from './log.js';
@@ -51,6 +51,10 @@ export async function sealDriver(
 }
 
 const SEEN = 10_000;
+/** What waits for the log to be begun. */
+const MOST_EARLY = 10_000;
+/** Between two tries to begin it (ms). */
+const LATER = 5_000;
 
 /** What of the watched files each change of theirs is called. */
 const RELOADS: Readonly<Record<string, string>> = {
@@ -66,6 +70,8 @@ const RELOADS: Readonly<Record<string, string>> = {
 export class Audit {
   #log: AuditLog | undefined;
   #early: AuditEvent[] | undefined;
+  #missed = 0;
+  #later: NodeJS.Timeout | undefined;
   readonly #repeats = new Repeats(event => this.record(event));
   readonly #identities = new WeakMap<IncomingMessage, Identity>();
   /** Those who have logged in. */
@@ -94,12 +100,31 @@ export class Audit {
       await handingOver(account, place, async () => void (await makeFolders(place, 0o700)));
   }
 
-  /** @throws OperatorError */
+  /**
+   * Begins the log. On a disk that is full, later: what can be pulled must not wait for it.
+   * @throws OperatorError where it cannot be written for any other reason
+   */
   async open(driver: StorageDriver): Promise<void> {
     if (!this.#early) return;
-    this.#log = await openAuditLog(this.config, driver, 'serve', this.log);
-    for (const event of this.#early) this.#log.record(event);
+    try {
+      this.#begun(await openAuditLog(this.config, driver, 'serve', this.log));
+    } catch (error) {
+      if (!isFull(error)) throw error;
+      this.log.error('the audit log cannot be begun yet', { error });
+      this.#later = setTimeout(() => this.open(driver).catch(error => this.#givenUp(error)), LATER).unref();
+    }
+  }
+
+  #begun(log: AuditLog): void {
+    this.#log = log;
+    for (const event of this.#early ?? []) log.record(event);
+    if (this.#missed > 0) log.record({ type: 'audit.gap', outcome: 'failed', what: { events: this.#missed } });
     this.#early = undefined;
+  }
+
+  #givenUp(error: unknown): void {
+    this.#early = undefined;
+    this.log.error('there is no audit log until the next start', { error });
   }
 
   /** What the start itself has made. */
@@ -113,13 +138,16 @@ export class Audit {
   }
 
   async close(): Promise<void> {
+    clearTimeout(this.#later);
     this.#repeats.tell();
+    if (this.#early?.length) this.log.error('events are missing in the audit log', { events: this.#early.length });
     await this.#log?.close();
   }
 
   readonly record = (event: AuditEvent): void => {
     if (this.#log) this.#log.record(event);
-    else this.#early?.push(event);
+    else if (this.#early && this.#early.length < MOST_EARLY) this.#early.push(event);
+    else this.#missed++;
   };
 
   /** Somebody has shown who they are. */
@@ -154,7 +182,9 @@ export class Audit {
 
   /** Something was pushed or deleted. */
   readonly changed = async ({ type, ...what }: Change, request: IncomingMessage): Promise<void> => {
-    await this.#log?.recorded({ type, outcome: 'done', ...this.#client(request), what });
+    const event: AuditEvent = { type, outcome: 'done', ...this.#client(request), what };
+    if (this.#log) await this.#log.recorded(event);
+    else this.record(event);
   };
 
   /** A watch's `reload`, which tells what has become of the files. */
@@ -210,6 +240,11 @@ export class Audit {
 }
 
 const NO_CREDENTIALS = 'no credentials';
+
+function isFull(error: unknown): boolean {
+  if (error instanceof StorageError) return error.kind === 'full';
+  return error instanceof OperatorError && ['ENOSPC', 'EDQUOT'].includes(systemCode(error.cause) ?? '');
+}
 
 function whyUnauthorized(request: IncomingMessage): string {
   const { authorization } = request.headers;

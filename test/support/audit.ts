@@ -58,15 +58,19 @@ export class AuditFolder {
     return (await readFile(this.path(name), 'utf8')).split('\n').slice(0, -1);
   }
 
-  async events(): Promise<Array<Record<string, unknown>>> {
-    const lines = await Promise.all((await this.files()).map(name => this.lines(name)));
-    return lines.flat().map(line => JSON.parse(line) as Record<string, unknown>);
+  async events(folder = this.folder): Promise<Array<Record<string, unknown>>> {
+    const names = (await readdir(folder)).filter(name => name.endsWith('.jsonl')).sort();
+    const texts = await Promise.all(names.map(name => readFile(join(folder, name), 'utf8')));
+    const lines = texts.flatMap(text => text.split('\n').slice(0, -1));
+    return lines.map(line => JSON.parse(line) as Record<string, unknown>);
   }
 
-  async verify(): Promise<{ report: AuditReport; findings: AuditFinding[]; notes: string[]; kinds: string[] }> {
+  async verify(
+    folder = this.folder,
+  ): Promise<{ report: AuditReport; findings: AuditFinding[]; notes: string[]; kinds: string[] }> {
     const findings: AuditFinding[] = [];
     const notes: string[] = [];
-    const report = await verifyAudit(this.folder, this.seals, {
+    const report = await verifyAudit(folder, this.seals, {
       onFinding: finding => findings.push(finding),
       onNote: note => notes.push(note),
     });
