@@ -16,6 +16,7 @@ import {
 } from '../store/machine-tokens.js';
 import { unknownUser } from './known-user.js';
 import { timeSpan } from './times.js';
+import { addToTrail } from './trail.js';
 import { addVolumeOptionsBeside, volumeConfig, withVolume } from './volume.js';
 
 /** `registry-secure token create|list|revoke`: passwords for machines, each with bounds and an end of its own. */
@@ -96,6 +97,7 @@ async function create(options: CreateOptions, command: Command): Promise<void> {
     ...(expires !== Number.POSITIVE_INFINITY && { expires: new Date(now + expires).toISOString() }),
     ...(description !== undefined && { description }),
   };
+  addToTrail(command, { id });
   if (!dryRun) {
     // First to where it is needed: a token that nobody has would only lie around. And as who asks for it: on the data this
     // process becomes its owner.

@@ -9,6 +9,11 @@ const CHANGES: Readonly<Record<string, string>> = {
   'user add': 'user.add',
   'user passwd': 'user.password',
   'user remove': 'user.remove',
+  'user disable': 'user.disable',
+  'user enable': 'user.enable',
+  'user expire': 'user.expire',
+  'token create': 'token.create',
+  'token revoke': 'token.revoke',
   'init-certs': 'certificate.create',
   'certs renew': 'certificate.renew',
   'certs rotate-ca': 'certificate.rotate',
@@ -31,6 +36,13 @@ const CHANGES: Readonly<Record<string, string>> = {
 /** Options that say how a command is run, and not what it does. */
 const HOW = /^(?:json|dir|root|config|quiet)$|pass|stdin/i;
 
+const further = new WeakMap<Command, Readonly<Record<string, string>>>();
+
+/** Has the audit log told more of a command than what it was given. */
+export function addToTrail(command: Command, more: Readonly<Record<string, string>>): void {
+  further.set(command, more);
+}
+
 /**
  * Tells the audit log of a command that changes something, when it is done: as a chain of this process. Only where a
  * registry has begun such a log: who has never served has nothing to look after.
@@ -52,7 +64,7 @@ export class Trail {
     try {
       const config = await servedBy(command);
       if (!config) return;
-      const what = { ...whatOf(command), ...(failure !== undefined && { reason: failure }) };
+      const what = { ...whatOf(command), ...further.get(command), ...(failure !== undefined && { reason: failure }) };
       const outcome = failure === undefined ? 'done' : 'failed';
       await write(config, pathOf(command), { type, outcome, who: whoRuns(), via: 'command', what });
     } catch (error) {
@@ -77,13 +89,13 @@ async function write(config: Config, program: string, event: AuditEvent): Promis
  */
 async function servedBy(command: Command): Promise<Config | undefined> {
   const { loadConfig } = await import('../config/load.js');
-  const { dir = '.', root } = command.opts<{ dir?: string; root?: string }>();
+  const { dir = '.', root, config: named } = command.opts<{ dir?: string; root?: string; config?: string }>();
   const dirGiven = command.getOptionValueSource('dir') === 'cli';
   const flags = root === undefined ? [] : [{ flag: '--root', key: 'storage.filesystem.rootdirectory', value: root }];
   const given = argumentsOf(command);
-  const onData = 'config' in given;
+  const onData = 'config' in given || command.options.some(option => option.attributeName() === 'root');
+  const file = (given.config as string | undefined) ?? named;
   for (const standardFiles of onData ? [!dirGiven] : dirGiven ? [false] : [false, true]) {
-    const file = given.config as string | undefined;
     const { config } = loadConfig({ dir, dirGiven, file, standardFiles, env: process.env, flags });
     if (config.audit.enabled && existsSync(config.audit.folder)) return config;
   }
@@ -108,8 +120,12 @@ function whatOf(command: Command): Record<string, string | string[]> {
     if (!HOW.test(name) && command.getOptionValueSource(name) === 'cli') given[name] = value;
   const told = Object.entries(given).filter(([, value]) => value !== undefined);
   return Object.fromEntries(
-    told.map(([name, value]) => [name, Array.isArray(value) ? value.map(String) : String(value)]),
+    told.map(([name, value]) => [name, Array.isArray(value) ? value.map(String) : textOf(value)]),
   );
+}
+
+function textOf(value: unknown): string {
+  return value instanceof Date ? value.toISOString() : String(value);
 }
 
 function whoRuns(): string {

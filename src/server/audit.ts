@@ -154,13 +154,14 @@ export class Audit {
   readonly identified = (request: IncomingMessage, identity: Identity): void => {
     this.#identities.set(request, identity);
     if (identity.kind !== 'user') return;
-    const { name, via = '' } = identity;
+    const { name, via = '', machineToken } = identity;
     this.#seen.set(name, true);
     const network = networkOf(this.#addressOf(request));
-    this.#repeats.login(JSON.stringify([name, via, network]), () => ({
+    this.#repeats.login(JSON.stringify([name, via, machineToken, network]), () => ({
       type: 'login',
       outcome: 'done',
       ...this.#client(request),
+      what: machineToken === undefined ? undefined : { token: machineToken },
     }));
   };
 

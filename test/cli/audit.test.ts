@@ -82,6 +82,12 @@ describe('the audit log of a registry', () => {
     const added = await LocalRegistry.run(dir, ['user', 'add', 'bob', '--password-stdin'], { input: 'long enough\n' });
     assert.deepEqual([added.status, added.stderr], [0, '']);
     await served.until(() => lines('users.reload').length > 0);
+    const allow = ['--allow', 'pull:team/**', '--dir', dir];
+    const token = await LocalRegistry.run(dir, ['token', 'create', '--user', 'bob', ...allow]);
+    assert.equal(token.status, 0, token.stderr);
+    const byToken = `bob:${token.stdout.trim()}`;
+    await served.until(async () => (await served.call('GET', '/v2/', { auth: byToken })).status === 200);
+    assert.equal((await LocalRegistry.run(dir, ['user', 'disable', 'bob', '--dir', dir])).status, 0);
     const again = await LocalRegistry.run(dir, ['user', 'add', 'bob', '--password-stdin'], { input: 'long enough\n' });
     assert.equal(again.status, 1);
 
@@ -94,10 +100,19 @@ describe('the audit log of a registry', () => {
         ...names.map(name => what[name]),
       ]);
     const by = ['done', 'admin', 'password', '127.0.0.1'];
+    const [made] = lines('token.create');
+    assert.deepEqual([made!.what.user, made!.what.allow], ['bob', ['pull:team/**']]);
     const login = lines('login');
     assert.deepEqual(
-      login.map(({ who, via, from }) => [who, via, from]),
-      [['admin', 'password', '127.0.0.1']],
+      login.map(({ who, via, from, what }) => [who, via, from, what?.token]),
+      [
+        ['admin', 'password', '127.0.0.1', undefined],
+        ['bob', 'machine-token', '127.0.0.1', made!.what.id],
+      ],
+    );
+    assert.deepEqual(
+      lines('user.disable').map(({ what }) => what),
+      [{ name: 'bob' }],
     );
     assert.match(login[0]!.request!, /^[0-9a-f]{8}-/);
     assert.deepEqual(brief('push', 'repository', 'digest', 'tags'), [
@@ -137,7 +152,7 @@ describe('the audit log of a registry', () => {
     assert.deepEqual((await verify()).report.details, []);
     assert.equal(await served.stop(), 0);
     const { status, report } = await verify();
-    assert.deepEqual([status, report.intact, report.chains, report.notes], [0, true, 3, []]);
+    assert.deepEqual([status, report.intact, report.chains, report.notes], [0, true, 5, []]);
   });
 
   test('counts a flood instead of writing it down', { timeout: 120_000 }, async () => {

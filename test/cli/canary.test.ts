@@ -108,6 +108,14 @@ test('a secret given to the program comes out of it nowhere', { timeout: 180_000
   const alice = `alice:${SECRETS.alice}`;
   await registry.until(async () => (await registry.call('GET', '/v2/', { auth: alice })).status === 200);
   const token = JSON.parse((await registry.call('GET', '/token', { auth: alice })).body.toString()).token as string;
+  // Shown once, where it is made: that output is not among what was heard.
+  const making = ['token', 'create', '--user', 'alice', '--allow', 'pull:**', '--dir', dir];
+  const made = await LocalRegistry.run(dir, making);
+  assert.equal(made.status, 0, made.stderr);
+  heard.push(['standard error of token create', made.stderr]);
+  const machine = made.stdout.trim();
+  await run(['token', 'list', '--dir', dir, '--json']);
+  await registry.until(async () => (await registry.call('GET', '/v2/', { auth: `alice:${machine}` })).status === 200);
   const replies = [
     await registry.call('GET', '/v2/', { auth: `admin:${SECRETS.first}` }),
     await registry.call('GET', '/v2/', { auth: `alice:${SECRETS.wrong}` }),
@@ -156,7 +164,11 @@ test('a secret given to the program comes out of it nowhere', { timeout: 180_000
   }
   assert.ok(files > 10 && readdirSync(join(dir, 'audit')).length >= 5, 'the files were found');
 
-  for (const [name, secret] of [...Object.entries(SECRETS), ['a token', token] as const])
+  for (const [name, secret] of [
+    ...Object.entries(SECRETS),
+    ['a token', token],
+    ["a machine's token", machine],
+  ] as const)
     for (const spelling of spellings(secret))
       for (const [where, text] of heard) {
         // The one answer in which the token belongs is not among these.
