@@ -21,7 +21,7 @@ export interface Flooded {
 const { port, ca, rate, seconds, sources } = JSON.parse(await text(process.stdin)) as Flood;
 const agents = Array.from({ length: sources }, (_, index) => {
   const localAddress = `127.1.${Math.floor(index / 250)}.${(index % 250) + 1}`;
-  return new https.Agent({ keepAlive: true, maxSockets: 4, localAddress });
+  return new https.Agent({ keepAlive: true, maxSockets: 2, localAddress });
 });
 const answers: Record<string, number> = {};
 let sent = 0;
