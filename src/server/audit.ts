@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import type { IncomingMessage } from 'node:http';
-import { resolve } from 'node:path';
+import { resolve, sep } from 'node:path';
 import { LRUCache } from 'lru-cache';
 import type { AuditEvent } from '../audit/event.js';
 import { AuditLog } from '../audit/log.js';
@@ -92,12 +92,14 @@ export class Audit {
       log.warn('there is no audit log, since the volume is read-only and its seals have no place: see audit.head');
   }
 
-  /** Makes the folders, while it is still root who may: they are for the account that will serve. */
+  /** Makes the folders, while it is still root who may: they are for the account that will serve. Those in the data it makes itself. */
   async prepare(account: Account | undefined): Promise<void> {
     const { folder, head } = this.config.audit;
     if (!this.#early || !account) return;
-    for (const place of head === undefined ? [folder] : [folder, head])
-      await handingOver(account, place, async () => void (await makeFolders(place, 0o700)));
+    const data = `${this.config.storage.filesystem.rootdirectory}${sep}`;
+    for (const place of [folder, head])
+      if (place !== undefined && !place.startsWith(data))
+        await handingOver(account, place, async () => void (await makeFolders(place, 0o700)));
   }
 
   /**
