@@ -170,6 +170,18 @@ describe('the audit log of a registry', () => {
     );
   });
 
+  test('is a chain of its own in each of several processes', { timeout: 120_000 }, async () => {
+    registry = await LocalRegistry.start(dir, ['up'], { env: { REGISTRY_WORKERS: '2' } });
+    await registry.until(() => /all workers serve/.test(registry!.stderr));
+    for (let i = 0; i < 20; i++) await registry.call('GET', '/v2/', { auth: `admin:${registry.password}` });
+    assert.equal(await registry.stop(), 0);
+    const opened = lines('audit.open') as unknown as Array<{ pid: number }>;
+    assert.equal(new Set(opened.map(({ pid }) => pid)).size, 2);
+    const { status, report } = await verify();
+    assert.deepEqual([status, report.chains, report.notes], [0, 2, []]);
+    assert.ok(lines('login').length >= 1);
+  });
+
   test('outlives SIGKILL, and the next process goes on', { timeout: 120_000 }, async () => {
     let served = await start();
     const auth = `admin:${served.password}`;
