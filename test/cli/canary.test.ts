@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -27,6 +28,7 @@ const SECRETS = {
   inQuery: canary('password-in-query'),
   httpSecret: canary('http-secret'),
   header: canary('secret-header'),
+  directory: canary('directory-password'),
   inUrl: canary('password-in-configured-url'),
 };
 
@@ -65,7 +67,30 @@ test('a secret given to the program comes out of it nowhere', { timeout: 180_000
     join(dir, 'policy.yml'),
     'rules:\n  - {who: [anonymous], may: [pull], on: ["public/**"]}\n  - {who: [authenticated], may: [push, delete], on: ["**"]}\n',
   );
+  // A directory that hears the password of the account and leaves.
+  let binds = 0;
+  const directory = createServer(socket => {
+    socket.on('error', () => {});
+    socket.on('data', data => {
+      if (data.includes(SECRETS.directory)) binds++;
+      socket.destroy();
+    });
+  });
+  directory.listen(0, '127.0.0.1');
+  await once(directory, 'listening');
+  t.after(() => void directory.close());
+  const { port: directoryPort } = directory.address() as AddressInfo;
+  const ldap = {
+    url: `ldap://127.0.0.1:${directoryPort}`,
+    starttls: false,
+    binddn: 'cn=reader',
+    bindpasswordfile: secretFile('directory'),
+    userbase: 'ou=people',
+  };
+  const realms = [{ name: 'directory', repositories: ['directory/**'], sources: [{ ldap }] }];
   const configured = {
+    REGISTRY_AUTH_REALMS: JSON.stringify(realms),
+    REGISTRY_AUTH_HTPASSWD_PATH: join(dir, 'auth/htpasswd'),
     REGISTRY_ACCESS_POLICY: join(dir, 'policy.yml'),
     REGISTRY_LOG_LEVEL: 'debug',
     REGISTRY_STORAGE_DELETE_ENABLED: 'true',
@@ -124,6 +149,7 @@ test('a secret given to the program comes out of it nowhere', { timeout: 180_000
     await registry.call('GET', `/v2/_catalog?password=${SECRETS.inQuery}&${SECRETS.inQuery}`, { auth: alice }),
     await registry.call('GET', `/healthz?token=${SECRETS.inQuery}`),
     await registry.call('GET', `/token?account=alice&password=${SECRETS.inQuery}`),
+    await registry.call('GET', '/v2/directory/app/tags/list', { auth: `bob:${SECRETS.wrong}` }),
     await registry.call('POST', '/v2/team/app/blobs/uploads/', { auth: alice }),
     await registry.call('PUT', '/v2/team/app/manifests/v1', { auth: alice, body: SECRETS.wrong }),
     await registry.call('DELETE', '/v2/team/app/manifests/v1', { auth: alice }),
@@ -143,7 +169,8 @@ test('a secret given to the program comes out of it nowhere', { timeout: 180_000
   await raw(`GET https://alice:${SECRETS.inPath}@127.0.0.1/v2/ HTTP/1.1`);
   await raw(`GET /v2/ HTTP/1.1 ${SECRETS.inPath}`);
   assert.equal((await run(['user', 'passwd', 'alice', ...stdin], { input: SECRETS.changed })).status, 0);
-  await registry.until(async () => (await registry.call('GET', '/v2/', { auth: alice })).status === 401);
+  await registry.until(async () => (await registry.call('GET', '/v2/', { auth: alice })).status !== 200);
+  assert.ok(binds > 0, 'the directory was asked');
 
   // Of the processes too, while they run.
   const { pid } = registry.child;
