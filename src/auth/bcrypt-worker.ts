@@ -17,7 +17,12 @@ export interface BcryptCheck {
  * Where cores are few, who is logged in already comes first. Only Linux has a priority for each thread (setpriority(2)
  * with 0: the thread that calls); elsewhere it would be that of the whole process.
  */
-if (process.platform === 'linux') setPriority(0, Math.min(19, getPriority(0) + 5));
+if (process.platform === 'linux')
+  try {
+    setPriority(0, Math.min(19, getPriority(0) + 5));
+  } catch {
+    // A sandbox may forbid it: then logins and transfers share as before.
+  }
 
 parentPort!.on('message', ({ passwords, hash, cost }: BcryptCheck) => {
   const own = bcryptCost(hash);
