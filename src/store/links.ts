@@ -1,6 +1,7 @@
 import { ALGORITHMS, type Digest, isDigest } from '../reference.js';
 import type { StorageDriver } from '../storage/driver.js';
 import { inBatches } from './batches.js';
+import { layout } from './layout.js';
 
 /**
  * A link file holds a digest and nothing else. `registry:2` writes links in place, so a crash of it may have left an
@@ -45,4 +46,12 @@ export async function digestsIn(driver: StorageDriver, folder: string): Promise<
     algorithms.map(async ({ name }) => (await driver.list(`${folder}/${name}`)).map(hex => `${name}:${hex.name}`)),
   );
   return names.flat().filter(isDigest);
+}
+
+/** The canonical digests of all that a repository has: of its blobs, and of its manifests. */
+export function contentOf(driver: StorageDriver, repository: string): Promise<[blobs: Digest[], manifests: Digest[]]> {
+  // What has a digest of another algorithm is there under its canonical one too.
+  const canonical = async (folder: string): Promise<Digest[]> =>
+    (await driver.list(`${folder}/sha256`)).map(({ name }) => `sha256:${name}`).filter(isDigest);
+  return Promise.all([canonical(layout.layers(repository)), canonical(layout.revisions(repository))]);
 }

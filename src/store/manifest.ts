@@ -21,7 +21,7 @@ export interface Descriptor {
   readonly urls?: readonly string[];
   readonly artifactType?: string;
   readonly annotations?: Readonly<Record<string, string>>;
-  readonly platform?: { readonly os?: string; readonly architecture?: string };
+  readonly platform?: { readonly os?: string; readonly architecture?: string; readonly variant?: string };
 }
 
 /** What the registry needs to know of a manifest (image-spec, manifest.md and image-index.md). */
@@ -159,8 +159,12 @@ function descriptor(value: unknown, where: string): Descriptor {
 /** What does not look like a platform is none: nothing but the choice of what must be there depends on it. */
 function platformOf({ platform }: Record<string, unknown>): Descriptor['platform'] {
   if (typeof platform !== 'object' || platform === null) return undefined;
-  const { os, architecture } = platform as Record<string, unknown>;
-  return { ...(typeof os === 'string' && { os }), ...(typeof architecture === 'string' && { architecture }) };
+  const { os, architecture, variant } = platform as Record<string, unknown>;
+  return {
+    ...(typeof os === 'string' && { os }),
+    ...(typeof architecture === 'string' && { architecture }),
+    ...(typeof variant === 'string' && { variant }),
+  };
 }
 
 function annotationsOf(members: Record<string, unknown>, where: string): Record<string, string> | undefined {

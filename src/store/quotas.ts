@@ -1,11 +1,12 @@
 import { RegistryError } from '../errors.js';
-import { type Digest, isDigest } from '../reference.js';
+import type { Digest } from '../reference.js';
 import { roughSize } from '../size.js';
 import type { StorageDriver } from '../storage/driver.js';
 import { inBatches } from './batches.js';
 import type { Catalog } from './catalog.js';
 import { DigestSet } from './digest-set.js';
 import { layout } from './layout.js';
+import { contentOf } from './links.js';
 
 /** Bytes by prefix: `team` bounds the repository `team` and all below `team/`, `*` all there are. */
 export type QuotaLimits = Readonly<Record<string, number>>;
@@ -144,10 +145,8 @@ class Quota {
     this.#started = performance.now();
     const count: Count = { digests: new DigestSet(), bytes: 0 };
     for await (const repository of this.#repositories())
-      for (const folder of [layout.layers(repository), layout.revisions(repository)]) {
-        // What has a digest of another algorithm is there under its canonical one too.
-        const names = (await this.driver.list(`${folder}/sha256`)).map(({ name }) => `sha256:${name}`);
-        const fresh = names.filter(isDigest).filter(digest => !count.digests.has(digest));
+      for (const names of await contentOf(this.driver, repository)) {
+        const fresh = names.filter(digest => !count.digests.has(digest));
         await inBatches(fresh, async canonical => {
           const info = await this.driver.stat(layout.blob(canonical));
           if (info) add(count, { canonical, size: info.size });

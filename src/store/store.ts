@@ -6,6 +6,7 @@ import { type Corruption, Integrity, type VerifyMode } from './integrity.js';
 import { GRACE, Leases } from './leases.js';
 import { Locks } from './locks.js';
 import { Manifests } from './manifests.js';
+import { Overview } from './overview.js';
 import { type QuotaLimits, Quotas } from './quotas.js';
 import { Referrers } from './referrers.js';
 import { Search } from './search.js';
@@ -39,6 +40,7 @@ export class Store {
   readonly search: Search;
   readonly catalog: Catalog;
   readonly quotas: Quotas;
+  readonly overview: Overview;
 
   constructor(driver: StorageDriver, options: StoreOptions) {
     const { largestManifest, validation, grace = GRACE, verify = 'daily', onCorruption = () => {} } = options;
@@ -56,5 +58,6 @@ export class Store {
     });
     this.referrers = new Referrers(driver, this.manifests);
     this.search = new Search(driver, this.catalog, this.manifests);
+    this.overview = new Overview(driver, this.catalog, this.manifests);
   }
 }
