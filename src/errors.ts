@@ -1,6 +1,6 @@
 /**
- * The error codes of the OCI distribution specification (section "Error Codes"), and for server faults the two that
- * Distribution adds (UNKNOWN, UNAVAILABLE), each with its usual HTTP status and message.
+ * The error codes of the OCI distribution specification (section "Error Codes"), for server faults the two that
+ * Distribution adds (UNKNOWN, UNAVAILABLE), and the last four for `/api/v1/`, each with its usual HTTP status and message.
  */
 const CODES = {
   BLOB_UNKNOWN: [404, 'blob unknown to registry'],
@@ -19,7 +19,13 @@ const CODES = {
   TOOMANYREQUESTS: [429, 'too many requests'],
   UNKNOWN: [500, 'internal error'],
   UNAVAILABLE: [503, 'service unavailable'],
+  INVALID: [400, 'invalid request'],
+  NOT_FOUND: [404, 'not found'],
+  CONFLICT: [409, 'conflict'],
+  CHANGED: [412, 'changed meanwhile'],
 } as const satisfies Record<string, readonly [number, string]>;
+
+export const ERROR_CODES = Object.keys(CODES) as ErrorCode[];
 
 export type ErrorCode = keyof typeof CODES;
 

@@ -9,14 +9,16 @@ export interface AccessFiles {
 
 /** The policy that counts now: that of the files as they were read last. */
 export class Access {
+  #policy: Policy;
   #may: Authorise;
   #anonymous: boolean;
 
   private constructor(
-    private readonly files: AccessFiles,
+    readonly files: AccessFiles,
     private readonly open: boolean,
     policy: Policy,
   ) {
+    this.#policy = policy;
     this.#may = policyMay(policy, { open });
     this.#anonymous = welcomesAnonymous(policy);
   }
@@ -29,8 +31,13 @@ export class Access {
   /** @throws OperatorError when a file is bad: then what counted before goes on to count. */
   async reload(): Promise<void> {
     const policy = await loadPolicy(this.files.policy, this.files.groups);
+    this.#policy = policy;
     this.#may = policyMay(policy, { open: this.open });
     this.#anonymous = welcomesAnonymous(policy);
+  }
+
+  get policy(): Policy {
+    return this.#policy;
   }
 
   readonly may: Authorise = (...question) => this.#may(...question);

@@ -1,19 +1,20 @@
 import { Worker } from 'node:worker_threads';
 import { RegistryError } from '../errors.js';
-import type { BcryptCheck } from './bcrypt-worker.js';
+import type { BcryptCheck, BcryptHash } from './bcrypt-worker.js';
 
 /** Checks that may wait behind the one that runs: about two seconds' worth at cost 10. */
 const LONGEST_QUEUE = 32;
 /** Of these, how many may be of one network: the others find a place however many logins one sends. */
 const LARGEST_SHARE = 8;
 
-interface Wanted extends BcryptCheck {
+interface Origin {
   /** Where the request comes from. */
   readonly network: string;
 }
 
-interface Job extends Wanted {
-  readonly resolve: (right: boolean) => void;
+interface Job extends Origin {
+  readonly task: BcryptCheck | BcryptHash;
+  readonly resolve: (result: unknown) => void;
   readonly reject: (error: unknown) => void;
 }
 
@@ -35,11 +36,20 @@ export class BcryptPool {
    * @throws RegistryError TOOMANYREQUESTS with Retry-After when 32 checks wait already, or 8 of this network; UNAVAILABLE
    *   when the thread died.
    */
-  check(check: Wanted): Promise<boolean> {
-    const share = this.#waiting.filter(({ network }) => network === check.network).length;
+  check({ network, ...task }: BcryptCheck & Origin): Promise<boolean> {
+    return this.#do<boolean>({ network, task });
+  }
+
+  /** The hash of a new password. @throws RegistryError as `check` */
+  hash({ network, ...task }: BcryptHash & Origin): Promise<string> {
+    return this.#do<string>({ network, task });
+  }
+
+  #do<T>(wanted: Omit<Job, 'resolve' | 'reject'>): Promise<T> {
+    const share = this.#waiting.filter(({ network }) => network === wanted.network).length;
     if (this.#waiting.length >= LONGEST_QUEUE || share >= LARGEST_SHARE) return Promise.reject(this.#full());
-    return new Promise((resolve, reject) => {
-      this.#waiting.push({ ...check, resolve, reject });
+    return new Promise<T>((resolve, reject) => {
+      this.#waiting.push({ ...wanted, resolve: result => resolve(result as T), reject });
       if (!this.#running) this.#next();
     });
   }
@@ -53,8 +63,7 @@ export class BcryptPool {
     this.#worker ??= this.#start();
     this.#worker.ref();
     this.#started = performance.now();
-    const { passwords, hash, cost } = this.#running;
-    this.#worker.postMessage({ passwords, hash, cost } satisfies BcryptCheck);
+    this.#worker.postMessage(this.#running.task);
   }
 
   #start(): Worker {
@@ -68,9 +77,9 @@ export class BcryptPool {
       this.#running?.reject(new RegistryError('UNAVAILABLE', { cause }));
       this.#next();
     };
-    worker.on('message', (right: boolean) => {
+    worker.on('message', result => {
       this.#duration = performance.now() - this.#started;
-      this.#running?.resolve(right);
+      this.#running?.resolve(result);
       this.#next();
     });
     worker.on('error', lost);

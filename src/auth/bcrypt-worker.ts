@@ -13,6 +13,12 @@ export interface BcryptCheck {
   readonly cost: number;
 }
 
+/** A new password; the answer is its hash. */
+export interface BcryptHash {
+  readonly password: string;
+  readonly cost: number;
+}
+
 /**
  * Where cores are few, who is logged in already comes first. Only Linux has a priority for each thread (setpriority(2)
  * with 0: the thread that calls); elsewhere it would be that of the whole process.
@@ -24,7 +30,9 @@ if (process.platform === 'linux')
     // A sandbox may forbid it: then logins and transfers share as before.
   }
 
-parentPort!.on('message', ({ passwords, hash, cost }: BcryptCheck) => {
+parentPort!.on('message', (task: BcryptCheck | BcryptHash) => {
+  if ('password' in task) return parentPort!.postMessage(hashSync(task.password, task.cost));
+  const { passwords, hash, cost } = task;
   const own = bcryptCost(hash);
   const right = passwords.some(password =>
     own === undefined ? legacyMatches(password, hash) : compareSync(password, hash),

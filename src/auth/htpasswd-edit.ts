@@ -1,14 +1,14 @@
 import { randomInt } from 'node:crypto';
-import { lstat, realpath, stat } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { hash } from 'bcryptjs';
-import { OperatorError, systemCode } from '../errors.js';
+import { OperatorError } from '../errors.js';
 import { makeFolder } from '../folder.js';
 import { withLock } from '../lock.js';
 import { LONGEST_PASSWORD } from './credentials.js';
 import { parseHtpasswd, readLine, splitLines, UNUSABLE_NAME, userCommand } from './htpasswd.js';
 import { readHtpasswdFile } from './htpasswd-file.js';
-import { replaceFile } from './replace-file.js';
+import { replaceFile, targetOf } from './replace-file.js';
 
 /**
  * Changes to an htpasswd file. Each replaces the whole file atomically, under a lock, and is on the disk when it
@@ -21,31 +21,57 @@ const COST = 10;
 /** In bytes of UTF-8, as Apache's htpasswd has it. */
 const LONGEST_NAME = 255;
 
-/** @throws OperatorError for a user who is there already, a name or password that is not allowed, a file that is no htpasswd file. */
-export async function addUser(file: string, name: string, password: string): Promise<readonly string[]> {
+/** Makes the bcrypt hash of a password. A server has a thread of its own for it. */
+type Hasher = (password: string, cost: number) => Promise<string>;
+
+/** Who is to be added is there already, or who is to be changed is not. */
+export class UserError extends OperatorError {
+  constructor(
+    readonly is: 'there' | 'absent',
+    what: string,
+    fix: string,
+  ) {
+    super(what, { fix });
+  }
+}
+
+/** @throws UserError for a user who is there already; OperatorError for a name or password that is not allowed, a file that is no htpasswd file. */
+export async function addUser(
+  file: string,
+  name: string,
+  password: string,
+  hasher: Hasher = hash,
+): Promise<readonly string[]> {
   const user = newName(name);
-  const hashed = await hashOf(newPassword(password));
+  const hashed = await hashOf(newPassword(password), hasher);
   await makeFolder(dirname(file));
   return edit(file, '', text => {
     if (hasUser(text, user))
-      throw new OperatorError(`${file} has the user ${JSON.stringify(user)} already`, {
-        fix: `to change the password: ${userCommand('passwd', user, file)}`,
-      });
+      throw new UserError(
+        'there',
+        `${file} has the user ${JSON.stringify(user)} already`,
+        `to change the password: ${userCommand('passwd', user, file)}`,
+      );
     return withUser(text, user, hashed);
   });
 }
 
-/** @throws OperatorError as `addUser`, but for a user who is not there. */
-export async function changePassword(file: string, name: string, password: string): Promise<readonly string[]> {
+/** @throws OperatorError as `addUser`; UserError for a user who is not there. */
+export async function changePassword(
+  file: string,
+  name: string,
+  password: string,
+  hasher: Hasher = hash,
+): Promise<readonly string[]> {
   const user = name.normalize('NFC');
-  const hashed = await hashOf(newPassword(password));
+  const hashed = await hashOf(newPassword(password), hasher);
   return edit(file, undefined, text => {
     mustHaveUser(text, user, file);
     return withUser(text, user, hashed);
   });
 }
 
-/** Takes out every line of the user. @throws OperatorError for a user who is not there. */
+/** Takes out every line of the user. @throws UserError for a user who is not there. */
 export async function removeUser(file: string, name: string): Promise<readonly string[]> {
   const user = name.normalize('NFC');
   return edit(file, undefined, text => {
@@ -65,9 +91,9 @@ export function randomPassword(): string {
   return groups.join('-');
 }
 
-async function hashOf(password: string): Promise<string> {
+async function hashOf(password: string, hasher: Hasher): Promise<string> {
   // The same algorithm in Apache's spelling.
-  return (await hash(password, COST)).replace(/^\$2b\$/, '$2y$');
+  return (await hasher(password, COST)).replace(/^\$2b\$/, '$2y$');
 }
 
 /**
@@ -90,7 +116,8 @@ export function newName(name: string, whose = 'a user'): string {
   return user;
 }
 
-function newPassword(password: string): string {
+/** A new password as it is hashed. @throws OperatorError for one that is not allowed. */
+export function newPassword(password: string): string {
   const text = password.normalize('NFC');
   const bytes = Buffer.byteLength(text);
   if (bytes === 0) throw new OperatorError('the password is empty', { fix: 'choose one of 1 to 72 bytes' });
@@ -117,7 +144,7 @@ function hasUser(text: string, user: string): boolean {
 
 function mustHaveUser(text: string, user: string, file: string): void {
   if (splitLines(text).some(line => isLineOf(line, user))) return;
-  throw new OperatorError(`${file} has no user ${JSON.stringify(user)}`, { fix: userCommand('add', user, file) });
+  throw new UserError('absent', `${file} has no user ${JSON.stringify(user)}`, userCommand('add', user, file));
 }
 
 /** In place of the user's first line, or at the end; further lines of the user go. */
@@ -148,18 +175,4 @@ async function edit(
     if (error instanceof OperatorError) throw error;
     throw new OperatorError(`${file} cannot be written: ${(error as Error).message}`, { cause: error });
   });
-}
-
-/** The file itself where `file` is a symbolic link to it: renaming over the link would cut it. */
-async function targetOf(file: string): Promise<string> {
-  try {
-    return await realpath(file);
-  } catch (error) {
-    if (systemCode(error) !== 'ENOENT') return file;
-    const link = await lstat(file).catch(() => undefined);
-    if (!link) return file;
-    throw new OperatorError(`${file} is a symbolic link to a file that does not exist`, {
-      fix: `remove it: rm ${file}`,
-    });
-  }
 }

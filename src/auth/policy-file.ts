@@ -48,7 +48,16 @@ const file = z.strictObject({
  * @throws OperatorError `FILE:LINE:COLUMN: what` for whatever is wrong
  */
 export async function loadPolicy(path: string, groups?: string): Promise<Policy> {
-  const policy = parsePolicy(await read(path, 'access check shows what one may hold'), path);
+  return withGroups(parsePolicy(await readPolicyText(path), path), groups);
+}
+
+/** @throws OperatorError for a file that cannot be read or is no text */
+export function readPolicyText(path: string): Promise<string> {
+  return read(path, 'access check shows what one may hold');
+}
+
+/** The policy with the groups of a file. @throws OperatorError */
+export async function withGroups(policy: Policy, groups: string | undefined): Promise<Policy> {
   if (groups === undefined) return policy;
   const text = await read(groups, 'one line for each group: NAME: USER USER');
   return { rules: policy.rules, groups: joined(policy.groups, parseGroups(text, groups)) };

@@ -28,10 +28,15 @@ export interface Policy {
   readonly groups: ReadonlyMap<string, ReadonlySet<string>>;
 }
 
-/** For a registry without rules: every user may do everything, or, where nobody is asked who they are, everybody. */
+/**
+ * For a registry without rules: every user may do everything to images, or, where nobody is asked who they are, everybody.
+ * Over one another they have no power.
+ */
 export function usersMay({ open }: { readonly open: boolean }): Authorise {
   return (identity, action, repository) =>
-    (open || identity.kind === 'user' || action === 'token') && within(identity, action, repository);
+    action !== 'administer' &&
+    (open || identity.kind === 'user' || action === 'token') &&
+    within(identity, action, repository);
 }
 
 /** The decision of a policy. @param open as for `usersMay` */
@@ -44,6 +49,8 @@ export function policyMay(policy: Policy, { open }: { readonly open: boolean }):
     const mine = compiled.filter(rule => rule.isFor(identity, policy.groups));
     // The catalog lists no more than what may be pulled.
     if (action === 'catalog') return mine.length > 0;
+    if (action === 'administer')
+      return identity.kind === 'user' && mine.some(rule => rule.allows(action) && rule.isEverywhere);
     return mine.some(rule => rule.allows(action) && rule.covers(repository ?? '', identity));
   };
 }
@@ -55,6 +62,8 @@ export function within(identity: Identity, action: Action, repository = ''): boo
   // Who has no name and may do nothing has shown nothing at all.
   if (action === 'login') return identity.kind === 'user' || bounds.length > 0;
   if (action === 'catalog') return bounds.some(({ actions }) => actions.includes('list'));
+  if (action === 'administer')
+    return bounds.some(({ actions, on }) => actions.includes(action) && on.includes(EVERYWHERE));
   return bounds.some(
     bound => bound.actions.includes(action) && patternsOf(bound).some(pattern => pattern(repository, identity)),
   );
@@ -107,6 +116,7 @@ function compile(rule: Rule) {
   return {
     isFor: (identity: Identity, groups: Policy['groups']) => rule.who.some(subject => is(subject, identity, groups)),
     allows: (action: Action) => actions.has(action),
+    isEverywhere: rule.on.includes(EVERYWHERE),
     covers: (repository: string, identity: Identity) => patterns.some(pattern => pattern(repository, identity)),
   };
 }
@@ -125,6 +135,8 @@ function is(subject: Subject, identity: Identity, groups: Policy['groups']): boo
 }
 
 export const USER = '{user}';
+/** The pattern of every repository. */
+const EVERYWHERE = '**';
 
 function compilePattern(pattern: string): (repository: string, identity: Identity) => boolean {
   if (!pattern.includes(USER)) return parseGlob(pattern);

@@ -45,14 +45,18 @@ export class Realms {
 
   /** The same decision with the identity as the repository's own realm knows it. */
   decide(may: Authorise): Authorise {
-    return (identity, action, repository) => may(this.#as(identity, repository), action, repository);
+    return (identity, action, repository) => {
+      // Over all there is stands the realm of all that the others leave.
+      const realm = action === 'administer' ? this.all.at(-1) : undefined;
+      return may(this.#as(identity, repository, realm), action, repository);
+    };
   }
 
-  #as(identity: Identity, repository: string | undefined): Identity {
+  #as(identity: Identity, repository: string | undefined, realm?: Realm): Identity {
     if (identity.kind === 'anonymous' || !identity.realms) return identity;
-    if (repository === undefined || repository === '')
+    if (!realm && (repository === undefined || repository === ''))
       return { ...identity, groups: [...identity.realms.values()].flatMap(({ groups }) => groups) };
-    const membership = identity.realms.get(this.#of(repository).name);
+    const membership = identity.realms.get((realm ?? this.#of(repository ?? '')).name);
     return membership ? { ...identity, groups: membership.groups } : unknown(identity);
   }
 

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import type { Stats } from 'node:fs';
-import { open, readdir, rename, unlink } from 'node:fs/promises';
+import { lstat, open, readdir, realpath, rename, unlink } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { OperatorError, systemCode } from '../errors.js';
 import { syncFolder } from '../folder.js';
@@ -103,5 +103,19 @@ async function removeDrafts(file: string): Promise<void> {
   for (const name of await readdir(folder)) {
     const isDraft = name.startsWith(`${basename(file)}.`) && /\.[0-9a-f]{12}\.new$/.test(name);
     if (isDraft) await unlink(join(folder, name)).catch(() => undefined);
+  }
+}
+
+/** The file itself where `file` is a symbolic link to it: renaming over the link would cut it. @throws OperatorError for one that leads nowhere */
+export async function targetOf(file: string): Promise<string> {
+  try {
+    return await realpath(file);
+  } catch (error) {
+    if (systemCode(error) !== 'ENOENT') return file;
+    const link = await lstat(file).catch(() => undefined);
+    if (!link) return file;
+    throw new OperatorError(`${file} is a symbolic link to a file that does not exist`, {
+      fix: `remove it: rm ${file}`,
+    });
   }
 }

@@ -2,16 +2,14 @@ import { type Command, Option } from 'commander';
 import { HtpasswdCredentials } from '../auth/credentials.js';
 import { ANONYMOUS } from '../auth/identity.js';
 import { type Explanation, explain, type Policy } from '../auth/policy.js';
-import { deadRules, loadPolicy } from '../auth/policy-file.js';
-import type { Action } from '../auth/rights.js';
+import { deadRules, loadPolicy, type PolicyFinding } from '../auth/policy-file.js';
+import { type Action, REPOSITORY_ACTIONS } from '../auth/rights.js';
 import { loadConfig } from '../config/load.js';
 import type { Config } from '../config/schema.js';
 import { OperatorError } from '../errors.js';
 import { isRepositoryName } from '../reference.js';
 import { dirOption } from './options.js';
-
-/** What can be asked about one repository. */
-const ACTIONS = ['pull', 'push', 'overwrite', 'delete', 'admin'] as const satisfies readonly Action[];
+import { type Remote, remoteOf, withServer } from './remote.js';
 
 interface Options {
   readonly dir: string;
@@ -37,7 +35,7 @@ export function access(program: Command): void {
       (name: string, before: string[] = []) => [...before, name.normalize('NFC')],
     )
     .description(
-      `say whether a user (anonymous: nobody) may ${ACTIONS.join(', ')} in a repository, and which rule says so; the exit code is 0 for yes and 1 for no`,
+      `say whether a user (anonymous: nobody) may ${REPOSITORY_ACTIONS.join(', ')} in a repository, and which rule says so; the exit code is 0 for yes and 1 for no`,
     )
     .action((user: string, action: string, repository: string, _options: Options, command: Command) =>
       answer(command, user, action, repository),
@@ -45,10 +43,12 @@ export function access(program: Command): void {
 }
 
 function withPolicy(command: Command): Command {
-  return command
+  return withServer(command)
     .addOption(dirOption())
     .option('--config <file>', 'the configuration file that serve is given')
-    .addOption(new Option('--policy <file>', 'the policy (default: access.policy of the configuration)'))
+    .addOption(
+      new Option('--policy <file>', 'the policy (default: access.policy of the configuration)').conflicts('server'),
+    )
     .option('--groups <file>', 'the file of groups (default: access.groups of the configuration)')
     .option('--json', 'print JSON');
 }
@@ -68,19 +68,40 @@ async function policyOf(command: Command): Promise<{ policy: Policy; file: strin
   return { policy: await loadPolicy(path, members), file: path, config };
 }
 
+/** What a policy comes to. */
+interface Checked {
+  readonly rules: number;
+  readonly groups: number;
+  readonly findings: readonly PolicyFinding[];
+}
+
 async function check(command: Command): Promise<void> {
+  const remote = await remoteOf(command);
+  const { file, ...checked } = remote
+    ? { file: remote.host, ...(await checkedThere(remote)) }
+    : await checkedHere(command);
+  const { rules, groups, findings } = checked;
+  if (findings.length > 0) process.exitCode = 1;
+  if (command.opts<Options>().json) {
+    say(JSON.stringify({ file, rules, groups, findings }, undefined, 2));
+    return;
+  }
+  for (const { place, what } of findings) say(`${place}: ${what}`);
+  say(`${file}: ${rules} rules, ${groups} groups${findings.length === 0 ? ', well' : ''}`);
+}
+
+async function checkedHere(command: Command): Promise<Checked & { readonly file: string }> {
   const { policy, file, config } = await policyOf(command);
   const { htpasswd, realms } = config.auth;
   const elsewhere = realms.length > 0;
   const users = htpasswd && !elsewhere ? await knownUsers(htpasswd.path) : undefined;
   const findings = deadRules(policy, users, { groupsElsewhere: elsewhere });
-  if (findings.length > 0) process.exitCode = 1;
-  if (command.opts<Options>().json) {
-    say(JSON.stringify({ file, rules: policy.rules.length, groups: policy.groups.size, findings }, undefined, 2));
-    return;
-  }
-  for (const { place, what } of findings) say(`${place}: ${what}`);
-  say(`${file}: ${policy.rules.length} rules, ${policy.groups.size} groups${findings.length === 0 ? ', well' : ''}`);
+  return { file, rules: policy.rules.length, groups: policy.groups.size, findings };
+}
+
+async function checkedThere(remote: Remote): Promise<Checked> {
+  const { value } = await remote.ask<{ text: string }>('GET', '/policy');
+  return (await remote.ask<Checked>('POST', '/policy/check', { body: value })).value;
 }
 
 /** Who can log in; undefined where that cannot be told here. */
@@ -95,22 +116,45 @@ async function knownUsers(file: string): Promise<ReadonlySet<string> | undefined
 }
 
 async function answer(command: Command, user: string, action: string, repository: string): Promise<void> {
-  if (!(ACTIONS as readonly string[]).includes(action))
-    throw new OperatorError(`${JSON.stringify(action)} is no action`, { fix: `use one of ${ACTIONS.join(', ')}` });
+  if (!(REPOSITORY_ACTIONS as readonly string[]).includes(action))
+    throw new OperatorError(`${JSON.stringify(action)} is no action`, {
+      fix: `use one of ${REPOSITORY_ACTIONS.join(', ')}`,
+    });
   if (!isRepositoryName(repository))
     throw new OperatorError(`${JSON.stringify(repository)} is no name of a repository`, {
       fix: 'write it as in image references, without host and tag: team/app',
     });
-  const { policy } = await policyOf(command);
-  const { group: groups = [], json } = command.opts<Options>();
-  const identity = user === 'anonymous' ? ANONYMOUS : ({ kind: 'user', name: user.normalize('NFC'), groups } as const);
-  const explanation = explain(policy, identity, action as Action, repository);
+  const remote = await remoteOf(command);
+  const explanation = remote
+    ? await explainedThere(remote, user, action, repository)
+    : await explainedHere(command, user, action as Action, repository);
   if (!explanation.allowed) process.exitCode = 1;
-  if (json) say(JSON.stringify({ user, action, repository, ...explanation }, undefined, 2));
+  if (command.opts<Options>().json) say(JSON.stringify({ user, action, repository, ...explanation }, undefined, 2));
   else for (const line of describe(explanation, `${user} may${explanation.allowed ? '' : ' not'} ${action}`)) say(line);
 }
 
-function describe({ allowed, rules }: Explanation, verdict: string): string[] {
+async function explainedHere(command: Command, user: string, action: Action, repository: string): Promise<Explanation> {
+  const { policy } = await policyOf(command);
+  const { group: groups = [] } = command.opts<Options>();
+  const identity = user === 'anonymous' ? ANONYMOUS : ({ kind: 'user', name: user.normalize('NFC'), groups } as const);
+  return explain(policy, identity, action, repository);
+}
+
+/** Rules are shown to administrators only. */
+type Told = Pick<Explanation, 'allowed'> & Partial<Explanation>;
+
+async function explainedThere(remote: Remote, user: string, action: string, repository: string): Promise<Told> {
+  interface Rights {
+    readonly actions: ReadonlyArray<Told & { readonly action: string }>;
+  }
+  const query = new URLSearchParams({ repository, user });
+  const { value } = await remote.ask<Rights>('GET', `/rights?${query}`);
+  const { allowed, rules } = value.actions.find(asked => asked.action === action)!;
+  return { allowed, ...(rules && { rules }) };
+}
+
+function describe({ allowed, rules }: Told, verdict: string): string[] {
+  if (!rules) return [verdict];
   const told = rules.filter(({ says }) => !allowed || says === 'allows');
   if (rules.length === 0) return [`${verdict}: no rule is about this user`];
   return [`${verdict}:`, ...told.map(({ place, says }) => `  ${place}: ${says === 'allows' ? says : `about ${says}`}`)];

@@ -4,9 +4,17 @@ import { newName } from '../auth/htpasswd-edit.js';
 import type { Config } from '../config/schema.js';
 import { OperatorError } from '../errors.js';
 import type { StorageDriver } from '../storage/driver.js';
-import { type AccountState, changeAccount, isActive, listAccounts } from '../store/accounts.js';
+import {
+  type AccountChange,
+  type AccountState,
+  changeAccount,
+  changed,
+  isActive,
+  listAccounts,
+} from '../store/accounts.js';
 import { listMachineTokens } from '../store/machine-tokens.js';
 import { unknownUser } from './known-user.js';
+import { type Remote, remoteOf, withServer } from './remote.js';
 import { pointInTime, timeSpan } from './times.js';
 import { addVolumeOptionsBeside, volumeConfig, withVolume } from './volume.js';
 
@@ -17,16 +25,12 @@ export function addAccountCommands(users: Command): void {
     .description(
       'Lets a user in no more, whether by password, token or certificate, until user enable. Every process obeys within a second. Credentials, rights and tokens stay as they are.',
     )
-    .action((name: string, _options: unknown, command: Command) =>
-      change(name, command, before => ({ disabled: new Date().toISOString(), ...before })),
-    );
+    .action((name: string, _options: unknown, command: Command) => change(name, command, { disabled: true }));
 
   onAccount(users.command('enable <name>'))
     .summary('let a disabled user in again')
     .description('Lets a user in again who was disabled; an end that was set for the account stays.')
-    .action((name: string, _options: unknown, command: Command) =>
-      change(name, command, ({ disabled, ...rest }) => rest),
-    );
+    .action((name: string, _options: unknown, command: Command) => change(name, command, { disabled: false }));
 
   onAccount(users.command('expire <name>'))
     .summary('say when the account of a user ends')
@@ -40,19 +44,18 @@ export function addAccountCommands(users: Command): void {
       const end = span === undefined ? at : new Date(Date.now() + span);
       if (!end && !never)
         throw new OperatorError('say when the account ends', { fix: 'by --at 2027-01-31, --in 90d or --never' });
-      return change(name, command, ({ expires, ...rest }) => (end ? { ...rest, expires: end.toISOString() } : rest));
+      return change(name, command, { expires: end?.toISOString() ?? null });
     });
 }
 
 function onAccount(command: Command): Command {
-  return addVolumeOptionsBeside(command).option('--json', 'print the account as JSON');
+  return withServer(addVolumeOptionsBeside(command)).option('--json', 'print the account as JSON');
 }
 
-async function change(name: string, command: Command, to: (before: AccountState) => AccountState): Promise<void> {
+async function change(name: string, command: Command, to: AccountChange): Promise<void> {
   const user = newName(name);
-  const config = volumeConfig(command);
-  await remarkUnknown(user, config);
-  const state = await withVolume(config, { readOnly: false }, driver => changeAccount(driver, user, to));
+  const remote = await remoteOf(command);
+  const state = remote ? await changeThere(remote, user, to) : await changeHere(command, user, to);
   const active = isActive(state, Date.now());
   if (command.opts<{ json?: true }>().json) {
     process.stdout.write(`${JSON.stringify({ user, active, ...state }, undefined, 2)}\n`);
@@ -63,6 +66,18 @@ async function change(name: string, command: Command, to: (before: AccountState)
   process.stdout.write(
     `user ${JSON.stringify(user)} is let in ${active ? '' : 'no more'}${since}${end}\n`.replace(/ (?=[,\n])/g, ''),
   );
+}
+
+async function changeHere(command: Command, user: string, to: AccountChange): Promise<AccountState> {
+  const config = volumeConfig(command);
+  await remarkUnknown(user, config);
+  return withVolume(config, { readOnly: false }, driver => changeAccount(driver, user, changed(to)));
+}
+
+async function changeThere(remote: Remote, user: string, body: AccountChange): Promise<AccountState> {
+  const { value } = await remote.ask<AccountState>('PATCH', `/accounts/${encodeURIComponent(user)}`, { body });
+  const { disabled, expires } = value;
+  return { ...(disabled !== undefined && { disabled }), ...(expires !== undefined && { expires }) };
 }
 
 /** Not an error: the user may be one of a directory, or may be about to be added. */

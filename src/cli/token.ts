@@ -15,6 +15,8 @@ import {
   revokeMachineToken,
 } from '../store/machine-tokens.js';
 import { unknownUser } from './known-user.js';
+import { type Remote, remoteOf, withServer } from './remote.js';
+import { createThere, listThere, revokeThere, type ShownToken } from './remote-tokens.js';
 import { timeSpan } from './times.js';
 import { addToTrail } from './trail.js';
 import { addVolumeOptionsBeside, volumeConfig, withVolume } from './volume.js';
@@ -77,37 +79,43 @@ interface RevokeOptions extends ListOptions {
 }
 
 function withCommon(command: Command): Command {
-  return addVolumeOptionsBeside(command).option('--json', 'print JSON');
+  return withServer(addVolumeOptionsBeside(command)).option('--json', 'print JSON');
 }
 
 async function create(options: CreateOptions, command: Command): Promise<void> {
   const { allow, expires, description, output, dryRun, json } = options;
   for (const text of allow) parseAllow(text);
   const user = newName(options.user);
-  const config = volumeConfig(command);
-  await mustKnow(user, config);
+  const remote = await remoteOf(command);
   const now = Date.now();
-  const { secret, id, hash } = makeMachineToken();
-  const token: MachineToken = {
-    id,
+  const made = makeMachineToken();
+  const wanted = {
     user,
     allow: [...new Set(allow)],
-    hash,
-    created: new Date(now).toISOString(),
     ...(expires !== Number.POSITIVE_INFINITY && { expires: new Date(now + expires).toISOString() }),
     ...(description !== undefined && { description }),
   };
+  const there = remote && !dryRun ? await createThere(remote, wanted) : undefined;
+  const secret = there?.secret ?? made.secret;
+  const token = { id: made.id, created: new Date(now).toISOString(), ...wanted, ...there?.token };
+  const { id } = token;
   addToTrail(command, { id });
-  if (!dryRun) {
+  if (there && output !== undefined)
+    await writeSecret(output, secret).catch(async error => {
+      await revokeThere(remote!, id);
+      throw error;
+    });
+  if (!remote) await mustKnow(user, volumeConfig(command));
+  if (!dryRun && !remote) {
     // First to where it is needed: a token that nobody has would only lie around. And as who asks for it: on the data this
     // process becomes its owner.
     if (output !== undefined) await writeSecret(output, secret);
-    await add(token, config).catch(async error => {
+    await add({ ...token, hash: made.hash }, volumeConfig(command)).catch(async error => {
       if (output !== undefined) await unlink(output).catch(() => {});
       throw error;
     });
   }
-  const shown = dryRun ? { ...shownOf(token), id: undefined } : shownOf(token);
+  const shown = dryRun ? { ...token, id: undefined } : token;
   const secrets = dryRun || output !== undefined ? {} : { token: secret };
   if (json) return say(JSON.stringify({ ...shown, ...secrets }, undefined, 2));
   const what = `for ${JSON.stringify(user)}, ${token.allow.join(', ')}, ${endOf(token)}`;
@@ -126,17 +134,8 @@ async function add(token: MachineToken, config: Config): Promise<void> {
 }
 
 async function list({ user, json }: ListOptions, command: Command): Promise<void> {
-  const { rows, damaged } = await withVolume(volumeConfig(command), { readOnly: true }, async driver => {
-    const { tokens, damaged } = await listMachineTokens(driver);
-    const accounts = await listAccounts(driver);
-    const mine = tokens.filter(token => user === undefined || token.user === user.normalize('NFC'));
-    const rows = mine.map(async token => {
-      const used = (await lastUseOf(driver, token.id))?.toISOString();
-      const state = isActive(accounts.get(token.user) ?? {}, Date.now()) ? stateOf(token) : 'account off';
-      return { ...shownOf(token), ...(used !== undefined && { used }), state };
-    });
-    return { rows: await Promise.all(rows), damaged };
-  });
+  const remote = await remoteOf(command);
+  const { rows, damaged } = remote ? await rowsThere(remote, user) : await rowsHere(command, user);
   rows.sort((one, other) => (one.created < other.created ? -1 : 1));
   for (const id of damaged)
     note(
@@ -158,6 +157,30 @@ async function list({ user, json }: ListOptions, command: Command): Promise<void
   ]);
 }
 
+interface Rows {
+  readonly rows: Array<ShownToken & { readonly state: string }>;
+  readonly damaged: readonly string[];
+}
+
+async function rowsThere(remote: Remote, user: string | undefined): Promise<Rows> {
+  const tokens = await listThere(remote, user);
+  return { rows: tokens.map(token => ({ ...token, state: stateOf(token) })), damaged: [] };
+}
+
+async function rowsHere(command: Command, user: string | undefined): Promise<Rows> {
+  return withVolume(volumeConfig(command), { readOnly: true }, async driver => {
+    const { tokens, damaged } = await listMachineTokens(driver);
+    const accounts = await listAccounts(driver);
+    const mine = tokens.filter(token => user === undefined || token.user === user.normalize('NFC'));
+    const rows = mine.map(async token => {
+      const used = (await lastUseOf(driver, token.id))?.toISOString();
+      const state = isActive(accounts.get(token.user) ?? {}, Date.now()) ? stateOf(token) : 'account off';
+      return { ...shownOf(token), ...(used !== undefined && { used }), state };
+    });
+    return { rows: await Promise.all(rows), damaged };
+  });
+}
+
 async function revoke(ids: readonly string[], { user, dryRun, json }: RevokeOptions, command: Command): Promise<void> {
   if ((ids.length === 0) === (user === undefined))
     throw new OperatorError('say which tokens: by their ids, or all of a user by --user', {
@@ -169,7 +192,36 @@ async function revoke(ids: readonly string[], { user, dryRun, json }: RevokeOpti
     throw new OperatorError('a token is named by its id, of 12 lower-case letters and digits', {
       fix: 'registry-secure token list shows it',
     });
-  const revoked = await withVolume(volumeConfig(command), { readOnly: dryRun ?? false }, async driver => {
+  const remote = await remoteOf(command);
+  if (remote && dryRun)
+    throw new OperatorError('--dry-run and --server do not go together', {
+      fix: 'registry-secure token list --server shows what there is',
+    });
+  const revoked = remote
+    ? await revokedThere(remote, ids, user)
+    : await revokedHere(command, ids, user, dryRun ?? false);
+  if (json) return say(JSON.stringify({ revoked, dryRun: dryRun ?? false }, undefined, 2));
+  for (const id of revoked) say(`token ${id} ${dryRun ? 'would be revoked' : 'revoked'}`);
+  if (revoked.length === 0) say(`${JSON.stringify(user)} has no tokens`);
+}
+
+async function revokedThere(
+  remote: Remote,
+  ids: readonly string[],
+  user: string | undefined,
+): Promise<readonly string[]> {
+  const named = user === undefined ? ids : (await listThere(remote, user)).map(({ id }) => id);
+  for (const id of named) await revokeThere(remote, id);
+  return named;
+}
+
+async function revokedHere(
+  command: Command,
+  ids: readonly string[],
+  user: string | undefined,
+  dryRun: boolean,
+): Promise<readonly string[]> {
+  return withVolume(volumeConfig(command), { readOnly: dryRun }, async driver => {
     const { tokens, damaged } = await listMachineTokens(driver);
     const known = new Set([...tokens.map(({ id }) => id), ...damaged]);
     const missing = ids.find(id => !known.has(id));
@@ -180,9 +232,6 @@ async function revoke(ids: readonly string[], { user, dryRun, json }: RevokeOpti
     if (!dryRun) for (const id of named) await revokeMachineToken(driver, id);
     return named;
   });
-  if (json) return say(JSON.stringify({ revoked, dryRun: dryRun ?? false }, undefined, 2));
-  for (const id of revoked) say(`token ${id} ${dryRun ? 'would be revoked' : 'revoked'}`);
-  if (revoked.length === 0) say(`${JSON.stringify(user)} has no tokens`);
 }
 
 /** A token of nobody is a typing error, where all users there are can be seen. */
@@ -219,11 +268,11 @@ function shownOf({ hash, ...token }: MachineToken): Omit<MachineToken, 'hash'> {
   return token;
 }
 
-function endOf({ expires }: MachineToken): string {
+function endOf({ expires }: Pick<MachineToken, 'expires'>): string {
   return expires === undefined ? 'without an end' : `until ${expires}`;
 }
 
-function stateOf({ expires }: MachineToken): 'active' | 'expired' {
+function stateOf({ expires }: Pick<MachineToken, 'expires'>): 'active' | 'expired' {
   return expires !== undefined && Date.parse(expires) <= Date.now() ? 'expired' : 'active';
 }
 

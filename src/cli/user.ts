@@ -1,48 +1,40 @@
-import { join, resolve } from 'node:path';
 import { type Command, Option } from 'commander';
-import { HtpasswdCredentials } from '../auth/credentials.js';
-import { addUser, changePassword, removeUser } from '../auth/htpasswd-edit.js';
-import { loadHtpasswd } from '../auth/htpasswd-file.js';
 import { OperatorError } from '../errors.js';
 import type { AccountState } from '../store/accounts.js';
-import { accountsBeside, addAccountCommands, leftBehind } from './accounts.js';
+import { addAccountCommands } from './accounts.js';
 import { dirOption } from './options.js';
 import { type PasswordOptions, readPassword } from './password.js';
+import { withServer } from './remote.js';
+import { type FileOptions, userBookOf } from './user-book.js';
 
-interface FileOptions {
-  readonly dir: string;
-  readonly file?: string;
-}
-
-/** `user add|passwd|remove|list|verify`: the users of an htpasswd file; `disable|enable|expire`: their accounts. */
+/** `user add|passwd|remove|list|verify`: the users of an htpasswd file, or of a running registry; `disable|enable|expire`: their accounts. */
 export function user(program: Command): void {
   const users = program.command('user').description('add, change, remove, disable, list and check users');
 
   withPassword(withFile(users.command('add <name>')))
     .description('add a user; the first one makes the file')
     .action(async (name: string, options: PasswordOptions, command: Command) => {
-      const file = fileOf(command);
+      const users = await userBookOf(command);
       const password = await readPassword(options, [`Password for ${shown(name)}: `, 'The same again: ']);
-      warn(await addUser(file, name, password));
-      say(`user ${shown(name)} added to ${file}`);
+      warn(await users.add(name, password));
+      say(`user ${shown(name)} added to ${users.place}`);
     });
 
   withPassword(withFile(users.command('passwd <name>')))
     .description('give a user another password')
     .action(async (name: string, options: PasswordOptions, command: Command) => {
-      const file = fileOf(command);
+      const users = await userBookOf(command);
       const password = await readPassword(options, [`New password for ${shown(name)}: `, 'The same again: ']);
-      warn(await changePassword(file, name, password));
-      say(`password of ${shown(name)} changed in ${file}`);
+      warn(await users.changePassword(name, password));
+      say(`password of ${shown(name)} changed in ${users.place}`);
     });
 
   withFile(users.command('remove <name>'))
     .description('remove a user')
     .action(async (name: string, _options: FileOptions, command: Command) => {
-      const file = fileOf(command);
-      warn(await removeUser(file, name));
-      say(`user ${shown(name)} removed from ${file}`);
-      warn(await leftBehind(name, command));
+      const users = await userBookOf(command);
+      warn(await users.remove(name));
+      say(`user ${shown(name)} removed from ${users.place}`);
     });
 
   addAccountCommands(users);
@@ -53,9 +45,7 @@ export function user(program: Command): void {
     .option('--root <folder>', 'the data folder, where it is kept who is disabled')
     .option('--json', 'every user in the file, as JSON')
     .action(async ({ json }: { json?: boolean }, command: Command) => {
-      const { entries, warnings } = await loadHtpasswd(fileOf(command));
-      const { accounts, warning } = await accountsBeside(command);
-      if (warning !== undefined) warn([warning]);
+      const { entries, accounts, warnings } = await (await userBookOf(command)).list();
       if (json) {
         const list = entries.map(({ name, line, cost, problem }) => {
           const { disabled, expires } = accounts.get(name) ?? {};
@@ -71,20 +61,22 @@ export function user(program: Command): void {
   withPassword(withFile(users.command('verify <name>')))
     .description('check a password as the registry does: exit code 0 if the user can log in with it, 1 if not')
     .action(async (name: string, options: PasswordOptions, command: Command) => {
-      const credentials = await HtpasswdCredentials.open(fileOf(command));
+      const users = await userBookOf(command);
       const password = await readPassword(options, [`Password of ${shown(name)}: `]);
-      if (!(await credentials.verify(name.normalize('NFC'), password, 'this terminal')))
+      if (!(await users.verify(name, password)))
         throw new OperatorError(`${shown(name)} cannot log in with this password`);
       say(`${shown(name)} can log in with this password`);
     });
 }
 
 function withFile(command: Command): Command {
-  return command
+  return withServer(command)
     .addOption(dirOption())
-    .option(
-      '--file <htpasswd>',
-      'the htpasswd file (default: auth/htpasswd in --dir; without --dir, REGISTRY_AUTH_HTPASSWD_PATH where it is set)',
+    .addOption(
+      new Option(
+        '--file <htpasswd>',
+        'the htpasswd file (default: auth/htpasswd in --dir; without --dir, REGISTRY_AUTH_HTPASSWD_PATH where it is set)',
+      ).conflicts('server'),
     );
 }
 
@@ -92,13 +84,6 @@ function withPassword(command: Command): Command {
   return command
     .addOption(new Option('--password-stdin', 'read the password from standard input').conflicts('passwordFile'))
     .option('--password-file <file>', 'read the password from a file');
-}
-
-/** The file that the registry reads in the same folder, or inside a container with the same variables. */
-function fileOf(command: Command): string {
-  const { dir, file } = command.opts<FileOptions>();
-  const variable = command.getOptionValueSource('dir') === 'default' && process.env.REGISTRY_AUTH_HTPASSWD_PATH;
-  return resolve(file ?? (variable || join(dir, 'auth', 'htpasswd')));
 }
 
 function remark({ disabled, expires }: AccountState = {}): string {

@@ -85,7 +85,8 @@ class Loader {
   run(): Inspected {
     if (this.file) this.readFile(this.file);
     this.warnings.push(...applyEnvironment(this.draft, this.options.env));
-    const authNamed = this.draft.get(['auth']) !== undefined;
+    // Logins at a provider are no kind of their own.
+    const authNamed = Object.keys(this.draft.get(['auth']) ?? {}).some(kind => kind !== 'oidc');
     for (const { flag, key, value } of this.options.flags ?? []) this.draft.set(key.split('.'), value, flag);
     this.prune(TREE, this.draft.tree);
     this.move();

@@ -24,6 +24,7 @@ import {
   unsupported,
   yesNo,
 } from './keys.js';
+import { oidc } from './oidc.js';
 import { certificateNames, legacyHashes, needsClientCertificates, networks, realmProblem, realms } from './realms.js';
 import { tokenServer } from './token-server.js';
 import { quote } from './values.js';
@@ -226,11 +227,20 @@ const auth = section(
       { ours: true },
     ),
     token: tokenServer,
+    oidc,
     silly: unsupported('refused', 'Any credential passes.', 'use auth.htpasswd, or auth.none for an open registry'),
   },
   'Who may use the registry: exactly one kind, and realms beside it. `REGISTRY_AUTH=htpasswd` picks it.',
   { choice: 'kind of authentication' },
-).superRefine(({ htpasswd, none, token, realms }, context) => {
+).superRefine(({ htpasswd, none, token, realms, oidc }, context) => {
+  for (const [name, kind] of Object.entries({ none, token }))
+    if (oidc && kind)
+      context.addIssue({
+        code: 'custom',
+        path: [name],
+        message: 'is set beside auth.oidc, which is for users of this registry',
+        params: { fix: 'keep one of them' },
+      });
   const problem = realms.length > 0 ? realmProblem(realms, htpasswd?.realm) : undefined;
   if (problem) {
     const { path, message, fix } = problem;

@@ -120,19 +120,9 @@ export class Exchange {
     return this.request;
   }
 
-  /** A small body as a whole. @throws RegistryError SIZE_INVALID with status 413 as soon as it is over the limit. */
-  async smallBody(limit: number): Promise<Buffer> {
-    const tooLarge = () =>
-      new RegistryError('SIZE_INVALID', { status: 413, message: `the body is over the limit of ${limit} bytes` });
-    if ((this.contentLength ?? 0) > limit) throw tooLarge();
-    const chunks: Buffer[] = [];
-    let size = 0;
-    for await (const chunk of this.request.iterator({ destroyOnReturn: false })) {
-      size += chunk.length;
-      if (size > limit) throw tooLarge();
-      chunks.push(chunk);
-    }
-    return Buffer.concat(chunks, size);
+  /** A small body as a whole. @throws RegistryError as `smallBody` */
+  smallBody(limit: number): Promise<Buffer> {
+    return smallBody(this.request, limit);
   }
 
   /** An answer without a body. */
@@ -170,24 +160,39 @@ export class Exchange {
     return { limit: Math.min(Number(text), most), after };
   }
 
-  /**
-   * The Link header of a page that more entries follow (RFC 8288); nothing for the last page.
-   * @param path as the client sees it
-   * @param last the last entry of this page, or undefined where no more follow
-   * @param filter further parameters, which the next page needs too
-   */
-  nextPage(
-    path: string,
-    limit: number,
-    last: string | undefined,
-    filter: Readonly<Record<string, string>> = {},
-  ): OutgoingHttpHeaders {
-    if (last === undefined) return {};
-    const query = new URLSearchParams({ ...filter, n: String(limit), last });
-    return { Link: `<${path}?${query}>; rel="next"` };
-  }
-
   get catalogPath(): string {
     return `${this.context.prefix}/v2/_catalog`;
   }
+}
+
+/** A small body as a whole. @throws RegistryError SIZE_INVALID with status 413 as soon as it is over the limit. */
+export async function smallBody(request: IncomingMessage, limit: number): Promise<Buffer> {
+  const tooLarge = () =>
+    new RegistryError('SIZE_INVALID', { status: 413, message: `the body is over the limit of ${limit} bytes` });
+  if (Number(request.headers['content-length'] ?? 0) > limit) throw tooLarge();
+  const chunks: Buffer[] = [];
+  let size = 0;
+  for await (const chunk of request.iterator({ destroyOnReturn: false })) {
+    size += chunk.length;
+    if (size > limit) throw tooLarge();
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks, size);
+}
+
+/**
+ * The Link header of a page that more entries follow (RFC 8288); nothing for the last page.
+ * @param path as the client sees it
+ * @param last the last entry of this page, or undefined where no more follow
+ * @param filter further parameters, which the next page needs too
+ */
+export function nextPage(
+  path: string,
+  limit: number,
+  last: string | undefined,
+  filter: Readonly<Record<string, string>> = {},
+): OutgoingHttpHeaders {
+  if (last === undefined) return {};
+  const query = new URLSearchParams({ ...filter, n: String(limit), last });
+  return { Link: `<${path}?${query}>; rel="next"` };
 }

@@ -1,5 +1,5 @@
 import { parseDigest } from '../reference.js';
-import type { Exchange } from './exchange.js';
+import { type Exchange, nextPage } from './exchange.js';
 
 const OCI_INDEX = 'application/vnd.oci.image.index.v1+json';
 
@@ -22,6 +22,6 @@ export async function listReferrers(exchange: Exchange): Promise<void> {
   exchange.json(200, index, {
     'Content-Type': OCI_INDEX,
     ...(artifactType !== undefined && { 'OCI-Filters-Applied': 'artifactType' }),
-    ...exchange.nextPage(exchange.path(`referrers/${subject}`), limit, last, filter),
+    ...nextPage(exchange.path(`referrers/${subject}`), limit, last, filter),
   });
 }

@@ -5,13 +5,13 @@ import { deleteBlob, getBlob } from './blobs.js';
 import type { Handler } from './exchange.js';
 import { deleteManifest, getManifest, putManifest } from './manifests.js';
 import { listReferrers } from './referrers.js';
-import { deleteRepository, listRepositories } from './repositories.js';
+import { listRepositories } from './repositories.js';
 import { searchRepositories } from './search.js';
 import { listTags } from './tags.js';
 import { issueToken } from './token.js';
 import { appendUpload, cancelUpload, finishUpload, startUpload, uploadStatus } from './uploads.js';
 
-/** What a path names: all of them lie below /v2/, but for Docker's old `search` and our own `repository`. */
+/** What a path names: all of them lie below /v2/, but for Docker's old `search` and the tokens. */
 type Shape =
   | 'base'
   | 'catalog'
@@ -22,8 +22,7 @@ type Shape =
   | 'tags'
   | 'referrers'
   | 'search'
-  | 'token'
-  | 'repository';
+  | 'token';
 
 interface Route {
   readonly method: string;
@@ -51,14 +50,13 @@ const ROUTES: readonly Route[] = [
   { method: 'GET', shape: 'tags', action: 'pull', handler: listTags },
   { method: 'GET', shape: 'referrers', action: 'pull', handler: listReferrers },
   { method: 'GET', shape: 'search', action: 'catalog', handler: searchRepositories },
-  { method: 'DELETE', shape: 'repository', action: 'delete', handler: deleteRepository },
 ];
 
 /** These belong to no repository. */
 const GLOBAL: ReadonlySet<Shape> = new Set(['base', 'catalog', 'search', 'token']);
 
 /** What lies below these is for `match`. */
-const ROOTS = ['/v2', '/v1', '/api/v1', '/token'];
+const ROOTS = ['/v2', '/v1', '/token'];
 
 /** The methods that something here understands. Any other is refused whatever its path, and whoever sends it. */
 const METHODS: ReadonlySet<string> = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']);
@@ -127,14 +125,11 @@ export function repositoriesOf(path: string, query: URLSearchParams): string[] {
   return scopes.flatMap(scope => /^repository(?:\([^)]*\))?:([^:]+):/.exec(scope)?.[1] ?? []);
 }
 
-const REPOSITORIES = '/api/v1/repositories/';
-
 function parse(path: string): { shape: Shape; repository?: string; reference?: string } | undefined {
   if (path === '/v2/' || path === '/v2') return { shape: 'base' };
   if (path === '/v2/_catalog') return { shape: 'catalog' };
   if (path === '/v1/search') return { shape: 'search' };
   if (path === '/token') return { shape: 'token' };
-  if (path.startsWith(REPOSITORIES)) return { shape: 'repository', repository: path.slice(REPOSITORIES.length) };
   if (!path.startsWith('/v2/')) return undefined;
   // Read from the right, since a name may hold every word that has a meaning on its right. Only a digest holds a colon,
   // and whatever follows it is a part of it, so that `sha256:../x` is a bad digest and not an unknown path.

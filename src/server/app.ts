@@ -1,5 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import express, { type Express } from 'express';
+import { isApiPath } from '../api/routes.js';
 import type { Identity } from '../auth/identity.js';
 import { RegistryError } from '../errors.js';
 import type { Registry } from '../registry/registry.js';
@@ -9,6 +10,8 @@ import type { Health } from './health.js';
 
 export interface AppOptions {
   readonly registry: Registry;
+  /** What answers below `/api/v1`. */
+  readonly api: Registry;
   /** What stands before the registry's paths: empty, or a path without a slash at its end. */
   readonly prefix: string;
   /** Sent with every response (`http.headers`). */
@@ -20,7 +23,7 @@ export interface AppOptions {
 }
 
 /** The application: the registry, and beside it what needs no login. */
-export function createApp({ registry, prefix, headers, health, pages, onIdentity }: AppOptions): Express {
+export function createApp({ registry, api, prefix, headers, health, pages, onIdentity }: AppOptions): Express {
   const app = express();
   app.disable('x-powered-by').disable('etag').enable('case sensitive routing').enable('strict routing');
   app.use((request, response, next) => {
@@ -30,8 +33,9 @@ export function createApp({ registry, prefix, headers, health, pages, onIdentity
     if (path === '/v1/_ping' && /^(GET|HEAD)$/.test(request.method)) return ping(response);
     const page = /^(GET|HEAD)$/.test(request.method) ? pages.get(request.path) : undefined;
     if (page) return page(request, response);
-    if (!isRegistryPath(path)) return next();
-    return registry(request, response, identity => onIdentity(request, identity));
+    const served = isRegistryPath(path) ? registry : isApiPath(path) ? api : undefined;
+    if (!served) return next();
+    return served(request, response, identity => onIdentity(request, identity));
   });
   app.get('/', (_request, response) => {
     text(

@@ -4,6 +4,7 @@ import { readFile } from 'node:fs/promises';
 import type { IncomingMessage } from 'node:http';
 import { resolve, sep } from 'node:path';
 import { LRUCache } from 'lru-cache';
+import type { ChangeDetails } from '../api/route.js';
 import type { AuditEvent } from '../audit/event.js';
 import { AuditLog } from '../audit/log.js';
 import { Repeats } from '../audit/repeats.js';
@@ -184,7 +185,10 @@ export class Audit {
   };
 
   /** Something was pushed or deleted. */
-  readonly changed = async ({ type, ...what }: Change, request: IncomingMessage): Promise<void> => {
+  readonly changed = async (
+    { type, ...what }: Change | ({ readonly type: string } & ChangeDetails),
+    request: IncomingMessage,
+  ): Promise<void> => {
     const event: AuditEvent = { type, outcome: 'done', ...this.#client(request), what };
     if (this.#log) await this.#log.recorded(event);
     else this.record(event);

@@ -1,19 +1,25 @@
 import type { IncomingMessage } from 'node:http';
 import { dirname } from 'node:path';
+import type { OidcLogins } from '../api/session.js';
 import { Access } from '../auth/access.js';
 import { type Authentication as Asking, onlyActive } from '../auth/accounts.js';
 import { Authenticator } from '../auth/authenticate.js';
+import { HtpasswdCredentials } from '../auth/credentials.js';
 import { LoginLimiter } from '../auth/login-limiter.js';
 import { MachineTokens } from '../auth/machine-tokens.js';
-import { type Authorise, usersMay } from '../auth/policy.js';
+import { type Authorise, type Policy, usersMay } from '../auth/policy.js';
+import { PolicyDocument } from '../auth/policy-document.js';
 import { type Origin, originBehind } from '../auth/proxies.js';
 import { Tokens } from '../auth/tokens.js';
+import { UserFile } from '../auth/user-file.js';
 import type { Config } from '../config/schema.js';
 import type { StorageDriver } from '../storage/driver.js';
 import { Accounts } from '../store/accounts.js';
 import { MachineTokenStore } from '../store/machine-tokens.js';
+import { findOidcAccount } from '../store/oidc-accounts.js';
 import { TokenKeys } from '../store/token-keys.js';
 import type { Log } from './log.js';
+import { openOidc } from './oidc.js';
 import { openOutsideTokens } from './outside-tokens.js';
 import { type Account, handingOver } from './privileges.js';
 import { openRealms, realmFiles } from './realms.js';
@@ -43,6 +49,17 @@ export interface Authentication {
   readonly authorise: Authorise;
   /** Whether somebody is known to be called so, without asking anybody. */
   isUser(name: string): boolean;
+  /** The users that can be changed here; undefined where none are kept. */
+  readonly userFile: UserFile | undefined;
+  /** Undefined where there is no policy. */
+  readonly policyDocument: PolicyDocument | undefined;
+  readonly policy: () => Policy | undefined;
+  /** Whether tokens of machines are taken in place of passwords. */
+  readonly machineTokens: boolean;
+  /** Of the client, where not of the socket. */
+  readonly addressOf: (request: IncomingMessage) => string | undefined;
+  /** Undefined where no provider is configured. @param driver opened @param names as below */
+  oidc(driver: StorageDriver, names: () => readonly string[] | undefined): OidcLogins | undefined;
   /** @param driver opened @param names those of the certificate that is served; undefined over plain HTTP */
   authenticator(driver: StorageDriver, names: () => readonly string[] | undefined): Asking;
 }
@@ -53,25 +70,45 @@ export async function prepareAuthentication(options: AuthenticationOptions): Pro
   const users = await prepareUsers(options);
   const realms = await openRealms(options);
   const outside = await openOutsideTokens(options);
+  const oidc = await openOidc(config);
+  const own = config.auth.htpasswd && realms?.all.at(-1)?.passwords[0];
+  const source = own instanceof HtpasswdCredentials ? own : undefined;
   const access = await openPolicy(options, !realms);
   if (!realms && !outside && !access)
     log.warn('the registry is open (auth.none): everybody who reaches it may pull and push');
   const may = access ? access.may : usersMay({ open: !realms });
   const { policy, groups } = config.access;
   const origin = originOf(config);
+  const isKnown = async (user: string) => (await realms?.known(user)) !== undefined;
   return {
     users,
     files: [...realmFiles(config), ...(outside?.files ?? []), policy, groups].filter(file => file !== undefined),
     authorise: realms ? realms.decide(may) : may,
     isUser: name => realms?.knows(name) ?? false,
+    userFile: users && source && new UserFile(users.file, source),
+    policyDocument:
+      access &&
+      new PolicyDocument(
+        access.files,
+        () => (config.auth.realms.length > 0 || oidc ? undefined : source?.names),
+        () => access.reload(),
+      ),
+    policy: () => access?.policy,
+    machineTokens: realms !== undefined && !outside,
+    addressOf: request => origin(request).address,
+    oidc: (driver, names) => oidc?.(driver, tokenRealm(config.http, names, origin), user => isKnown(user)),
     authenticator: (driver, names) => {
       const accounts = new Accounts(driver);
       const isActive = (user: string) => accounts.isActive(user);
-      const { host, prefix } = config.http;
-      const ownRealm = tokenRealm({ host, prefix }, names, origin);
+      const ownRealm = tokenRealm(config.http, names, origin);
       if (outside) return onlyActive(outside.authenticator(ownRealm), isActive);
       if (!realms) return new Authenticator('open');
-      const machineTokens = new MachineTokens(new MachineTokenStore(driver), user => realms.known(user));
+      const machineTokens = new MachineTokens(
+        new MachineTokenStore(driver),
+        async user =>
+          (await realms.known(user)) ??
+          (oidc && (await findOidcAccount(driver, user)) ? { kind: 'user', name: user } : undefined),
+      );
       const authenticator = new Authenticator({
         realms,
         welcomesAnonymous: () => access?.welcomesAnonymous === true,

@@ -9,12 +9,13 @@ import type { Passphrase } from '../pki/folder.js';
 import { loadServerPair, type ServerPair } from '../pki/inspect.js';
 import { type Machine, namesHint } from '../pki/machine.js';
 import { folderOf } from '../pki/renewal.js';
-import { createRegistry } from '../registry/registry.js';
+import { createRegistry, type Entrance } from '../registry/registry.js';
 import { FilesystemDriver } from '../storage/filesystem.js';
 import { releaseBackup } from '../store/backup.js';
 import { Store } from '../store/store.js';
 import { createTrustPages } from '../ui/trust-pages.js';
 import { followAnchor } from './anchor.js';
+import { serveApi } from './api.js';
 import { createApp } from './app.js';
 import { Audit } from './audit.js';
 import { type Authentication, addressOf, prepareAuthentication } from './authentication.js';
@@ -252,41 +253,54 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
     const { prefix } = config.http;
     const authenticator = authentication.authenticator(driver, () => served?.names);
 
-    const registry = createRegistry({
-      store: new Store(driver, {
-        largestManifest: config.limits.manifestsize,
-        quotas: config.limits.quotas,
-        openUploads: config.limits.uploads,
-        validation: validationOf(config),
-        grace: config.storage.maintenance.gc.grace,
-        isImmutable: immutableOf(config),
-        verify: config.storage.verify,
-        onCorruption: ({ digest, actual, key }) =>
-          log.error('the stored bytes are corrupt; push the image again, or run registry-secure verify --repair', {
-            digest,
-            actual,
-            key,
-          }),
-      }),
-      limits: {
-        manifestBytes: config.limits.manifestsize,
-        catalogEntries: config.catalog.maxentries,
-        tagEntries: config.tags.maxtags,
-      },
+    const store = new Store(driver, {
+      largestManifest: config.limits.manifestsize,
+      quotas: config.limits.quotas,
+      openUploads: config.limits.uploads,
+      validation: validationOf(config),
+      grace: config.storage.maintenance.gc.grace,
+      isImmutable: immutableOf(config),
+      verify: config.storage.verify,
+      onCorruption: ({ digest, actual, key }) =>
+        log.error('the stored bytes are corrupt; push the image again, or run registry-secure verify --repair', {
+          digest,
+          actual,
+          key,
+        }),
+    });
+    const entrance: Entrance = {
       prefix,
       deletes: config.storage.delete.enabled,
       readOnly: () => (readonly.enabled ? 'the registry is read-only' : maintenance.refusal),
       authenticate: (...asked) => authenticator.authenticate(...asked),
       refusal: (...refused) => authenticator.refusal(...refused),
-      issueToken: identity => authenticator.issueToken(identity),
-      authorise: authentication.authorise,
       onRefusal: audit.refused,
-      onChange: audit.changed,
       onFault: (error, request) =>
         log.error('a request failed', { method: request.method, path: withoutSecrets(request.url ?? ''), error }),
+    };
+    const registry = createRegistry({
+      ...entrance,
+      store,
+      limits: {
+        manifestBytes: config.limits.manifestsize,
+        catalogEntries: config.catalog.maxentries,
+        tagEntries: config.tags.maxtags,
+      },
+      issueToken: identity => authenticator.issueToken(identity),
+      authorise: authentication.authorise,
+      onChange: audit.changed,
     });
     app = createApp({
       registry,
+      api: serveApi({
+        entrance,
+        onChange: audit.changed,
+        config,
+        driver,
+        store,
+        authentication,
+        names: () => served?.names,
+      }),
       prefix,
       headers: config.http.headers,
       health,

@@ -102,6 +102,22 @@ export async function changeAccount(
   return state;
 }
 
+/** What is to be another with an account; what is absent stays. */
+export interface AccountChange {
+  readonly disabled?: boolean | undefined;
+  /** RFC 3339; null: it does not end. */
+  readonly expires?: string | null | undefined;
+}
+
+/** The state after a change, for `changeAccount`. Who is disabled already stays so since then. */
+export function changed({ disabled, expires }: AccountChange): (before: AccountState) => AccountState {
+  return before => {
+    const off = disabled ?? before.disabled !== undefined;
+    const end = expires === undefined ? before.expires : expires;
+    return { ...(off && { disabled: before.disabled ?? new Date().toISOString() }), ...(end && { expires: end }) };
+  };
+}
+
 /** A user may be called anything. */
 function keyOf(user: string): string {
   return layout.account(createHash('sha256').update(user.normalize('NFC')).digest('hex'));

@@ -33,6 +33,8 @@ import { algorithmOf, type Digest, hexOf, isDigest, isRepositoryName, isTag } fr
  *       audit/key                                                * 32 bytes that the two below are signed with (audit/seals.ts)
  *       audit/heads/<chain>                                      * how far a chain of the audit log has been written
  *       audit/retired/<file>                                     * a file of the audit log that was let go
+ *       oidc-accounts/<SHA-256 of the user's name>               * whose name it is at the provider (store/oidc-accounts.ts)
+ *       ended-sessions/<end>-<random>                            * a session that was ended (store/ended-sessions.ts)
  *
  * For a digest of another algorithm a link is kept under that algorithm and holds the canonical SHA-256. Only a tag that
  * was pushed together with such a digest holds that digest, as the revision link's name: the client is to hear it again.
@@ -60,6 +62,10 @@ export const layout = {
   machineToken: (id: string): string => `registry-secure/machine-tokens/${id}`,
   machineTokenUses: 'registry-secure/machine-token-uses',
   machineTokenUse: (id: string): string => `registry-secure/machine-token-uses/${id}`,
+  oidcAccounts: 'registry-secure/oidc-accounts',
+  oidcAccount: (hash: string): string => `registry-secure/oidc-accounts/${hash}`,
+  endedSessions: 'registry-secure/ended-sessions',
+  endedSession: (id: string): string => `registry-secure/ended-sessions/${id}`,
   accounts: 'registry-secure/accounts',
   account: (hash: string): string => `registry-secure/accounts/${hash}`,
   auditKey: 'registry-secure/audit/key',

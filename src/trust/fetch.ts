@@ -92,7 +92,8 @@ function explained(host: string, cause: unknown): OperatorError {
   return error(`cannot be reached: ${(cause as Error).message || code}`, BY_HAND);
 }
 
-function addressOf(host: string): { hostname: string; port: number } {
+/** Of HOST[:PORT] as it stands in image references. @throws OperatorError */
+export function addressOf(host: string): { hostname: string; port: number } {
   const port = /:(\d+)$/.exec(host.replace(/^\[.*\]/, ''))?.[1];
   return { hostname: parseImageHost(host).host, port: port === undefined ? 443 : Number(port) };
 }
@@ -172,7 +173,8 @@ export async function proveHandshake(host: string, pem: string, pair?: Pair): Pr
   });
 }
 
-function mistrust(host: string, cause: Error & { code?: string; reason?: string }): OperatorError {
+/** Why a connection to the registry was not made, or not trusted, in words, and what to do about it. */
+export function mistrust(host: string, cause: Error & { code?: string; reason?: string }): OperatorError {
   const error = (what: string, fix: string) => new OperatorError(what, { fix, cause });
   switch (cause.code) {
     case 'ERR_TLS_CERT_ALTNAME_INVALID':

@@ -3,6 +3,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import type { Command } from 'commander';
+import { apiPage } from '../../src/api/reference.js';
 import { createProgram } from '../../src/cli/index.js';
 import { clientsPage, troubleshootingPage, withCommandTable } from '../../src/cli/reference.js';
 import { CHECKOUT } from '../support/checkout.js';
@@ -17,6 +18,7 @@ const DOCUMENTS = [
 ];
 
 test('what is generated is what the program says (else: npm run docs)', async () => {
+  assert.equal(read('docs/api.md'), apiPage());
   assert.equal(read('docs/clients.md'), clientsPage());
   assert.equal(read('docs/troubleshooting.md'), troubleshootingPage());
   assert.equal(read('README.md'), withCommandTable(read('README.md'), await createProgram()));

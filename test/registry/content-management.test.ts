@@ -293,9 +293,10 @@ describe('content management', () => {
     test('of a bad name is 400, and nothing else is served there', async () => {
       for (const name of ['', 'A', '_x', 'a//b', '../a', '%2e%2e', 'a%2fb'])
         assert.deepEqual(await status('DELETE', `/api/v1/repositories/${name}`), [400, 'NAME_INVALID'], name);
-      const answer = await registry.call('GET', '/api/v1/repositories/two');
-      assert.deepEqual([answer.status, answer.code, answer.headers.allow], [405, 'UNSUPPORTED', 'DELETE']);
-      assert.deepEqual(await status('DELETE', '/api/v1/repositories'), [404, 'UNSUPPORTED']);
+      const answer = await registry.call('PUT', '/api/v1/repositories/two');
+      assert.deepEqual([answer.status, answer.code, answer.headers.allow], [405, 'UNSUPPORTED', 'GET, HEAD, DELETE']);
+      assert.deepEqual(await status('DELETE', '/api/v1/repositories'), [405, 'UNSUPPORTED']);
+      assert.deepEqual(await status('DELETE', '/api/v1/repository/two'), [404, 'UNSUPPORTED']);
     });
   });
 

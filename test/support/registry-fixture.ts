@@ -3,11 +3,13 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import http from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { createApi } from '../../src/api/api.js';
+import type { Services } from '../../src/api/route.js';
 import { ANONYMOUS, type Identity } from '../../src/auth/identity.js';
 import type { Authorise } from '../../src/auth/policy.js';
 import { RegistryError } from '../../src/errors.js';
 import type { Digest } from '../../src/reference.js';
-import { createRegistry } from '../../src/registry/registry.js';
+import { createRegistry, type Entrance } from '../../src/registry/registry.js';
 import { createApp } from '../../src/server/app.js';
 import { createListener, type Listener } from '../../src/server/listener.js';
 import type { StorageDriver } from '../../src/storage/driver.js';
@@ -73,6 +75,8 @@ export class RegistryFixture {
       authorise?: Authorise;
       /** Who a user is beyond the name. */
       identityOf?: (name: string) => Identity;
+      /** Of the API, beyond the store. */
+      services?: Partial<Services>;
     } = {},
   ): Promise<RegistryFixture> {
     const root = options.root ?? (options.driver ? '' : await mkdtemp(join(tmpdir(), 'registry-test-')));
@@ -89,9 +93,13 @@ export class RegistryFixture {
       openUploads: options.openUploads ?? 0,
       onCorruption: options.onCorruption ?? (found => fixture.faults.push(found)),
     });
-    const registry = createRegistry({
-      store,
-      limits: { manifestBytes, catalogEntries: 1000, tagEntries: 1000 },
+    const authorise: Authorise =
+      options.authorise ??
+      ((identity, action, repository) =>
+        (action !== 'pull' && action !== 'list') ||
+        !repository?.startsWith('hidden/') ||
+        (identity.kind === 'user' && identity.name === 'insider'));
+    const entrance: Entrance = {
       prefix: options.prefix ?? '',
       deletes: options.deletes ?? true,
       readOnly: () => fixture.readOnly,
@@ -103,17 +111,34 @@ export class RegistryFixture {
         return options.identityOf?.(name) ?? { kind: 'user', name };
       },
       refusal: () => new RegistryError('DENIED'),
-      issueToken: async () => undefined,
-      authorise:
-        options.authorise ??
-        ((identity, action, repository) =>
-          (action !== 'pull' && action !== 'list') ||
-          !repository?.startsWith('hidden/') ||
-          (identity.kind === 'user' && identity.name === 'insider')),
       onFault: error => fixture.faults.push(error),
+    };
+    const registry = createRegistry({
+      ...entrance,
+      store,
+      limits: { manifestBytes, catalogEntries: 1000, tagEntries: 1000 },
+      issueToken: async () => undefined,
+      authorise,
+    });
+    const api = createApi({
+      ...entrance,
+      origin: '',
+      services: {
+        store,
+        authorise,
+        driver,
+        userFile: undefined,
+        policyDocument: undefined,
+        policy: () => undefined,
+        machineTokens: true,
+        addressOf: request => request.socket.remoteAddress,
+        oidc: undefined,
+        ...options.services,
+      },
     });
     const handler = createApp({
       registry,
+      api,
       prefix: options.prefix ?? '',
       headers: {},
       health: { healthy: true, status: 'ok' },

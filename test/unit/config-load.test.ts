@@ -286,6 +286,28 @@ describe('what is not supported', () => {
     assert.equal(plain.config, undefined);
   });
 
+  test('logins at a provider: beside the users of the own folder, and with all that they need', () => {
+    const oidc = (more: object = {}) =>
+      inspect({
+        env: {
+          REGISTRY_AUTH_OIDC_ISSUER: 'https://login.example.com/realms/main',
+          REGISTRY_AUTH_OIDC_CLIENTID: 'registry',
+          ...more,
+        },
+      });
+    const { config, problems, warnings } = oidc();
+    assert.deepEqual([problems, warnings], [[], []]);
+    assert.equal(config!.auth.htpasswd!.path, join(folder, 'dir/auth/htpasswd'));
+    assert.deepEqual([config!.auth.oidc!.scopes, config!.auth.oidc!.sessionlife], [['profile'], 3_600_000]);
+    for (const [more, problem] of [
+      [{ REGISTRY_AUTH_OIDC_ISSUER: 'http://login.example.com' }, /auth.oidc.issuer.*is no URL of https/],
+      [{ REGISTRY_AUTH_OIDC_CLIENTID: '' }, /auth.oidc.clientid.*is not set/],
+      [{ REGISTRY_AUTH_OIDC_SESSIONLIFE: '48h' }, /auth.oidc.sessionlife.*is not from 1m to 24h/],
+      [{ REGISTRY_AUTH: 'none' }, /auth.none.*is set beside auth.oidc/],
+    ] as const)
+      assert.match(said(oidc(more)).join('\n'), problem);
+  });
+
   test('an outside token server: as Distribution has it, and with algorithms of public keys only', () => {
     const env = {
       REGISTRY_AUTH: 'token',

@@ -36,7 +36,12 @@ test('every flag sets a key that is supported', () => {
 test('every default is what a configuration without anything has', () => {
   const server = { realm: 'https://a.example/', service: 's', issuer: 'i', jwks: '/keys' };
   const token = Object.entries(server).map(([name, value]) => [`REGISTRY_AUTH_TOKEN_${name.toUpperCase()}`, value]);
-  const values = new Map([...shown(load({ env: Object.fromEntries(token) })), ...shown(load({}))]);
+  const provider = { REGISTRY_AUTH_OIDC_ISSUER: 'https://a.example', REGISTRY_AUTH_OIDC_CLIENTID: 'i' };
+  const values = new Map([
+    ...shown(load({ env: Object.fromEntries(token) })),
+    ...shown(load({ env: provider })),
+    ...shown(load({})),
+  ]);
   for (const { path, fallback, shape } of NODES)
     if (fallback !== undefined && shape !== 'section' && !String(fallback).includes('`'))
       assert.deepEqual(values.get(path)?.value, fallback, path);

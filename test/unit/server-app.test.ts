@@ -7,6 +7,7 @@ import { say, serve, tcp } from '../support/listener.js';
 async function application(t: TestContext, health = { healthy: true, status: 'ok' }) {
   const app = createApp({
     registry: async (_request, response) => void response.end('the registry'),
+    api: async (_request, response) => void response.end('the API'),
     prefix: '/images',
     headers: { 'X-Frame-Options': ['DENY'] },
     health,
@@ -23,6 +24,7 @@ test('what needs no login, and what is not served: JSON with the right status, n
   assert.match(await ask('GET', '/'), /^HTTP\/1\.1 200 [\s\S]*X-Frame-Options: DENY\r\n[\s\S]*docker login/);
   assert.match(await ask('HEAD', '/healthz'), /^HTTP\/1\.1 200 [\s\S]*\r\n\r\n$/);
   assert.match(await ask('GET', '/images/v2/'), /the registry$/);
+  assert.match(await ask('GET', '/images/api/v1/whoami'), /the API$/);
   for (const target of ['/v2/', '/HEALTHZ', '/healthz/', '/images', '//', '/%', '/%zz', '/['])
     assert.match(await ask('GET', target), /^HTTP\/1\.1 404 [\s\S]*"code":"UNSUPPORTED"/, target);
   for (const target of ['/', '/healthz?x'])

@@ -14,6 +14,7 @@ const NAMES = ['192.168.0.12', 'reg.lan', '*.apps.lan', 'localhost', '127.0.0.1'
 async function registry(t: TestContext, anchor: Anchor | undefined = { pem: PEM, names: NAMES }, prefix = '') {
   const app = createApp({
     registry: async (_request, response) => void response.end('the registry'),
+    api: async () => undefined,
     prefix,
     headers: { 'X-Content-Type-Options': ['nosniff'] },
     health: { healthy: true, status: 'ok' },
@@ -143,6 +144,7 @@ test('where a public authority signed there is nothing to install, and that is s
   const pages = createTrustPages({ anchor: async () => undefined, prefix: '' });
   const app = createApp({
     registry: async () => undefined,
+    api: async () => undefined,
     prefix: '',
     headers: {},
     health: { healthy: true, status: 'ok' },

@@ -1,0 +1,222 @@
+import { existsSync, readFileSync } from 'node:fs';
+import type { IncomingHttpHeaders } from 'node:http';
+import { request } from 'node:https';
+import { isIP } from 'node:net';
+import { join } from 'node:path';
+import { type Command, Option } from 'commander';
+import { systemStore } from '../doctor/stores.js';
+import { OperatorError } from '../errors.js';
+import { readPem } from '../pki/inspect.js';
+import { addressOf, mistrust } from '../trust/fetch.js';
+import { THIS_MACHINE } from '../trust/places.js';
+import { readPassword } from './password.js';
+
+/** How long a registry may take to answer (ms). */
+const PATIENCE = 60_000;
+/** No answer of the API is larger (bytes). */
+const LARGEST = 16 * 1024 * 1024;
+
+interface ServerOptions {
+  readonly dir: string;
+  readonly server?: string;
+  readonly ca?: string;
+  readonly as?: string;
+  readonly asPasswordFile?: string;
+  readonly asPasswordStdin?: boolean;
+}
+
+/** The options by which a command works on a running registry, through its API, in place of files of this machine. */
+export function withServer(command: Command): Command {
+  return command
+    .option('--server <host>', 'HOST[:PORT] of a running registry, to do this through its API')
+    .option('--ca <file>', 'the authority of --server (default: that in --dir, and those of this machine)')
+    .option('--as <user>', 'who to log in as at --server (default: the login that docker keeps for it)')
+    .addOption(
+      new Option('--as-password-file <file>', 'read the password of --as from a file').env(
+        'REGISTRY_SECURE_PASSWORD_FILE',
+      ),
+    )
+    .addOption(
+      new Option('--as-password-stdin', 'read the password of --as from standard input').conflicts('passwordStdin'),
+    );
+}
+
+/** The registry that a command names with --server; undefined where it names none. @throws OperatorError */
+export async function remoteOf(command: Command): Promise<Remote | undefined> {
+  const options = command.opts<ServerOptions>();
+  const { server: host } = options;
+  if (host === undefined) {
+    const given = ['ca', 'as', 'asPasswordStdin'].find(name => command.getOptionValueSource(name) === 'cli');
+    if (given !== undefined) throw new OperatorError('--ca and --as are about --server', { fix: 'name it' });
+    return undefined;
+  }
+  addressOf(host);
+  return new Remote(host, await authoritiesOf(options), () => loginOf(host, options));
+}
+
+interface Login {
+  readonly user: string;
+  readonly password: string;
+}
+
+interface RemoteAnswer<T> {
+  readonly value: T;
+  readonly headers: IncomingHttpHeaders;
+}
+
+/** The API of one registry, for one user. */
+export class Remote {
+  #login: Promise<Login> | undefined;
+
+  /** @param whoAsks finds it out, once it has to be known */
+  constructor(
+    readonly host: string,
+    private readonly ca: readonly (string | Buffer)[],
+    private readonly whoAsks: () => Promise<Login>,
+  ) {}
+
+  /** Who this is for. @throws OperatorError where nobody says so */
+  get login(): Promise<Login> {
+    this.#login ??= this.whoAsks();
+    return this.#login;
+  }
+
+  /** The same registry, for somebody else. */
+  as(login: Login): Remote {
+    return new Remote(this.host, this.ca, async () => login);
+  }
+
+  /**
+   * @param path below `/api/v1`
+   * @throws OperatorError with what the registry says; `Refused` where it does not take the login
+   */
+  async ask<T = unknown>(
+    method: string,
+    path: string,
+    { body, headers = {} }: { body?: unknown; headers?: Readonly<Record<string, string>> } = {},
+  ): Promise<RemoteAnswer<T>> {
+    return this.#send(method, `/api/v1${path}`, headers, body === undefined ? undefined : JSON.stringify(body));
+  }
+
+  /** All entries of a paged list. @param key where they are in an answer */
+  async all<T>(path: string, key: string): Promise<T[]> {
+    const entries: T[] = [];
+    for (let next: string | undefined = `/api/v1${path}`; next !== undefined; ) {
+      const { value, headers }: RemoteAnswer<Record<string, T[]>> = await this.#send('GET', next, {}, undefined);
+      entries.push(...value[key]!);
+      next = /^<([^>]*)>; rel="next"$/.exec(String(headers.link ?? ''))?.[1];
+    }
+    return entries;
+  }
+
+  async #send<T>(
+    method: string,
+    path: string,
+    more: Readonly<Record<string, string>>,
+    body: string | undefined,
+  ): Promise<RemoteAnswer<T>> {
+    const { hostname, port } = addressOf(this.host);
+    const { user, password } = await this.login;
+    const { status, headers, data } = await new Promise<{ status: number; headers: IncomingHttpHeaders; data: Buffer }>(
+      (resolve, reject) => {
+        const asked = request({
+          host: hostname,
+          port,
+          method,
+          path,
+          agent: false,
+          ca: [...this.ca],
+          ...(isIP(hostname) === 0 && { servername: hostname }),
+          signal: AbortSignal.timeout(PATIENCE),
+          headers: {
+            Host: this.host,
+            Authorization: `Basic ${Buffer.from(`${user}:${password}`).toString('base64')}`,
+            ...(body !== undefined && {
+              'Content-Type': 'application/json',
+              'Content-Length': Buffer.byteLength(body),
+            }),
+            ...more,
+          },
+        });
+        asked.once('error', reject);
+        asked.once('response', response => {
+          const chunks: Buffer[] = [];
+          let size = 0;
+          response.on('data', (chunk: Buffer) => {
+            size += chunk.length;
+            chunks.push(chunk);
+            if (size > LARGEST) asked.destroy(new Error('the answer is too large'));
+          });
+          response.once('error', reject);
+          response.once('end', () =>
+            resolve({ status: response.statusCode!, headers: response.headers, data: Buffer.concat(chunks) }),
+          );
+        });
+        asked.end(body);
+      },
+    ).catch(cause => {
+      throw mistrust(this.host, cause);
+    });
+    const value = parsed(data);
+    if (status < 300) return { value: value as T, headers };
+    throw this.#refusal(status, value, user);
+  }
+
+  #refusal(status: number, value: unknown, user: string): OperatorError {
+    if (status === 401)
+      return new Refused(`${this.host} does not take the login of ${JSON.stringify(user)}`, {
+        fix: 'check the name of --as and its password',
+      });
+    const message = (value as { errors?: Array<{ message?: unknown }> } | undefined)?.errors?.[0]?.message;
+    return new OperatorError(
+      `${this.host}: ${typeof message === 'string' ? message : `it answers ${status}, as a registry of another kind`}`,
+    );
+  }
+}
+
+/** The registry does not take the login. */
+export class Refused extends OperatorError {}
+
+function parsed(data: Buffer): unknown {
+  try {
+    return data.length === 0 ? undefined : JSON.parse(data.toString('utf8'));
+  } catch {
+    return undefined;
+  }
+}
+
+async function authoritiesOf({ ca, dir }: ServerOptions): Promise<readonly (string | Buffer)[]> {
+  if (ca !== undefined) return [await readPem(ca)];
+  const own = join(dir, 'certs', 'ca.crt');
+  return [
+    ...(existsSync(own) ? [await readPem(own)] : []),
+    ...systemStore(THIS_MACHINE).authorities.map(certificate => certificate.toString()),
+  ];
+}
+
+/** A password on the command line would be in the list of processes. */
+async function loginOf(host: string, { as: user, asPasswordFile, asPasswordStdin }: ServerOptions): Promise<Login> {
+  if (user === undefined) return keptByDocker(host);
+  const options = asPasswordStdin
+    ? { passwordStdin: true }
+    : asPasswordFile === undefined
+      ? {}
+      : { passwordFile: asPasswordFile };
+  return { user, password: await readPassword(options, [`Password of ${JSON.stringify(user)} at ${host}: `]) };
+}
+
+function keptByDocker(host: string): Login {
+  const file = join(process.env.DOCKER_CONFIG ?? join(process.env.HOME ?? '', '.docker'), 'config.json');
+  const none = (why: string) =>
+    new OperatorError(`nobody is logged in at ${host}: ${why}`, { fix: 'say who you are with --as NAME' });
+  let auth: unknown;
+  try {
+    auth = (JSON.parse(readFileSync(file, 'utf8')) as { auths?: Record<string, { auth?: unknown }> }).auths?.[host]
+      ?.auth;
+  } catch {
+    throw none(`${file} cannot be read`);
+  }
+  if (typeof auth !== 'string') throw none(`${file} has no login for it`);
+  const [user = '', ...password] = Buffer.from(auth, 'base64').toString('utf8').split(':');
+  return { user, password: password.join(':') };
+}
