@@ -60,7 +60,15 @@ export class Trail {
   async tell(failure: string | undefined): Promise<void> {
     const command = this.#command;
     const type = command && CHANGES[pathOf(command)];
-    if (!command || !type || command.opts().dryRun || (type === 'maintenance.repair' && !command.opts().repair)) return;
+    // Of what another registry does, that one's log tells.
+    if (
+      !command ||
+      !type ||
+      command.opts().dryRun ||
+      command.opts().server !== undefined ||
+      (type === 'maintenance.repair' && !command.opts().repair)
+    )
+      return;
     try {
       const config = await servedBy(command);
       if (!config) return;

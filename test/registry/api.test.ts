@@ -89,6 +89,10 @@ describe('/api/v1', () => {
     api.check(method, path.replace(/\?.*/s, ''), answer.status, answer.body);
     assert.equal(answer.headers['cache-control'], 'no-store');
     assert.equal(answer.headers['access-control-allow-origin'], undefined);
+    const isChange = answer.status < 300 && !['GET', 'HEAD'].includes(method) && path !== '/policy/check';
+    const told = registry.changes.splice(0);
+    assert.equal(told.length, isChange ? 1 : 0, `${method} ${path}: ${JSON.stringify(told)}`);
+    assert.doesNotMatch(JSON.stringify(told), /secret|rst_|password":/);
     return answer;
   }
   const status = async (...request: Parameters<typeof call>) => {

@@ -44,6 +44,8 @@ export interface CallOptions {
 export class RegistryFixture {
   /** Everything that was reported as the server's fault: empty in most tests, and checked there. */
   readonly faults: unknown[] = [];
+  /** What the API has told of. */
+  readonly changes: unknown[] = [];
   /** Why nothing can be changed; undefined while it can. */
   readOnly: string | undefined;
   private readonly agent = new http.Agent({ keepAlive: true });
@@ -122,6 +124,7 @@ export class RegistryFixture {
     });
     const api = createApi({
       ...entrance,
+      onChange: async change => void fixture.changes.push(change),
       origin: '',
       services: {
         store,
