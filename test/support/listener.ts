@@ -63,7 +63,7 @@ export async function all(socket: Socket): Promise<string> {
   socket.on('error', (error: NodeJS.ErrnoException) => {
     text += `<${error.code}>`;
   });
-  await new Promise(resolve => socket.once('close', resolve));
+  if (!socket.closed) await new Promise(resolve => socket.once('close', resolve));
   return text;
 }
 
@@ -73,12 +73,22 @@ export function say(socket: Socket, text: string): Promise<string> {
   return all(socket);
 }
 
-/** Resolves when what comes contains the text. */
+/** Resolves when what comes contains the text; fails when the connection closes before. */
 export async function until(socket: Socket, wanted: string): Promise<string> {
   let text = '';
-  while (!text.includes(wanted)) {
-    const [chunk] = await once(socket, 'data');
-    text += chunk;
-  }
-  return text;
+  const closed = () => new Error(`closed before ${wanted}: ${text}`);
+  if (socket.closed) throw closed();
+  return new Promise((resolve, reject) => {
+    // One listener for all of it: of several chunks in one turn, one that comes and goes would miss some.
+    const look = (chunk: Buffer) => {
+      text += chunk;
+      if (text.includes(wanted)) end(() => resolve(text));
+    };
+    const gone = () => end(() => reject(closed()));
+    const end = (settle: () => void) => {
+      socket.off('data', look).off('close', gone);
+      settle();
+    };
+    socket.on('data', look).once('close', gone);
+  });
 }
