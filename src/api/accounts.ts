@@ -150,9 +150,9 @@ export const ACCOUNTS: readonly Route[] = [
   }),
 ];
 
-/** Whether somebody can have this name by what is known here. */
-export async function isKnownUser(services: Services, name: string): Promise<boolean> {
-  return (await knownAccount(services, name)) !== undefined;
+/** Where somebody of this name is from, by what is known here; undefined where nobody has it. */
+export async function sourceOf(services: Services, name: string): Promise<Account['source']> {
+  return (await knownAccount(services, name))?.source;
 }
 
 async function knownAccount({ userFile, driver }: Services, name: string): Promise<Partial<Account> | undefined> {

@@ -10,7 +10,7 @@ import {
   type MachineToken,
   revokeMachineToken,
 } from '../store/machine-tokens.js';
-import { isKnownUser } from './accounts.js';
+import { sourceOf } from './accounts.js';
 import { type Call, pageOf, type Route, route } from './route.js';
 import { checked, page, time, userName } from './schemas.js';
 
@@ -54,10 +54,14 @@ export const TOKENS: readonly Route[] = [
     answer: z.strictObject({ tokens: z.array(token) }),
     handler: async call => {
       const { identity, services, query } = call;
-      const wanted = query.user === undefined ? nameOf(identity) : query.user.normalize('NFC');
-      if (wanted !== nameOf(identity)) mustAdminister(call);
+      const wanted = query.user?.normalize('NFC');
+      // Somebody may be called `*`.
+      const own = wanted === undefined || (wanted === nameOf(identity) && wanted !== EVERYBODY);
+      if (!own) mustAdminister(call);
       const { tokens } = await listMachineTokens(services.driver);
-      const mine = tokens.filter(({ user }) => wanted === '*' || user === wanted);
+      const mine = tokens.filter(token =>
+        own ? isOwn(token, identity) : wanted === EVERYBODY || token.user === wanted,
+      );
       mine.sort((a, b) => (a.id < b.id ? -1 : 1));
       const filter = query.user === undefined ? {} : { user: query.user };
       const { page, headers } = pageOf(mine, ({ id }) => id, call, filter);
@@ -89,18 +93,21 @@ export const TOKENS: readonly Route[] = [
     handler: async call => {
       const { identity, services, body, path } = call;
       const user = (body.user ?? nameOf(identity)).normalize('NFC');
-      if (user !== nameOf(identity)) {
+      const own = user === nameOf(identity);
+      const source = own ? undefined : await sourceOf(services, user);
+      if (!own) {
         mustAdminister(call);
-        if (!(await isKnownUser(services, user)))
-          throw new RegistryError('NOT_FOUND', { message: 'there is no such user' });
+        if (!source) throw new RegistryError('NOT_FOUND', { message: 'there is no such user' });
       }
       if (!services.machineTokens)
         throw new RegistryError('NOT_FOUND', { message: 'this registry takes no tokens of machines' });
+      const realms = own ? realmsOf(identity) : source === 'oidc' ? [] : undefined;
       const { secret, id, hash } = makeMachineToken();
       const expires = body.expires === undefined ? new Date(Date.now() + USUAL_LIFE).toISOString() : body.expires;
       const made: MachineToken = {
         id,
         user,
+        ...(realms && { realms }),
         allow: [...new Set(body.allow)],
         hash,
         created: new Date().toISOString(),
@@ -131,13 +138,25 @@ export const TOKENS: readonly Route[] = [
       const found = tokens.find(token => token.id === id);
       const administers = services.authorise(identity, 'administer');
       // Of others' tokens nobody hears, not even that they are there.
-      const may = administers ? found !== undefined || damaged.includes(id) : found?.user === nameOf(identity);
+      const may = administers ? found !== undefined || damaged.includes(id) : found && isOwn(found, identity);
       if (!may || !(await revokeMachineToken(services.driver, id)))
         throw new RegistryError('NOT_FOUND', { message: 'there is no such token' });
       return { what: { token: id, user: found?.user } };
     },
   }),
 ];
+
+/** In a query: the tokens of everybody. */
+const EVERYBODY = '*';
+
+/** Where a token is to be its maker: nowhere that somebody else of the same name may be. */
+function realmsOf(identity: Identity): string[] {
+  return identity.kind === 'user' ? [...(identity.realms?.keys() ?? [])] : [];
+}
+
+function isOwn({ user, realms = [] }: MachineToken, identity: Identity): boolean {
+  return user === nameOf(identity) && realms.every(realm => realmsOf(identity).includes(realm));
+}
 
 function nameOf(identity: Identity): string {
   return identity.kind === 'user' ? identity.name : '';

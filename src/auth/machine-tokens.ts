@@ -16,6 +16,7 @@ const SHAPE = /^rst_([0-9a-z]{12})[0-9A-Za-z]{38}$/;
 interface MachineToken {
   readonly id: string;
   readonly user: string;
+  readonly realms?: readonly string[];
   readonly allow: readonly string[];
   readonly hash: string;
   readonly expires?: string;
@@ -57,10 +58,13 @@ export class MachineTokens {
   /** What was read from a record before; a record never changes. */
   readonly #bounds = new WeakMap<MachineToken, readonly Bound[]>();
 
-  /** @param known a user as all realms know them: a token does not outlive its own */
+  /**
+   * @param known a user as all realms know them, or as those do that a token is bound to: it does not outlive its own, nor
+   *   does it become a namesake's
+   */
   constructor(
     private readonly records: MachineTokenRecords,
-    private readonly known: (user: string) => Promise<User | undefined>,
+    private readonly known: (user: string, realms: readonly string[] | undefined) => Promise<User | undefined>,
   ) {}
 
   /**
@@ -86,7 +90,7 @@ export class MachineTokens {
   }
 
   async #identityOf(token: MachineToken): Promise<User | undefined> {
-    const user = await this.known(token.user);
+    const user = await this.known(token.user, token.realms);
     if (!user) return undefined;
     void this.records.noteUse(token.id);
     const bounds = this.#bounds.get(token) ?? token.allow.map(parseAllow);

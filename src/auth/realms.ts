@@ -145,11 +145,16 @@ export class Realms {
     return { found: undefined, refused, fault };
   }
 
-  /** A user as all realms know them, without a password; undefined for nobody. @throws RegistryError UNAVAILABLE where that cannot be told */
-  async known(user: string): Promise<User | undefined> {
+  /**
+   * A user as all realms know them, without a password; undefined for nobody.
+   * @param among names of realms: no other is asked
+   * @throws RegistryError UNAVAILABLE where that cannot be told
+   */
+  async known(user: string, among?: readonly string[]): Promise<User | undefined> {
     const found: Found[] = [];
     let fault: unknown;
-    for (const realm of this.all)
+    const asked = among ? this.all.filter(({ name }) => among.includes(name)) : this.all;
+    for (const realm of asked)
       for (const [index, source] of realm.passwords.entries())
         try {
           const member = await source.find(user);

@@ -103,12 +103,11 @@ export async function prepareAuthentication(options: AuthenticationOptions): Pro
       const ownRealm = tokenRealm(config.http, names, origin);
       if (outside) return onlyActive(outside.authenticator(ownRealm), isActive);
       if (!realms) return new Authenticator('open');
-      const machineTokens = new MachineTokens(
-        new MachineTokenStore(driver),
-        async user =>
-          (await realms.known(user)) ??
-          (oidc && (await findOidcAccount(driver, user)) ? { kind: 'user', name: user } : undefined),
-      );
+      const machineTokens = new MachineTokens(new MachineTokenStore(driver), async (user, among) => {
+        if (among ? among.length > 0 : await isKnown(user)) return realms.known(user, among);
+        const isTheirs = oidc && !(await isKnown(user)) && (await findOidcAccount(driver, user));
+        return isTheirs ? { kind: 'user', name: user } : undefined;
+      });
       const authenticator = new Authenticator({
         realms,
         welcomesAnonymous: () => access?.welcomesAnonymous === true,

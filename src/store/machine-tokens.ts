@@ -8,6 +8,8 @@ export interface MachineToken {
   readonly id: string;
   /** In Unicode NFC. */
   readonly user: string;
+  /** Names of the realms in which it is this user; none: as one of an OpenID Connect provider. Undefined: wherever there is one. */
+  readonly realms?: readonly string[];
   /** What it is good for: `RIGHT:PATTERN` each. */
   readonly allow: readonly string[];
   /** SHA-256 of the whole token, in hex. */
@@ -154,7 +156,8 @@ export function isTokenId(name: string): boolean {
 
 function parse(id: string, data: Uint8Array): MachineToken | undefined {
   try {
-    const { user, allow, hash, created, expires, description } = parseStrictJson(data) as Record<string, unknown>;
+    const record = parseStrictJson(data) as Record<string, unknown>;
+    const { user, realms, allow, hash, created, expires, description } = record;
     if (
       !isText(user) ||
       !isText(hash) ||
@@ -163,12 +166,13 @@ function parse(id: string, data: Uint8Array): MachineToken | undefined {
       !Number.isFinite(Date.parse(created))
     )
       return undefined;
-    if (!Array.isArray(allow) || !allow.every(isText)) return undefined;
+    if (!isTexts(allow) || !(realms === undefined || isTexts(realms))) return undefined;
     // An end that cannot be read is no token without an end.
     if (expires !== undefined && !(isText(expires) && Number.isFinite(Date.parse(expires)))) return undefined;
     return {
       id,
       user,
+      ...(realms && { realms }),
       allow,
       hash,
       created,
@@ -179,6 +183,10 @@ function parse(id: string, data: Uint8Array): MachineToken | undefined {
     if (error instanceof SyntaxError || error instanceof TypeError) return undefined;
     throw error;
   }
+}
+
+function isTexts(value: unknown): value is string[] {
+  return Array.isArray(value) && value.every(isText);
 }
 
 function isText(value: unknown): value is string {

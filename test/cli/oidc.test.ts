@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { checkServerIdentity } from 'node:tls';
 import { fileURLToPath } from 'node:url';
+import { addUser, removeUser } from '../../src/auth/htpasswd-edit.js';
 import { DocumentedApi } from '../support/api-document.js';
 import { LocalRegistry } from '../support/local-registry.js';
 import { selfSigned } from '../support/pair.js';
@@ -221,6 +222,16 @@ describe('logins at a real OpenID Connect provider', () => {
     assert.equal(back.status, 403);
     assert.equal((await change({ disabled: false })).status, 200);
     await registry.until(async () => (await docker()) === 200 && (await whoAmI(browser)).user === 'frank');
+    // A new user of the file who has the name by chance has nothing of it.
+    const password = 'of another frank';
+    await addUser(join(dir, 'auth/htpasswd'), 'frank', password);
+    const byPassword = async () =>
+      (await browser.send('GET', at('/v2/'), { headers: basic('frank', password) })).status;
+    await registry.until(async () => (await whoAmI(browser)) === 401);
+    assert.deepEqual([await byPassword(), await docker()], [200, 401]);
+    await removeUser(join(dir, 'auth/htpasswd'), 'frank');
+    await registry.until(async () => (await whoAmI(browser)).user === 'frank');
+    assert.equal(await docker(), 200);
     assert.equal((await browser.send('DELETE', account, { headers: asAdmin() })).status, 204);
     await registry.until(async () => (await docker()) === 401 && (await whoAmI(browser)) === 401);
   });

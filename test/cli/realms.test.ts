@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { appendFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -9,6 +9,7 @@ import { LocalRegistry } from '../support/local-registry.js';
 const POLICY = `rules:
   - {who: [anonymous], may: [pull], on: ["public/**"]}
   - {who: [authenticated], may: [push], on: ["**"]}
+  - {who: [user:root], may: [admin], on: ["**"]}
 `;
 
 describe('realms of a served registry', { timeout: 120_000 }, () => {
@@ -20,8 +21,11 @@ describe('realms of a served registry', { timeout: 120_000 }, () => {
     for (const [file, user, password] of [
       ['team', 'alice', 'one'],
       ['rest', 'bob', 'two'],
+      // Two people, who have a name in common.
+      ['team', 'root', 'of the team'],
+      ['rest', 'root', 'of the rest'],
     ] as const)
-      writeFileSync(join(dir, file), `${user}:${hashSync(password, 4)}\n`);
+      appendFileSync(join(dir, file), `${user}:${hashSync(password, 4)}\n`);
     registry = await LocalRegistry.start(dir, ['up', '--dir', dir], {
       env: {
         REGISTRY_AUTH_REALMS_0_NAME: 'Team',
@@ -90,6 +94,38 @@ describe('realms of a served registry', { timeout: 120_000 }, () => {
     assert.equal(await status('GET', '/token?scope=repository:team/app:pull', 'alice:wrong'), 401);
     const anywhere = await token('bob:two');
     assert.deepEqual([await by(anywhere, 'app'), await by(anywhere, 'team/app')], [200, 401]);
+  });
+
+  test("a machine's token is of the realms that its maker is of, and of no namesake's", async () => {
+    const administers = async (auth: string) => (await registry.call('GET', '/api/v1/accounts', { auth })).status;
+    const made = async (login: string) => {
+      const answer = await registry.call('POST', '/api/v1/tokens', {
+        auth: login,
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify({ allow: ['admin:**'] }),
+      });
+      assert.equal(answer.status, 201);
+      const { id, secret } = JSON.parse(answer.body.toString()) as { id: string; secret: string };
+      const auth = `root:${secret}`;
+      // The list of tokens that it is looked up in may be a moment old.
+      await registry.until(async () => (await status('GET', '/v2/', auth)) === 200);
+      return { id, auth };
+    };
+    assert.deepEqual([await administers('root:of the team'), await administers('root:of the rest')], [403, 200]);
+    const team = await made('root:of the team');
+    assert.equal(await administers(team.auth), 403);
+    assert.equal(await status('GET', `/v2/app/${BLOB}`, team.auth), 401);
+    assert.equal(await status('GET', `/v2/team/app/${BLOB}`, team.auth), 200);
+    const { token } = await json('/token?scope=repository:app:pull', team.auth);
+    assert.equal((await registry.call('GET', `/v2/app/${BLOB}`, { token })).status, 401, 'nor by way of /token');
+    const rest = await made('root:of the rest');
+    assert.equal(await administers(rest.auth), 200);
+    assert.equal(await status('GET', `/v2/team/app/${BLOB}`, rest.auth), 401);
+    const ids = async (auth: string) =>
+      ((await json('/api/v1/tokens', auth)).tokens as Array<{ id: string }>).map(({ id }) => id);
+    assert.deepEqual(await ids('root:of the team'), [team.id]);
+    assert.equal(await status('DELETE', `/api/v1/tokens/${rest.id}`, 'root:of the team'), 404);
+    assert.equal(await status('DELETE', `/api/v1/tokens/${team.id}`, 'root:of the team'), 204);
   });
 
   test('who is removed from the file of a realm is out within a second, and no other', async () => {

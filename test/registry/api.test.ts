@@ -305,6 +305,12 @@ describe('/api/v1', () => {
     for (const { id } of await list('root', '?user=alice')) assert.equal(await told('root', id!), 204);
     assert.deepEqual(await list('alice'), []);
 
+    // A name is one's own to choose at some providers.
+    assert.equal((await made('alice', { allow: ['pull:team/**'] })).status, 201);
+    assert.deepEqual(await list('*'), []);
+    assert.deepEqual(await status('GET', '/tokens?user=*', { user: '*' }), [403, 'DENIED']);
+    for (const { id } of await list('alice')) assert.equal(await told('alice', id!), 204);
+
     registry.readOnly = 'the registry is read-only';
     assert.deepEqual(await status('POST', '/tokens', { body: { allow: ['pull:**'] } }), [405, 'UNSUPPORTED']);
     registry.readOnly = undefined;
