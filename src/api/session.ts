@@ -65,7 +65,8 @@ export const SESSION: readonly Route[] = [
       const user = await answered(() => provider.finish(callbackOf(call), query, pending));
       // Whoever may choose a name at the provider must not become a user of ours by it.
       if (await isKnown(user.name)) throw refused('there is a user of this name who has a password here');
-      if (!(await claimOidcAccount(services.driver, user)))
+      const account = await claimOidcAccount(services.driver, user);
+      if (!account)
         throw refused('this name was somebody else’s at the first login: an administrator can remove that account');
       return {
         page: 'Logged in.\n',
@@ -74,7 +75,7 @@ export const SESSION: readonly Route[] = [
         // that it would not show a cookie that is `Strict`.
         headers: {
           Refresh: `0; url=${pending.next}`,
-          'Set-Cookie': [await sessions.begin(user), sessions.forgetLogin()],
+          'Set-Cookie': [await sessions.begin(user, account.created), sessions.forgetLogin()],
         },
       };
     },

@@ -23,14 +23,21 @@ interface SessionsOptions {
   /** Whether a session was ended before its time. */
   readonly hasEnded: (id: string) => Promise<boolean>;
   readonly end: (id: string) => Promise<void>;
-  /** Whether the user still is one, and may be logged in. */
-  readonly counts: (user: string) => Promise<boolean>;
+  /** Whether the user still is one, the same as then, and may be logged in. @param since when the account was made */
+  readonly counts: (user: string, since: string) => Promise<boolean>;
 }
 
 /** What a login that has begun must remember. */
 export interface PendingLogin extends LoginAttempt {
   /** A path of this host, to go to in the end. */
   readonly next: string;
+}
+
+interface Claims {
+  readonly id: string;
+  readonly name: string;
+  readonly since: string;
+  readonly groups: readonly string[];
 }
 
 /**
@@ -43,8 +50,8 @@ export class Sessions {
     private readonly options: SessionsOptions,
   ) {}
 
-  /** @returns Set-Cookie */
-  async begin({ name, groups }: OidcUser): Promise<string> {
+  /** @param since when the account was made: a later one by this name is somebody else's @returns Set-Cookie */
+  async begin({ name, groups }: OidcUser, since: string): Promise<string> {
     const { life } = this.options;
     const kept: string[] = [];
     for (const group of groups)
@@ -52,13 +59,14 @@ export class Sessions {
     const end = Date.now() + life * 1000;
     const id = `${end.toString(36).padStart(9, '0')}-${randomBytes(16).toString('hex')}`;
     // A session of one page at a time is no link away from another site: not even by a link does a browser send it from there.
-    return cookie(SESSION, await this.#sign({ sub: name, groups: kept, jti: id }, SESSION_TYPE, life), 'Strict', life);
+    const claims = { sub: name, since, groups: kept, jti: id };
+    return cookie(SESSION, await this.#sign(claims, SESSION_TYPE, life), 'Strict', life);
   }
 
   /** Whose session it is; undefined where there is none that counts. */
   async identify(request: IncomingMessage): Promise<Identity | undefined> {
     const claims = await this.#claimsOf(request);
-    if (!claims || (await this.options.hasEnded(claims.id)) || !(await this.options.counts(claims.name)))
+    if (!claims || (await this.options.hasEnded(claims.id)) || !(await this.options.counts(claims.name, claims.since)))
       return undefined;
     return { kind: 'user', name: claims.name, via: 'session', groups: claims.groups };
   }
@@ -88,10 +96,11 @@ export class Sessions {
     return cookie(LOGIN, '', 'Lax', 0);
   }
 
-  async #claimsOf(request: IncomingMessage): Promise<{ id: string; name: string; groups: string[] } | undefined> {
-    const { sub, jti, groups } = (await this.#verify(cookieOf(request, SESSION), SESSION_TYPE)) ?? {};
-    if (sub === undefined || !/^[0-9a-z]{9}-[0-9a-f]{32}$/.test(jti ?? '') || !Array.isArray(groups)) return undefined;
-    return { id: jti!, name: sub, groups: groups.filter(isText) };
+  async #claimsOf(request: IncomingMessage): Promise<Claims | undefined> {
+    const { sub, since, jti, groups } = (await this.#verify(cookieOf(request, SESSION), SESSION_TYPE)) ?? {};
+    if (sub === undefined || !isText(since) || !/^[0-9a-z]{9}-[0-9a-f]{32}$/.test(jti ?? '') || !Array.isArray(groups))
+      return undefined;
+    return { id: jti!, name: sub, since, groups: groups.filter(isText) };
   }
 
   async #sign(claims: JWTPayload, type: string, life: number): Promise<string> {

@@ -43,8 +43,8 @@ export async function openOidc({ auth }: Config): Promise<OpenOidc | undefined> 
       life: oidc.sessionlife / 1000,
       hasEnded: id => hasEnded(driver, id),
       end: id => endSession(driver, id),
-      counts: async user =>
-        (await findOidcAccount(driver, user)) !== undefined &&
+      counts: async (user, since) =>
+        (await findOidcAccount(driver, user))?.created === since &&
         (await accounts.isActive(user)) &&
         !(await isKnown(user)),
     });

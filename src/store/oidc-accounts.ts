@@ -34,18 +34,18 @@ export async function listOidcAccounts(driver: StorageDriver): Promise<OidcAccou
 }
 
 /**
- * Makes the account at its first login.
- * @returns false where the name is somebody else's: who comes later must not become who was there before
+ * The account, which the first login makes.
+ * @returns undefined where the name is somebody else's: who comes later must not become who was there before
  * @throws StorageError
  */
 export async function claimOidcAccount(
   driver: StorageDriver,
   { name, issuer, subject }: Omit<OidcAccount, 'created'>,
-): Promise<boolean> {
+): Promise<OidcAccount | undefined> {
   const record: OidcAccount = { name, issuer, subject, created: new Date().toISOString() };
-  if (await driver.create(keyOf(name), Buffer.from(`${JSON.stringify(record)}\n`))) return true;
+  if (await driver.create(keyOf(name), Buffer.from(`${JSON.stringify(record)}\n`))) return record;
   const known = await findOidcAccount(driver, name);
-  return known?.issuer === issuer && known.subject === subject;
+  return known?.issuer === issuer && known.subject === subject ? known : undefined;
 }
 
 /** @returns false where there is none */

@@ -260,6 +260,12 @@ describe('logins at a real OpenID Connect provider', () => {
     // Nor the other way round.
     const added = { headers: asAdmin(), json: { name: 'erin' } };
     assert.equal((await browser.send('POST', at('/api/v1/accounts'), added)).status, 409);
+    // Who has the name next is not who has a session from before.
+    const before = await loggedIn('erin');
+    const removed = await browser.send('DELETE', at('/api/v1/accounts/erin'), { headers: asAdmin() });
+    assert.equal(removed.status, 204);
+    assert.equal((await whoAmI(await loggedIn('twin'))).user, 'erin');
+    assert.equal(await whoAmI(before), 401);
   });
 
   test('what comes back is believed once, in the browser that has begun, and as it was sent', async () => {
