@@ -1,7 +1,9 @@
 import { z } from 'zod';
 import { parseAllow } from '../auth/bounds.js';
 import type { Identity } from '../auth/identity.js';
+import { networkOf } from '../auth/login-limiter.js';
 import { makeMachineToken } from '../auth/machine-tokens.js';
+import { Turns } from '../auth/turns.js';
 import { RegistryError } from '../errors.js';
 import {
   addMachineToken,
@@ -17,10 +19,18 @@ import { checked, page, time, userName } from './schemas.js';
 /** A token ends, unless somebody has said that it does not. In milliseconds. */
 const USUAL_LIFE = 90 * 24 * 3_600_000;
 
+/** Each request with a token is held against all of it. In characters. */
+const MOST_ALLOWED = 4096;
+/** Of one user: nobody can have so many that others find no room, or every process keeps more than it can hold. */
+const MOST_OF_ONE = 100;
+/** One at a time, or many at once would all find room. */
+const making = new Turns(1);
+
 const allow = z
   .array(checked(z.string().min(1).max(512), parseAllow))
   .min(1)
   .max(100)
+  .refine(list => list.join('').length <= MOST_ALLOWED, { error: `has more than ${MOST_ALLOWED} characters` })
   .describe("What it is good for, as far as the user's own rights go: `RIGHT:PATTERN` each, such as `pull:team/**`.");
 
 const line = z
@@ -91,7 +101,7 @@ export const TOKENS: readonly Route[] = [
     errors: [404, 405, 409],
     gives: { Location: 'Where the token is revoked.' },
     handler: async call => {
-      const { identity, services, body, path } = call;
+      const { request, identity, services, body, path } = call;
       const user = (body.user ?? nameOf(identity)).normalize('NFC');
       const own = user === nameOf(identity);
       const source = own ? undefined : await sourceOf(services, user);
@@ -114,8 +124,12 @@ export const TOKENS: readonly Route[] = [
         ...(expires !== null && { expires }),
         ...(body.description && { description: body.description }),
       };
-      if (!(await addMachineToken(services.driver, made)))
-        throw new RegistryError('CONFLICT', { message: 'there are as many tokens as there may be: revoke some' });
+      await making.run(networkOf(services.addressOf(request)), async () => {
+        const { tokens } = await listMachineTokens(services.driver);
+        const has = tokens.filter(token => token.user === user).length;
+        if (has >= MOST_OF_ONE || !(await addMachineToken(services.driver, made)))
+          throw new RegistryError('CONFLICT', { message: 'there are as many tokens as there may be: revoke some' });
+      });
       return {
         value: { ...shownOf(made), secret },
         what: { token: id, user, allow: made.allow, expires: made.expires },

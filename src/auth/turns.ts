@@ -14,12 +14,14 @@ export class Turns {
   /** @throws RegistryError TOOMANYREQUESTS when too many wait already, or too many of this network */
   async run<T>(network: string, work: () => Promise<T>): Promise<T> {
     if (this.#running >= this.most) await this.#wait(network);
-    this.#running++;
+    else this.#running++;
     try {
       return await work();
     } finally {
-      this.#running--;
-      this.#waiting.shift()?.begin();
+      // The turn goes from hand to hand, so that nobody can step in between.
+      const next = this.#waiting.shift();
+      if (next) next.begin();
+      else this.#running--;
     }
   }
 

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -12,6 +12,7 @@ import { HtpasswdCredentials } from '../../src/auth/credentials.js';
 import { addUser } from '../../src/auth/htpasswd-edit.js';
 import { PolicyDocument } from '../../src/auth/policy-document.js';
 import { UserFile } from '../../src/auth/user-file.js';
+import { layout } from '../../src/store/layout.js';
 import { DocumentedApi } from '../support/api-document.js';
 import {
   type Answer,
@@ -23,6 +24,7 @@ import {
   RegistryFixture,
 } from '../support/registry-fixture.js';
 
+const JSON_TYPE = { 'content-type': 'application/json' };
 const POLICY = `# Who may do what.
 groups:
   dev: [alice]
@@ -292,6 +294,8 @@ describe('/api/v1', () => {
       { allow: ['fly:**'] },
       { allow: ['pull'] },
       { allow: ['pull:**'], expires: 'x' },
+      // What each request of the token would be held against.
+      { allow: Array.from({ length: 20 }, (_, i) => `pull:${i}${'*a'.repeat(110)}`) },
       { allow: ['pull:**'], description: 'a\nb' },
     ])
       assert.deepEqual((await made('alice', body)).status, 400, JSON.stringify(body));
@@ -309,6 +313,18 @@ describe('/api/v1', () => {
     assert.equal((await made('alice', { allow: ['pull:team/**'] })).status, 201);
     assert.deepEqual(await list('*'), []);
     assert.deepEqual(await status('GET', '/tokens?user=*', { user: '*' }), [403, 'DENIED']);
+    // Nobody takes the room of others, also not with many requests at once.
+    const folder = join(registry.root, layout.machineTokens);
+    const [one] = await readdir(folder);
+    const record = (await readFile(join(folder, one!), 'utf8')).replace('alice', 'carol');
+    const ids = Array.from({ length: 98 }, (_, i) => `carol${String(i).padStart(7, '0')}`);
+    for (const id of ids) await writeFile(join(folder, id), record);
+    const asked = { user: 'carol', headers: JSON_TYPE, body: JSON.stringify({ allow: ['pull:**'] }) };
+    const at = '/api/v1/tokens';
+    const answers = await Promise.all(Array.from({ length: 4 }, () => registry.call('POST', at, asked)));
+    registry.changes.length = 0;
+    assert.deepEqual(answers.map(answer => answer.status).sort(), [201, 201, 409, 409]);
+    for (const id of await readdir(folder)) if (id !== one) await rm(join(folder, id));
     for (const { id } of await list('alice')) assert.equal(await told('alice', id!), 204);
 
     registry.readOnly = 'the registry is read-only';
