@@ -28,7 +28,8 @@ const WRONG = 10_000;
  */
 export class Realms {
   readonly #secret = randomBytes(32);
-  readonly #wrong = new LRUCache<string, true>({ max: WRONG, ttl: WRONG_MS });
+  /** With what was known of the user then. */
+  readonly #wrong = new LRUCache<string, string>({ max: WRONG, ttl: WRONG_MS });
 
   /** @param all the last of them covers every repository that the others leave */
   constructor(readonly all: readonly Realm[]) {}
@@ -97,7 +98,9 @@ export class Realms {
       return 'unknown';
     }
     if (realm.passwords.length === 0) return 'nobody';
-    return this.#wrong.size > 0 && this.#wrong.has(await this.#key(realm, user, password)) ? 'nobody' : 'unknown';
+    // Nobody is looked for who may just be made up: no limiter has been asked yet.
+    const versions = this.#wrong.get(this.#key(realm, user, password));
+    return versions !== undefined && versions === (await this.#versions(realm, user)) ? 'nobody' : 'unknown';
   }
 
   /** Who that is with this password: in those of the realms where it is right, else in any other. */
@@ -115,7 +118,8 @@ export class Realms {
       if (realms.includes(realm)) fault ??= one.fault;
     }
     // Never for what is right nowhere: that is the limiter's, and would be a memory of what people mistyped.
-    if (found.length > 0) for (const realm of wrong) this.#wrong.set(await this.#key(realm, user, password), true);
+    if (found.length > 0)
+      for (const realm of wrong) this.#wrong.set(this.#key(realm, user, password), await this.#versions(realm, user));
     return { user: userOf(found, 'password'), refused, fault };
   }
 
@@ -185,14 +189,15 @@ export class Realms {
     return { groups: member.groups, version };
   }
 
-  /** Depends on what the realm knows of the user, so that another password is tried at once. */
-  async #key(realm: Realm, user: string, password: string): Promise<string> {
+  /** What the realm knows of the user: another one where the password may be, so that a new one is tried at once. */
+  async #versions(realm: Realm, user: string): Promise<string> {
     const members = await Promise.allSettled(realm.passwords.map(async source => source.find(user)));
-    const versions = members.map(result => (result.status === 'fulfilled' ? result.value?.version : undefined) ?? '');
+    return JSON.stringify(members.map(result => (result.status === 'fulfilled' ? result.value?.version : undefined)));
+  }
+
+  #key(realm: Realm, user: string, password: string): string {
     const hmac = createHmac('sha256', this.#secret);
-    return hmac
-      .update([realm.name, user, password, ...versions].map(part => `${part.length}:${part}`).join(''))
-      .digest('base64');
+    return hmac.update([realm.name, user, password].map(part => `${part.length}:${part}`).join('')).digest('base64');
   }
 }
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import type { IncomingMessage } from 'node:http';
-import { beforeEach, describe, test } from 'node:test';
+import { beforeEach, describe, mock, test } from 'node:test';
 import { Authenticator } from '../../src/auth/authenticate.js';
 import { ANONYMOUS, type Identity } from '../../src/auth/identity.js';
 import { Realms } from '../../src/auth/realms.js';
@@ -125,6 +125,19 @@ describe('realms', () => {
     // Nor does that keep a new password from being tried.
     rest.passwords.set('alice', 'one');
     assert.deepEqual(realmsOf(await who(basic('alice', 'one'), 'app')), ['Rest']);
+  });
+
+  test('nobody is looked for before the limiter has let them pass', async () => {
+    assert.ok(await authenticator.authenticate(request(basic('both', 'same'))));
+    assert.ok(await authenticator.authenticate(request(basic('bob', 'two'))), 'so something wrong is remembered');
+    const looked = [staff, rest].map(users => mock.method(users, 'find'));
+    for (let count = 0; count < 150; count++) await refusal(basic(`made-up-${count}`, 'x'));
+    const before = looked.map(find => find.mock.callCount());
+    assert.equal((await refusal(basic('made-up', 'x'))).status, 429);
+    assert.deepEqual(
+      looked.map(find => find.mock.callCount()),
+      before,
+    );
   });
 
   test('wrong everywhere counts once, and is not remembered', async () => {
