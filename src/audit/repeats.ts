@@ -26,7 +26,9 @@ interface Count {
 export class Repeats {
   readonly #logins = new LRUCache<string, true>({ max: MOST, ttl: LOGIN_AGAIN });
   readonly #refusals = new Map<string, Count>();
+  /** Lines in this minute: of refusals, and of what was only counted. */
   #written = 0;
+  #counts = 0;
   #timer: NodeJS.Timeout | undefined;
 
   constructor(private readonly record: (event: AuditEvent) => void) {}
@@ -43,7 +45,7 @@ export class Repeats {
     const key = `${network} ${reason}`;
     let count = this.#refusals.get(key);
     if (!count) {
-      if (this.#refusals.size >= MOST) this.tell();
+      if (this.#refusals.size >= MOST) this.#tellCounts();
       count = { written: 0, event, more: 0 };
       this.#refusals.set(key, count);
     }
@@ -61,13 +63,18 @@ export class Repeats {
   tell(): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;
+    this.#tellCounts();
     this.#written = 0;
+    this.#counts = 0;
+  }
+
+  /** Within a minute too: who seems to be many networks gets no more lines by it. */
+  #tellCounts(): void {
     let others = 0;
-    let lines = 0;
     for (const { event, more } of this.#refusals.values()) {
       if (more === 0) continue;
       // So many networks at once that a line for each would be a flood too.
-      if (++lines > LINES_OF_ALL) others += more;
+      if (++this.#counts > LINES_OF_ALL) others += more;
       else {
         const { type, outcome, from, what } = event;
         this.record({ type, outcome, from, what: { reason: what?.reason, status: what?.status, more } });

@@ -181,7 +181,9 @@ export class Audit {
       what,
     };
     const network = networkOf(this.#addressOf(request));
-    this.#repeats.refusal(network, `${status} ${reason}`, event, reason === NO_CREDENTIALS);
+    // What stands behind a colon may be another's word, which must not make it another reason each time.
+    const [kind = ''] = reason.split(':', 1);
+    this.#repeats.refusal(network, `${status} ${kind}`, event, reason === NO_CREDENTIALS);
   };
 
   /** Something was pushed or deleted. */
