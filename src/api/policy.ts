@@ -1,5 +1,4 @@
 import { z } from 'zod';
-import { policyMay } from '../auth/policy.js';
 import type { CheckedPolicy, PolicyDocument } from '../auth/policy-document.js';
 import { PolicyChanged } from '../auth/policy-document.js';
 import { OperatorError, RegistryError } from '../errors.js';
@@ -62,7 +61,7 @@ export const POLICY: readonly Route[] = [
       if (version === undefined)
         throw new RegistryError('INVALID', { status: 428, message: 'If-Match must hold the ETag of the policy' });
       const { policy } = await checkedBy(document, call.body.text);
-      if (!policyMay(policy, { open: false })(call.identity, 'administer'))
+      if (!call.services.authoriseBy(policy)(call.identity, 'administer'))
         throw new RegistryError('CONFLICT', {
           message: 'by this policy you would no longer be an administrator: have another one take your power',
         });

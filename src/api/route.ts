@@ -17,6 +17,8 @@ export interface Services {
   readonly authorise: Authorise;
   readonly userFile: UserFile | undefined;
   readonly policyDocument: PolicyDocument | undefined;
+  /** What would be decided by another policy. */
+  readonly authoriseBy: (policy: Policy) => Authorise;
   /** The policy that counts now. */
   readonly policy: () => Policy | undefined;
   /** Whether tokens of machines are taken. */

@@ -18,7 +18,7 @@ interface ApiParts {
 
 /** The API below `/api/v1`, of what the configuration has. */
 export function serveApi({ entrance, onChange, config, driver, store, authentication, names }: ApiParts): Registry {
-  const { authorise, userFile, policyDocument, policy, machineTokens, addressOf } = authentication;
+  const { authorise, authoriseBy, userFile, policyDocument, policy, machineTokens, addressOf } = authentication;
   return createApi({
     ...entrance,
     onChange,
@@ -27,6 +27,7 @@ export function serveApi({ entrance, onChange, config, driver, store, authentica
       store,
       driver,
       authorise,
+      authoriseBy,
       userFile,
       policyDocument,
       policy,

@@ -7,7 +7,7 @@ import { Authenticator } from '../auth/authenticate.js';
 import { HtpasswdCredentials } from '../auth/credentials.js';
 import { LoginLimiter } from '../auth/login-limiter.js';
 import { MachineTokens } from '../auth/machine-tokens.js';
-import { type Authorise, type Policy, usersMay } from '../auth/policy.js';
+import { type Authorise, type Policy, policyMay, usersMay } from '../auth/policy.js';
 import { PolicyDocument } from '../auth/policy-document.js';
 import { type Origin, originBehind } from '../auth/proxies.js';
 import { Tokens } from '../auth/tokens.js';
@@ -47,6 +47,8 @@ export interface Authentication {
   /** What is read again while the registry runs. */
   readonly files: readonly string[];
   readonly authorise: Authorise;
+  /** The same by another policy. */
+  readonly authoriseBy: (policy: Policy) => Authorise;
   /** Whether somebody is known to be called so, without asking anybody. */
   isUser(name: string): boolean;
   /** The users that can be changed here; undefined where none are kept. */
@@ -77,13 +79,15 @@ export async function prepareAuthentication(options: AuthenticationOptions): Pro
   if (!realms && !outside && !access)
     log.warn('the registry is open (auth.none): everybody who reaches it may pull and push');
   const may = access ? access.may : usersMay({ open: !realms });
+  const inRealms = (may: Authorise) => realms?.decide(may) ?? may;
   const { policy, groups } = config.access;
   const origin = originOf(config);
   const isKnown = async (user: string) => (await realms?.known(user)) !== undefined;
   return {
     users,
     files: [...realmFiles(config), ...(outside?.files ?? []), policy, groups].filter(file => file !== undefined),
-    authorise: realms ? realms.decide(may) : may,
+    authorise: inRealms(may),
+    authoriseBy: policy => inRealms(policyMay(policy, { open: !realms })),
     isUser: name => realms?.knows(name) ?? false,
     userFile: users && source && new UserFile(users.file, source),
     policyDocument:

@@ -10,7 +10,9 @@ import { Access } from '../../src/auth/access.js';
 import { parseAllow } from '../../src/auth/bounds.js';
 import { HtpasswdCredentials } from '../../src/auth/credentials.js';
 import { addUser } from '../../src/auth/htpasswd-edit.js';
+import { policyMay } from '../../src/auth/policy.js';
 import { PolicyDocument } from '../../src/auth/policy-document.js';
+import { Realms } from '../../src/auth/realms.js';
 import { UserFile } from '../../src/auth/user-file.js';
 import { layout } from '../../src/store/layout.js';
 import { DocumentedApi } from '../support/api-document.js';
@@ -51,10 +53,14 @@ describe('/api/v1', () => {
     await writeFile(policyFile(), POLICY);
     source = await HtpasswdCredentials.open(htpasswd());
     access = await Access.load({ policy: policyFile(), groups: undefined }, false);
+    const realms = new Realms([{ name: 'all', covers: () => true, passwords: [], requests: [] }]);
     registry = await RegistryFixture.start({
-      authorise: access.may,
+      authorise: realms.decide(access.may),
       identityOf: text => {
         const [name = '', allow] = text.split(' with ');
+        const [user = '', group] = name.split(' of ');
+        if (group !== undefined)
+          return { kind: 'user', name: user, realms: new Map([['all', { groups: [group], version: '' }]]) };
         return { kind: 'user', name, ...(allow !== undefined && { bounds: [parseAllow(allow)] }) };
       },
       services: {
@@ -64,6 +70,7 @@ describe('/api/v1', () => {
           () => source.names,
           () => access.reload(),
         ),
+        authoriseBy: policy => realms.decide(policyMay(policy, { open: false })),
         policy: () => access.policy,
       },
     });
@@ -395,6 +402,14 @@ describe('/api/v1', () => {
     const without = POLICY.replace('user:root', 'user:alice');
     assert.deepEqual([(await put(without, last)).status, (await put(POLICY, last)).status], [409, 200]);
     assert.deepEqual(await status('PUT', '/policy', { body: { text: POLICY, force: true } }), [400, 'INVALID']);
+
+    // Whose power comes by a group of their directory has it, and may keep it.
+    const chiefs = `${POLICY}  - {who: [group:chiefs], may: [admin], on: ["**"]}\n`;
+    const given = await put(chiefs, (await call('GET', '/policy')).headers.etag);
+    const asChief = { user: 'chief of chiefs', headers: { 'if-match': given.headers.etag! } };
+    assert.deepEqual(await status('PUT', '/policy', { ...asChief, body: { text: POLICY } }), [409, 'CONFLICT']);
+    assert.equal(await status('PUT', '/policy', { ...asChief, body: { text: `${chiefs}#\n` } }), 200);
+    assert.equal((await put(POLICY, (await call('GET', '/policy')).headers.etag)).status, 200);
   });
 
   test('repositories: only what the caller may pull, with sizes, tags, times and platforms', async () => {

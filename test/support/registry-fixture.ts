@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { createApi } from '../../src/api/api.js';
 import type { Services } from '../../src/api/route.js';
 import { ANONYMOUS, type Identity } from '../../src/auth/identity.js';
-import type { Authorise } from '../../src/auth/policy.js';
+import { type Authorise, policyMay } from '../../src/auth/policy.js';
 import { RegistryError } from '../../src/errors.js';
 import type { Digest } from '../../src/reference.js';
 import { createRegistry, type Entrance } from '../../src/registry/registry.js';
@@ -132,6 +132,7 @@ export class RegistryFixture {
         driver,
         userFile: undefined,
         policyDocument: undefined,
+        authoriseBy: policy => policyMay(policy, { open: false }),
         policy: () => undefined,
         machineTokens: true,
         addressOf: request => request.socket.remoteAddress,
