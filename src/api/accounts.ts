@@ -45,7 +45,8 @@ export const ACCOUNTS: readonly Route[] = [
     path: '/accounts',
     id: 'createAccount',
     changes: 'user.add',
-    about: 'Adds a user to the password file. Without a password one is made up, and is in the answer, this once.',
+    about:
+      'Adds a user to the password file. Without a password one is made up, and is in the answer, this once. Tokens that are left of somebody who had the name are revoked.',
     access: 'administrator',
     body: z.strictObject({ name: newUserName, password: newUserPassword.optional() }),
     status: 201,
@@ -56,7 +57,11 @@ export const ACCOUNTS: readonly Route[] = [
       const { name, password = randomPassword() } = call.body;
       // One name must not be two people.
       if (await findOidcAccount(call.services.driver, name)) throw taken();
-      await writing(() => ours(call).add(name, password, networkOfCall(call)));
+      const users = ours(call);
+      if (await reading(() => users.find(name))) throw taken();
+      // Of somebody who had the name before, and was taken out of the file by other means.
+      await revokeTokensOf(name, call.services);
+      await writing(() => users.add(name, password, networkOfCall(call)));
       return {
         value: { name, ...(call.body.password === undefined && { password }) },
         what: { user: name },
@@ -118,8 +123,7 @@ export const ACCOUNTS: readonly Route[] = [
       if (userFile && (await reading(() => userFile.find(name)))) await writing(() => userFile.remove(name));
       else if (!removed) throw noSuchUser();
       // Else they would be those of whoever has the name next.
-      const { tokens } = await listMachineTokens(driver);
-      for (const { id, user } of tokens) if (user === name) await revokeMachineToken(driver, id);
+      await revokeTokensOf(name, services);
       return { what: { user: name } };
     },
   }),
@@ -149,6 +153,11 @@ export const ACCOUNTS: readonly Route[] = [
     },
   }),
 ];
+
+async function revokeTokensOf(name: string, { driver }: Services): Promise<void> {
+  const { tokens } = await listMachineTokens(driver);
+  for (const { id, user } of tokens) if (user === name) await revokeMachineToken(driver, id);
+}
 
 /** Where somebody of this name is from, by what is known here; undefined where nobody has it. */
 export async function sourceOf(services: Services, name: string): Promise<Account['source']> {

@@ -9,7 +9,7 @@ import { ROUTES } from '../../src/api/routes.js';
 import { Access } from '../../src/auth/access.js';
 import { parseAllow } from '../../src/auth/bounds.js';
 import { HtpasswdCredentials } from '../../src/auth/credentials.js';
-import { addUser } from '../../src/auth/htpasswd-edit.js';
+import { addUser, removeUser } from '../../src/auth/htpasswd-edit.js';
 import { policyMay } from '../../src/auth/policy.js';
 import { PolicyDocument } from '../../src/auth/policy-document.js';
 import { Realms } from '../../src/auth/realms.js';
@@ -192,6 +192,20 @@ describe('/api/v1', () => {
     const second = await call('GET', '/accounts?n=2&last=carol');
     assert.deepEqual([namesIn(second), second.headers.link], [['root'], undefined]);
     assert.equal(await status('DELETE', '/accounts/carol'), 204);
+
+    // Taken out by hand, and made anew: what is left of the one is nothing of the other's.
+    const account = { body: { name: 'erin', password: 'x' } };
+    assert.equal(await status('POST', '/accounts', account), 201);
+    const token = { user: 'erin', body: { allow: ['pull:**'], expires: null } };
+    assert.equal(await status('POST', '/tokens', token), 201);
+    assert.deepEqual(await status('POST', '/accounts', account), [409, 'CONFLICT']);
+    const tokens = async () =>
+      ((await call('GET', '/tokens', { user: 'erin' })).json() as { tokens: [] }).tokens.length;
+    assert.equal(await tokens(), 1);
+    await removeUser(htpasswd(), 'erin');
+    assert.equal(await status('POST', '/accounts', account), 201);
+    assert.equal(await tokens(), 0);
+    assert.equal(await status('DELETE', '/accounts/erin'), 204);
 
     for (const [name, password] of [
       ['a:b', 'x'],
