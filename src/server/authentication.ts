@@ -19,7 +19,7 @@ import { MachineTokenStore } from '../store/machine-tokens.js';
 import { findOidcAccount } from '../store/oidc-accounts.js';
 import { TokenKeys } from '../store/token-keys.js';
 import type { Log } from './log.js';
-import { openOidc } from './oidc.js';
+import { namesakesOf, openOidc } from './oidc.js';
 import { openOutsideTokens } from './outside-tokens.js';
 import { type Account, handingOver } from './privileges.js';
 import { openRealms, realmFiles } from './realms.js';
@@ -73,6 +73,8 @@ export async function prepareAuthentication(options: AuthenticationOptions): Pro
   const realms = await openRealms(options);
   const outside = await openOutsideTokens(options);
   const oidc = await openOidc(config);
+  const namesakes = namesakesOf(config);
+  if (namesakes !== undefined) log.warn(namesakes);
   const own = config.auth.htpasswd && realms?.all.at(-1)?.passwords[0];
   const source = own instanceof HtpasswdCredentials ? own : undefined;
   const access = await openPolicy(options, !realms);

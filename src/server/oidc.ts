@@ -57,6 +57,20 @@ export async function openOidc({ auth }: Config): Promise<OpenOidc | undefined> 
   };
 }
 
+/** For the operator, of a provider beside users whom nobody can look up by name; undefined where all can be. */
+export function namesakesOf({ auth }: { readonly auth: Pick<Config['auth'], 'realms' | 'oidc'> }): string | undefined {
+  const hidden = auth.realms.filter(({ sources }) =>
+    sources.some(({ certificate, proxy, ldap }) => certificate || proxy || (ldap && ldap.binddn === undefined)),
+  );
+  if (!auth.oidc || hidden.length === 0) return undefined;
+  const names = hidden.map(({ name }) => JSON.stringify(name)).join(', ');
+  return (
+    `users of the realm ${names} cannot be looked up by name (certificates, proxies, directories without binddn): who is ` +
+    'called like one of them at the provider of auth.oidc is that user in the policy; take a claim that nobody chooses ' +
+    'for themselves (usernameclaim)'
+  );
+}
+
 async function secretIn(file: string): Promise<string> {
   const text = await readFile(file, 'utf8').catch(error => {
     throw new OperatorError(`${file} (auth.oidc.clientsecretfile) cannot be read (${systemCode(error)})`, {

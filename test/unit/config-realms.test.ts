@@ -3,6 +3,8 @@ import { describe, test } from 'node:test';
 import { toYaml } from '../../src/config/display.js';
 import { inspectConfig, loadConfig } from '../../src/config/load.js';
 
+import { namesakesOf } from '../../src/server/oidc.js';
+
 const BIND_FILE = '/run/secrets/bind';
 
 function inspect(realms: string, env: Record<string, string> = {}) {
@@ -15,6 +17,26 @@ function inspect(realms: string, env: Record<string, string> = {}) {
 const realm = (source: string, name = 'staff') => `{name: ${name}, repositories: ["**"], sources: [${source}]}`;
 const LDAP = 'url: ldaps://ldap.lan, userbase: "ou=people,dc=lan"';
 const CLIENTS = { REGISTRY_HTTP_TLS_CLIENTAUTH: 'verify-client-cert-if-given' };
+
+describe('auth.oidc beside realms', () => {
+  const said = (source: string) => {
+    const oidc = { REGISTRY_AUTH_OIDC_ISSUER: 'https://login.lan', REGISTRY_AUTH_OIDC_CLIENTID: 'registry' };
+    const { config, problems } = inspect(`[${realm(source)}]`, { ...CLIENTS, ...oidc });
+    assert.deepEqual(problems, []);
+    return namesakesOf(config!);
+  };
+
+  test('is warned of where a name of the provider may be that of a user whom nobody can look up', () => {
+    for (const source of [
+      'certificate: {user: commonname}',
+      'proxy: {header: X-User, addresses: [192.0.2.1]}',
+      `ldap: {${LDAP}}`,
+    ])
+      assert.match(said(source)!, /realm "staff" cannot be looked up/, source);
+    for (const source of ['htpasswd: {path: /a}', `ldap: {${LDAP}, binddn: "cn=s", bindpasswordfile: ${BIND_FILE}}`])
+      assert.equal(said(source), undefined, source);
+  });
+});
 
 describe('auth.realms', () => {
   test('beside nothing, are all; beside auth.htpasswd, that is the realm of the rest', () => {
