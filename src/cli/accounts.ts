@@ -99,6 +99,19 @@ export async function accountsBeside(
   }
 }
 
+/** What to know of a user who was added: the state of an account outlives its password. */
+export async function remarkOff(user: string, command: Command): Promise<string[]> {
+  const { accounts } = await accountsBeside(command);
+  const name = user.normalize('NFC');
+  const state = accounts.get(name) ?? {};
+  if (state.disabled !== undefined)
+    return [`this user is disabled since ${state.disabled}, and let in by: registry-secure user enable ${name}`];
+  if (isActive(state, Date.now())) return [];
+  return [
+    `the account of this user ended at ${state.expires}, and goes on by: registry-secure user expire ${name} --never`,
+  ];
+}
+
 /** What to know of a user who was removed: who is called so next would get what the old one has left. */
 export async function leftBehind(user: string, command: Command): Promise<string[]> {
   const found = await beside(command, listMachineTokens).catch(error => {

@@ -3,9 +3,11 @@ import type { Command } from 'commander';
 import { HtpasswdCredentials } from '../auth/credentials.js';
 import { addUser, changePassword, removeUser } from '../auth/htpasswd-edit.js';
 import { loadHtpasswd } from '../auth/htpasswd-file.js';
+import { OperatorError } from '../errors.js';
 import type { AccountState } from '../store/accounts.js';
-import { accountsBeside, leftBehind } from './accounts.js';
+import { accountsBeside, leftBehind, remarkOff } from './accounts.js';
 import { Refused, type Remote, remoteOf } from './remote.js';
+import { volumeConfig } from './volume.js';
 
 /** One user, as `user list` shows it. What only a file knows is undefined of a registry's. */
 interface Entry {
@@ -13,6 +15,8 @@ interface Entry {
   readonly line?: number;
   readonly cost?: number | undefined;
   readonly problem?: string | undefined;
+  /** Known only for the state of the account: the credentials are those of a directory, a certificate, a proxy, or gone. */
+  readonly elsewhere?: boolean;
 }
 
 /** Where users are kept: a file of this machine, or a running registry. Each change resolves to warnings. */
@@ -33,6 +37,7 @@ export interface UserBook {
 export interface FileOptions {
   readonly dir: string;
   readonly file?: string;
+  readonly config?: string;
 }
 
 /** What the command's options name. @throws OperatorError */
@@ -41,9 +46,14 @@ export async function userBookOf(command: Command): Promise<UserBook> {
   return remote ? ofRegistry(remote) : ofFile(fileOf(command), command);
 }
 
-/** The file that the registry reads in the same folder, or inside a container with the same variables. */
+/** The file that the registry reads by the same configuration, in the same folder, or inside a container with the same variables. */
 function fileOf(command: Command): string {
-  const { dir, file } = command.opts<FileOptions>();
+  const { dir, file, config } = command.opts<FileOptions>();
+  if (file === undefined && config !== undefined) {
+    const { htpasswd } = volumeConfig(command).auth;
+    if (htpasswd) return htpasswd.path;
+    throw new OperatorError(`${config} has no auth.htpasswd`, { fix: 'name the password file with --file' });
+  }
   const variable = command.getOptionValueSource('dir') === 'default' && process.env.REGISTRY_AUTH_HTPASSWD_PATH;
   return resolve(file ?? (variable || join(dir, 'auth', 'htpasswd')));
 }
@@ -51,13 +61,16 @@ function fileOf(command: Command): string {
 function ofFile(file: string, command: Command): UserBook {
   return {
     place: file,
-    add: (name, password) => addUser(file, name, password),
+    add: async (name, password) => [...(await addUser(file, name, password)), ...(await remarkOff(name, command))],
     changePassword: (name, password) => changePassword(file, name, password),
     remove: async name => [...(await removeUser(file, name)), ...(await leftBehind(name, command))],
     list: async () => {
       const { entries, warnings } = await loadHtpasswd(file);
       const { accounts, warning } = await accountsBeside(command);
-      return { entries, accounts, warnings: warning === undefined ? warnings : [warning, ...warnings] };
+      const here = new Set(entries.map(({ name }) => name));
+      const others = [...accounts.keys()].filter(name => !here.has(name)).sort();
+      const all = [...entries, ...others.map(name => ({ name, elsewhere: true }))];
+      return { entries: all, accounts, warnings: warning === undefined ? warnings : [warning, ...warnings] };
     },
     verify: async (name, password) =>
       (await HtpasswdCredentials.open(file)).verify(name.normalize('NFC'), password, 'this terminal'),
@@ -81,7 +94,8 @@ function ofRegistry(remote: Remote): UserBook {
     },
     remove: name => done(remote.ask('DELETE', account(name))),
     list: async () => {
-      const entries = await remote.all<Entry & AccountState>('/accounts', 'accounts');
+      const found = await remote.all<Entry & AccountState & { source?: string }>('/accounts', 'accounts');
+      const entries = found.map(entry => ({ ...entry, elsewhere: entry.source === undefined }));
       return { entries, accounts: new Map(entries.map(entry => [entry.name, entry])), warnings: [] };
     },
     verify: async (user, password) => {

@@ -40,16 +40,17 @@ export function user(program: Command): void {
   addAccountCommands(users);
 
   withFile(users.command('list'))
-    .description('list the users who can log in, and on standard error what is odd in the file')
-    .option('--config <file>', 'the configuration file that serve is given')
+    .description(
+      'list the users who can log in, and who is disabled or has an end; on standard error what is odd in the file',
+    )
     .option('--root <folder>', 'the data folder, where it is kept who is disabled')
-    .option('--json', 'every user in the file, as JSON')
+    .option('--json', 'every user, as JSON')
     .action(async ({ json }: { json?: boolean }, command: Command) => {
       const { entries, accounts, warnings } = await (await userBookOf(command)).list();
       if (json) {
-        const list = entries.map(({ name, line, cost, problem }) => {
+        const list = entries.map(({ name, line, cost, problem, elsewhere }) => {
           const { disabled, expires } = accounts.get(name) ?? {};
-          return { name, line, cost, usable: !problem, problem, disabled, expires };
+          return { name, line, cost, usable: elsewhere ? undefined : !problem, problem, disabled, expires };
         });
         say(JSON.stringify(list, null, 2));
         return;
@@ -75,9 +76,10 @@ function withFile(command: Command): Command {
     .addOption(
       new Option(
         '--file <htpasswd>',
-        'the htpasswd file (default: auth/htpasswd in --dir; without --dir, REGISTRY_AUTH_HTPASSWD_PATH where it is set)',
+        'the htpasswd file (default: that of --config, or auth/htpasswd in --dir; without --dir, REGISTRY_AUTH_HTPASSWD_PATH where it is set)',
       ).conflicts('server'),
-    );
+    )
+    .option('--config <file>', 'the configuration file that serve is given');
 }
 
 function withPassword(command: Command): Command {

@@ -194,7 +194,19 @@ describe('tokens of machines, and accounts', { timeout: 240_000 }, () => {
     const unknown = await works('user', 'disable', 'zoe', '--json');
     assert.equal(JSON.parse(unknown.stdout).active, false);
     assert.match(unknown.stderr, /warning: no user "zoe" can log in by .*htpasswd/);
+    // Whoever is of no file, such as users of a directory, is listed for the state of the account.
+    assert.match(
+      (await works('user', 'list', '--file', 'htpasswd')).stdout,
+      /^ci\nalice\nzoe {2}disabled since 20\S+\n$/,
+    );
+    const [, , zoe] = JSON.parse((await works('user', 'list', '--json', '--file', 'htpasswd')).stdout);
+    assert.deepEqual(Object.keys(zoe), ['name', 'disabled']);
+    const add = ['user', 'add', 'zoe', '--file', 'htpasswd', '--password-stdin', '--dir', dir];
+    const added = await LocalRegistry.run(dir, add, { env, input: 'secret' });
+    assert.match(added.stderr, /^registry-secure: warning: this user is disabled since 20\S+, and let in by: /m);
     await works('user', 'enable', 'zoe');
+    await works('user', 'remove', 'zoe', '--file', 'htpasswd');
+    assert.equal((await works('user', 'list', '--file', 'htpasswd')).stdout, 'ci\nalice\n');
   });
 
   test('served by two processes: within the bounds, and gone within a second', async () => {

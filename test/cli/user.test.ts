@@ -118,4 +118,14 @@ describe('registry-secure user', () => {
     assert.equal((await user(['list'], '', env)).stdout, 'dave\n');
     assert.equal((await user(['list', '--dir', dir], '', env)).stdout, 'bob\n');
   });
+
+  test('the file that a configuration names', async () => {
+    await writeFile(join(dir, 'config.yml'), `auth: {htpasswd: {path: ${join(dir, 'configured')}}}\n`);
+    await works(['add', 'erin', '--config', 'config.yml', '--password-stdin'], 'secret');
+    assert.match(await readFile(join(dir, 'configured'), 'utf8'), /^erin:/);
+    assert.equal((await works(['list', '--config', 'config.yml'])).stdout, 'erin\n');
+    await works(['verify', 'erin', '--config', 'config.yml', '--password-stdin'], 'secret');
+    await writeFile(join(dir, 'config.yml'), 'auth: {none: {}}\n');
+    await fails(['list', '--config', 'config.yml'], 1, /has no auth.htpasswd; name the password file with --file$/m);
+  });
 });
