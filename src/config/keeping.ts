@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { parseGlob } from '../glob.js';
-import { key, list, listOf, positiveDuration, section, text, yesNo } from './keys.js';
-import { isBareDuration, quote } from './values.js';
+import { key, list, listOf, positiveDuration, section, wholeFrom, yesNo } from './keys.js';
+import { isBareDuration } from './values.js';
 
 /** The part of the configuration that says what the registry keeps, and for how long. */
 
@@ -24,12 +24,7 @@ const scope = {
 };
 
 /** Zero would let everything go, which nobody means. */
-const atLeastOne = text.schema.transform((value, context) => {
-  if (/^[1-9]\d{0,5}$/.test(value)) return Number(value);
-  const message = `${quote(value)} is not a whole number from 1 to 999999`;
-  context.addIssue({ code: 'custom', message });
-  return z.NEVER;
-});
+const atLeastOne = wholeFrom(1, 999_999).schema;
 
 const policy = z
   .strictObject(

@@ -160,6 +160,18 @@ export function count(least: number, fallback: number): Kind<number> {
   };
 }
 
+/** A whole number from `least` to `most`, and no other. */
+export function wholeFrom(least: number, most: number): Kind<number> {
+  return {
+    type: `whole number from ${least} to ${most}`,
+    shape: 'scalar',
+    schema: parsed(value => {
+      if (/^\d{1,15}$/.test(value) && Number(value) >= least && Number(value) <= most) return Number(value);
+      throw new OperatorError(`${quote(value)} is not a whole number from ${least} to ${most}`);
+    }),
+  };
+}
+
 /** A number of bytes from `least` to `most`, written with a unit. */
 export function size(least: number, most: number): Kind<number> {
   return {

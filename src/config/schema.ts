@@ -19,6 +19,7 @@ import {
   size,
   text,
   unsupported,
+  wholeFrom,
   yesNo,
 } from './keys.js';
 import { oidc } from './oidc.js';
@@ -322,7 +323,7 @@ export const schema = section(
   {
     version: key(oneOf('0.1'), '0.1', 'The version of this format.'),
     workers: key(
-      count(1, 64),
+      wholeFrom(1, 64),
       1,
       'How many processes serve, sharing the port and the data. One that ends is replaced.',
       { ours: true },

@@ -476,6 +476,8 @@ describe('bad values', () => {
       'log: {accesslog: {disabled: maybe}}',
       'config.yml:1:19: log.accesslog.disabled "maybe" is neither true nor false',
     ],
+    ['workers: 0', 'config.yml:1:1: workers "0" is not a whole number from 1 to 64'],
+    ['workers: 65', 'config.yml:1:1: workers "65" is not a whole number from 1 to 64'],
     ['tags: {maxtags: many}', 'config.yml:1:8: tags.maxtags "many" is not a whole number'],
     [
       'health: {storagedriver: {interval: 1d}}',
