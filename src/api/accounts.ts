@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { newName, randomPassword, UserError } from '../auth/htpasswd-edit.js';
+import type { Identity } from '../auth/identity.js';
 import { networkOf } from '../auth/login-limiter.js';
 import type { UserFile } from '../auth/user-file.js';
 import { OperatorError, RegistryError } from '../errors.js';
@@ -91,20 +92,24 @@ export const ACCOUNTS: readonly Route[] = [
     id: 'changeAccount',
     changes: 'user.change',
     about:
-      'Disables an account, wherever it is from, lets it in again, or says when it ends. It bites within a second, for passwords, tokens, certificates and sessions alike.',
+      'Disables an account, wherever it is from, lets it in again, or says when it ends. It bites within a second, for passwords, tokens, certificates and sessions alike. Administrators cannot shut out themselves.',
     access: 'administrator',
     stores: true,
     body: z.strictObject({
       disabled: z.boolean().optional(),
-      expires: time.nullable().optional().describe('null: never.'),
+      expires: time.nullable().optional().describe('RFC 3339, in UTC; null: never.'),
     }),
     status: 200,
     answer: account,
-    errors: [405],
-    handler: async ({ services, name, body: { disabled, expires } }) => {
+    errors: [405, 409],
+    handler: async ({ identity, services, name, body: { disabled, expires } }) => {
       mustBeName(name);
+      if (disabled || (expires && Date.parse(expires) <= Date.now())) mustBeOther(identity, name);
       const state = await changeAccount(services.driver, name, changed({ disabled, expires }));
-      return { value: { name, ...(await knownAccount(services, name)), ...state }, what: { user: name, ...state } };
+      return {
+        value: { name, ...(await knownAccount(services, name)), ...state },
+        what: { user: name, disabled: state.disabled ?? false, expires: state.expires ?? 'never' },
+      };
     },
   }),
   route({
@@ -113,11 +118,12 @@ export const ACCOUNTS: readonly Route[] = [
     id: 'deleteAccount',
     changes: 'user.remove',
     about:
-      'Removes an account, with its tokens. From this moment the password and whatever was given for it are void. Who comes from an OpenID Connect provider may come again: disable the account to keep them out.',
+      'Removes an account, with its tokens. From this moment the password and whatever was given for it are void. Who comes from an OpenID Connect provider may come again: disable the account to keep them out. Administrators cannot remove themselves.',
     access: 'administrator',
     status: 204,
-    errors: [404],
-    handler: async ({ services, name }) => {
+    errors: [404, 409],
+    handler: async ({ identity, services, name }) => {
+      mustBeOther(identity, name);
       const { driver, userFile } = services;
       const removed = await removeOidcAccount(driver, name);
       if (userFile && (await reading(() => userFile.find(name)))) await writing(() => userFile.remove(name));
@@ -194,6 +200,14 @@ function networkOfCall({ request, services }: Pick<Call, 'request' | 'services'>
 function ours({ services }: Pick<Call, 'services'>): UserFile {
   if (services.userFile) return services.userFile;
   throw new RegistryError('NOT_FOUND', { message: 'this registry keeps no passwords of its own' });
+}
+
+/** The last administrator would leave a registry that nobody can administer. @throws RegistryError CONFLICT */
+function mustBeOther(identity: Identity, name: string): void {
+  if (identity.kind === 'user' && identity.name === name)
+    throw new RegistryError('CONFLICT', {
+      message: 'this would shut you out yourself: have another administrator do it',
+    });
 }
 
 /** @throws RegistryError INVALID */

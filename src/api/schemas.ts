@@ -34,7 +34,9 @@ export const repositoryName = z
   .refine(isRepositoryName, { error: 'is no name of a repository' })
   .describe('Such as `team/app`.');
 
-export const time = z.iso.datetime().describe('RFC 3339.');
+export const time = z.iso
+  .datetime({ error: 'expects a time in UTC, such as 2027-01-31T18:00:00Z' })
+  .describe('RFC 3339, in UTC.');
 
 export const digest = z.string().regex(/^sha(256:[0-9a-f]{64}|512:[0-9a-f]{128})$/);
 

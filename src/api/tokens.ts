@@ -93,7 +93,11 @@ export const TOKENS: readonly Route[] = [
     body: z.strictObject({
       user: userName.optional().describe('Whose it will be: the caller unless told. Of others: for administrators.'),
       allow,
-      expires: time.nullable().optional().describe('In 90 days unless told; null: never.'),
+      expires: time
+        .refine(end => Date.parse(end) > Date.now(), { error: 'is in the past' })
+        .nullable()
+        .optional()
+        .describe('RFC 3339, in UTC. In 90 days unless told; null: never.'),
       description: line.optional(),
     }),
     status: 201,

@@ -277,6 +277,12 @@ describe('/api/v1', () => {
     assert.deepEqual(await status('GET', '/accounts/zoe'), [404, 'NOT_FOUND']);
     assert.deepEqual(await status('PATCH', '/accounts/a%3Ab', { body: { disabled: true } }), [400, 'INVALID']);
     assert.deepEqual(await status('PATCH', '/accounts/alice', { body: { expires: 'soon' } }), [400, 'INVALID']);
+    // Not oneself: the last administrator would leave nobody who could undo it.
+    for (const body of [{ disabled: true }, { expires: '2020-01-01T00:00:00Z' }])
+      assert.deepEqual(await status('PATCH', '/accounts/root', { body }), [409, 'CONFLICT']);
+    assert.deepEqual(await status('DELETE', '/accounts/root'), [409, 'CONFLICT']);
+    await change({ disabled: false, expires: '2099-01-01T00:00:00Z' }, 'root');
+    await change({ expires: null }, 'root');
     for (const user of ['alice', 'lead', ''])
       assert.deepEqual(await status('PATCH', '/accounts/root', { user, body: { disabled: true } }), [403, 'DENIED']);
   });
@@ -317,6 +323,7 @@ describe('/api/v1', () => {
       { allow: ['pull:**'], expires: 'x' },
       // What each request of the token would be held against.
       { allow: Array.from({ length: 20 }, (_, i) => `pull:${i}${'*a'.repeat(110)}`) },
+      { allow: ['pull:**'], expires: '2020-01-01T00:00:00Z' },
       { allow: ['pull:**'], description: 'a\nb' },
     ])
       assert.deepEqual((await made('alice', body)).status, 400, JSON.stringify(body));
