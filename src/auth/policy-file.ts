@@ -53,7 +53,7 @@ export async function loadPolicy(path: string, groups?: string): Promise<Policy>
 
 /** @throws OperatorError for a file that cannot be read or is no text */
 export function readPolicyText(path: string): Promise<string> {
-  return read(path, 'access check shows what one may hold');
+  return read(path, 'write one, or name another: access.policy (REGISTRY_ACCESS_POLICY)');
 }
 
 /** The policy with the groups of a file. @throws OperatorError */

@@ -8,7 +8,7 @@ import { loadConfig } from '../config/load.js';
 import type { Config } from '../config/schema.js';
 import { OperatorError } from '../errors.js';
 import { isRepositoryName } from '../reference.js';
-import { dirOption } from './options.js';
+import { dirOption, usage } from './options.js';
 import { type Remote, remoteOf, withServer } from './remote.js';
 
 interface Options {
@@ -117,13 +117,15 @@ async function knownUsers(file: string): Promise<ReadonlySet<string> | undefined
 
 async function answer(command: Command, user: string, action: string, repository: string): Promise<void> {
   if (!(REPOSITORY_ACTIONS as readonly string[]).includes(action))
-    throw new OperatorError(`${JSON.stringify(action)} is no action`, {
-      fix: `use one of ${REPOSITORY_ACTIONS.join(', ')}`,
-    });
+    throw usage(
+      `${JSON.stringify(action)} is no action`,
+      `use one of ${REPOSITORY_ACTIONS.join(', ')}; push makes tags, overwrite moves them`,
+    );
   if (!isRepositoryName(repository))
-    throw new OperatorError(`${JSON.stringify(repository)} is no name of a repository`, {
-      fix: 'write it as in image references, without host and tag: team/app',
-    });
+    throw usage(
+      `${JSON.stringify(repository)} is no name of a repository`,
+      'write it as in image references, without host and tag: team/app',
+    );
   const remote = await remoteOf(command);
   const explanation = remote
     ? await explainedThere(remote, user, action, repository)

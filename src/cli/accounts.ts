@@ -14,6 +14,7 @@ import {
 } from '../store/accounts.js';
 import { listMachineTokens } from '../store/machine-tokens.js';
 import { unknownUser } from './known-user.js';
+import { usage } from './options.js';
 import { type Remote, remoteOf, withServer } from './remote.js';
 import { pointInTime, timeSpan } from './times.js';
 import { addVolumeOptionsBeside, volumeConfig, withVolume } from './volume.js';
@@ -42,8 +43,7 @@ export function addAccountCommands(users: Command): void {
     .option('--never', 'take the end away')
     .action((name: string, { at, in: span, never }: { at?: Date; in?: number; never?: true }, command: Command) => {
       const end = span === undefined ? at : new Date(Date.now() + span);
-      if (!end && !never)
-        throw new OperatorError('say when the account ends', { fix: 'by --at 2027-01-31, --in 90d or --never' });
+      if (!end && !never) throw usage('say when the account ends', 'by --at 2027-01-31, --in 90d or --never');
       return change(name, command, { expires: end?.toISOString() ?? null });
     });
 }

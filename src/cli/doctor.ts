@@ -11,7 +11,7 @@ import { parseImageHost } from '../pki/names.js';
 import { THIS_MACHINE } from '../trust/places.js';
 import { clientsNamed } from '../trust/table.js';
 import { addConfigFlags, flagsFrom } from './config-flags.js';
-import { collect, dirOption } from './options.js';
+import { collect, dirOption, usage } from './options.js';
 import { readPassword } from './password.js';
 
 interface Options {
@@ -102,10 +102,6 @@ function target(
     if (error instanceof OperatorError) throw usage(error.message, error.fix);
     throw error;
   }
-}
-
-function usage(what: string, fix: string | undefined): OperatorError {
-  return new OperatorError(what, { exitCode: 2, ...(fix === undefined ? {} : { fix }) });
 }
 
 /** Some steps wait for a network that does not answer. */

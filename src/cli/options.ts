@@ -10,6 +10,11 @@ export function dirOption(): Option {
     .argParser(folder => resolve(folder));
 }
 
+/** What is wrong with a command line that parses. */
+export function usage(what: string, fix?: string): OperatorError {
+  return new OperatorError(what, { exitCode: 2, ...(fix === undefined ? {} : { fix }) });
+}
+
 /** A parser for commander: a whole number from `least` to `most`. */
 export function wholeNumber(least: number, most: number): (text: string) => number {
   return text => {

@@ -9,6 +9,7 @@ import { OperatorError } from '../errors.js';
 import { readPem } from '../pki/inspect.js';
 import { addressOf, mistrust } from '../trust/fetch.js';
 import { THIS_MACHINE } from '../trust/places.js';
+import { usage } from './options.js';
 import { readPassword } from './password.js';
 
 /** How long a registry may take to answer (ms). */
@@ -41,15 +42,27 @@ export function withServer(command: Command): Command {
     );
 }
 
+/** Options about files of this machine, which a registry elsewhere cannot see. */
+const LOCAL = new Set(['config', 'root', 'groups', 'group']);
+
 /** The registry that a command names with --server; undefined where it names none. @throws OperatorError */
 export async function remoteOf(command: Command): Promise<Remote | undefined> {
   const options = command.opts<ServerOptions>();
   const { server: host } = options;
   if (host === undefined) {
     const given = ['ca', 'as', 'asPasswordStdin'].find(name => command.getOptionValueSource(name) === 'cli');
-    if (given !== undefined) throw new OperatorError('--ca and --as are about --server', { fix: 'name it' });
+    if (given !== undefined) throw usage('--ca and --as are about --server', 'name it');
     return undefined;
   }
+  const local = command.options.find(
+    option => LOCAL.has(option.attributeName()) && command.getOptionValueSource(option.attributeName()) === 'cli',
+  );
+  if (local)
+    throw usage(
+      `${local.long} and --server do not go together`,
+      `${local.long} is about this machine; leave one of them out`,
+    );
+  if (host.includes('://')) throw usage('--server takes no URL', 'write HOST or HOST:PORT');
   addressOf(host);
   return new Remote(host, await authoritiesOf(options), () => loginOf(host, options));
 }
@@ -159,13 +172,17 @@ export class Remote {
     });
     const value = parsed(data);
     if (status < 300) return { value: value as T, headers };
-    throw this.#refusal(status, value, user);
+    throw this.#refusal(status, headers, value, user);
   }
 
-  #refusal(status: number, value: unknown, user: string): OperatorError {
+  #refusal(status: number, headers: IncomingHttpHeaders, value: unknown, user: string): OperatorError {
     if (status === 401)
       return new Refused(`${this.host} does not take the login of ${JSON.stringify(user)}`, {
         fix: 'check the name of --as and its password',
+      });
+    if (status === 429)
+      return new OperatorError(`${this.host}: too many failed logins`, {
+        fix: `try again in ${headers['retry-after'] ?? 'some'} s`,
       });
     const message = (value as { errors?: Array<{ message?: unknown }> } | undefined)?.errors?.[0]?.message;
     return new OperatorError(
@@ -202,6 +219,10 @@ async function loginOf(host: string, { as: user, asPasswordFile, asPasswordStdin
     : asPasswordFile === undefined
       ? {}
       : { passwordFile: asPasswordFile };
+  if (!process.stdin.isTTY && Object.keys(options).length === 0)
+    throw new OperatorError(`there is no terminal to ask for the password of ${JSON.stringify(user)} on`, {
+      fix: 'pipe it in with --as-password-stdin, or name a file with --as-password-file',
+    });
   return { user, password: await readPassword(options, [`Password of ${JSON.stringify(user)} at ${host}: `]) };
 }
 

@@ -15,6 +15,7 @@ import {
   revokeMachineToken,
 } from '../store/machine-tokens.js';
 import { unknownUser } from './known-user.js';
+import { usage } from './options.js';
 import { type Remote, remoteOf, withServer } from './remote.js';
 import { createThere, listThere, revokeThere, type ShownToken } from './remote-tokens.js';
 import { timeSpan } from './times.js';
@@ -34,9 +35,9 @@ export function token(program: Command): void {
     .requiredOption(
       '--allow <right:pattern>',
       'what it is good for, such as pull:team/**; repeat it for more',
-      (text: string, before: readonly string[] = []) => [...before, text],
+      (text: string, before: readonly string[] = []) => [...before, allowed(text)],
     )
-    .option('--expires <time>', 'how long it is good, such as 90d or 12h; never for no end', parseEnd, 90 * DAY)
+    .option('--expires <time>', 'how long it is good, such as 90d or 12h; never for no end (default: 90d)', parseEnd)
     .option('--description <text>', 'what it is for, for the list', parseDescription)
     .option('--output <file>', 'write it to a new file that nobody else can read, and not to standard output')
     .option('--dry-run', 'make none, and say what would be made')
@@ -64,7 +65,7 @@ interface CreateOptions extends Common {
   readonly user: string;
   readonly allow: readonly string[];
   /** Milliseconds, or for ever. */
-  readonly expires: number;
+  readonly expires?: number;
   readonly description?: string;
   readonly output?: string;
   readonly dryRun?: true;
@@ -83,8 +84,7 @@ function withCommon(command: Command): Command {
 }
 
 async function create(options: CreateOptions, command: Command): Promise<void> {
-  const { allow, expires, description, output, dryRun, json } = options;
-  for (const text of allow) parseAllow(text);
+  const { allow, expires = 90 * DAY, description, output, dryRun, json } = options;
   const user = newName(options.user);
   const remote = await remoteOf(command);
   const now = Date.now();
@@ -183,20 +183,17 @@ async function rowsHere(command: Command, user: string | undefined): Promise<Row
 
 async function revoke(ids: readonly string[], { user, dryRun, json }: RevokeOptions, command: Command): Promise<void> {
   if ((ids.length === 0) === (user === undefined))
-    throw new OperatorError('say which tokens: by their ids, or all of a user by --user', {
-      fix: 'registry-secure token list shows them',
-    });
+    throw usage('say which tokens: by their ids, or all of a user by --user', 'registry-secure token list shows them');
   // Whoever names a token by itself has just shown it to everybody who can list processes.
   const unknown = ids.find(id => !isTokenId(id));
   if (unknown !== undefined)
-    throw new OperatorError('a token is named by its id, of 12 lower-case letters and digits', {
-      fix: 'registry-secure token list shows it',
-    });
+    throw usage(
+      'a token is named by its id, of 12 lower-case letters and digits',
+      'registry-secure token list shows it',
+    );
   const remote = await remoteOf(command);
   if (remote && dryRun)
-    throw new OperatorError('--dry-run and --server do not go together', {
-      fix: 'registry-secure token list --server shows what there is',
-    });
+    throw usage('--dry-run and --server do not go together', 'registry-secure token list --server shows what there is');
   const revoked = remote
     ? await revokedThere(remote, ids, user)
     : await revokedHere(command, ids, user, dryRun ?? false);
@@ -274,6 +271,17 @@ function endOf({ expires }: Pick<MachineToken, 'expires'>): string {
 
 function stateOf({ expires }: Pick<MachineToken, 'expires'>): 'active' | 'expired' {
   return expires !== undefined && Date.parse(expires) <= Date.now() ? 'expired' : 'active';
+}
+
+/** The text as it is, once it says something. */
+function allowed(text: string): string {
+  try {
+    parseAllow(text);
+    return text;
+  } catch (error) {
+    if (!(error instanceof OperatorError)) throw error;
+    throw new InvalidArgumentError(`${error.message}; ${error.fix}`);
+  }
 }
 
 function parseEnd(text: string): number {

@@ -66,8 +66,13 @@ describe('access', { timeout: 120_000 }, () => {
     assert.deepEqual([stranger.status, stranger.stdout], [1, `erin may not pull:\n${other}`]);
     const member = await explain('erin', 'pull', 'team/app', '--group', 'others', '--group', 'ops');
     assert.deepEqual([member.status, member.stdout], [0, `erin may pull:\n  ${policy}:4:5: allows\n`]);
-    assert.match((await explain('alice', 'write', 'a')).stderr, /"write" is no action; use one of pull/);
-    assert.match((await explain('alice', 'pull', 'A:1')).stderr, /no name of a repository/);
+    // Not 1, which is an answer.
+    const noAction = await explain('alice', 'write', 'a');
+    assert.equal(noAction.status, 2);
+    assert.match(noAction.stderr, /"write" is no action; use one of pull/);
+    const noName = await explain('alice', 'pull', 'A:1');
+    assert.equal(noName.status, 2);
+    assert.match(noName.stderr, /no name of a repository/);
   });
 
   test('serve: anonymous, challenged, refused; a change counts within a second in every process, a bad one never', async () => {

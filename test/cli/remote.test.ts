@@ -140,7 +140,31 @@ describe('the command line through the API', () => {
     const both = ['user', 'add', 'x', '--password-stdin', '--as', 'admin', '--as-password-stdin'];
     assert.equal((await run([...both, ...server])).status, 2);
     assert.equal((await run(['user', 'list', '--file', 'x', ...server])).status, 2);
-    assert.match(await fails(['user', 'list', '--as', 'admin']), /--server/);
+    const alone = await run(['user', 'list', '--as', 'admin']);
+    assert.deepEqual([alone.status, alone.stderr], [2, 'registry-secure: --ca and --as are about --server; name it\n']);
+    assert.match(
+      await fails(['user', 'list', '--as', 'admin', ...server]),
+      /--as-password-stdin, or .*--as-password-file/,
+    );
+  });
+
+  test('what would be left out in silence is refused', async () => {
+    const explain = ['access', 'explain', 'bob', 'pull', 'users/bob/app'];
+    for (const args of [
+      [...explain, '--group', 'dev'],
+      ['access', 'check', '--groups', 'mine'],
+      ['token', 'list', '--config', 'mine'],
+      ['user', 'disable', 'bob', '--root', 'data'],
+    ]) {
+      const { status, stdout, stderr } = await run([...args, ...asAdmin, ...server]);
+      assert.deepEqual([status, stdout], [2, ''], stderr);
+      assert.match(stderr, /^registry-secure: --\w+ and --server do not go together; /);
+    }
+    const url = await run(['user', 'list', '--server', `https://127.0.0.1:${registry.port}`, ...asAdmin]);
+    assert.deepEqual(
+      [url.status, url.stderr],
+      [2, 'registry-secure: --server takes no URL; write HOST or HOST:PORT\n'],
+    );
   });
 
   test('no password goes to a server that nobody vouches for', async () => {
