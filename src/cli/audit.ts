@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import type { Command } from 'commander';
 import { Seals } from '../audit/seals.js';
 import { type AuditFinding, type AuditReport, verifyAudit, verifyFile } from '../audit/verify.js';
@@ -52,9 +53,16 @@ export function audit(program: Command): void {
       };
       const report = await (alone === undefined ? whole(command, file, options) : verifyFile(alone, options)).catch(
         error => {
+          // Exit code 1 would say that somebody was at the log.
+          if (error instanceof OperatorError)
+            throw new OperatorError(error.message, {
+              ...(error.fix !== undefined && { fix: error.fix }),
+              exitCode: NOT_CHECKED,
+              cause: error,
+            });
           if (systemCode(error) === undefined) throw error;
           throw new OperatorError(`the audit log cannot be read: ${(error as Error).message}`, {
-            fix: 'run this as a user who may read it',
+            fix: 'check the path, and run this as a user who may read it',
             exitCode: NOT_CHECKED,
             cause: error,
           });
@@ -85,6 +93,9 @@ async function whole(
         fix: 'name what serve is given: its configuration, --dir or --root, and audit.head where it is set',
         exitCode: NOT_CHECKED,
       });
+    // With a configuration file the log of the same data is in another place than with --dir alone.
+    if (!existsSync(folder))
+      options.onNote(`there is no folder ${folder}; is this the configuration, or --dir, with which serve is started?`);
     const report = await verifyAudit(folder, seals, options);
     if (report.chains > 0) return report;
     throw new OperatorError(`there is no audit log in ${folder}, and no seal of one in ${place}`, {

@@ -76,6 +76,8 @@ export class Trail {
       const outcome = failure === undefined ? 'done' : 'failed';
       await write(config, pathOf(command), { type, outcome, who: whoRuns(), via: 'command', what });
     } catch (error) {
+      // What has kept the command from its work has been said.
+      if ((error as Error).message === failure) return;
       warn(`the audit log does not tell of this: ${(error as Error).message}`);
     }
   }

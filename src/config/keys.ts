@@ -89,7 +89,11 @@ export function optionalSection<S extends z.core.$ZodLooseShape>(shape: S, about
   return z.strictObject(shape).optional().register(KEYS, info);
 }
 
-const scalar = z.string({ error: 'expects one value, not a list or further keys' });
+const unlessMissing = (what: string) => ({
+  error: ({ input }: { input?: unknown }) => (input === undefined ? 'is missing' : what),
+});
+
+const scalar = z.string(unlessMissing('expects one value, not a list or further keys'));
 
 /** Text through a parser whose OperatorError becomes the problem and its fix. */
 function parsed<T>(parse: (text: string) => T): z.ZodType<T, unknown> {
@@ -205,7 +209,7 @@ export function oneOf<const T extends string>(...words: readonly T[]): Kind<T> {
 const itemsOf = <T>(item: z.ZodType<T, unknown>): z.ZodType<T[], unknown> =>
   z.preprocess(
     value => (typeof value === 'string' ? [value] : value),
-    z.array(item, { error: 'expects a list, such as [a, b]' }),
+    z.array(item, unlessMissing('expects a list, such as [a, b]')),
   );
 
 /** A list of values that each pass `parse`; one value alone stands for a list of one. */

@@ -211,7 +211,8 @@ class Loader {
   private reject(issue: z.core.$ZodIssue): void {
     const fix = issue.code === 'custom' ? (issue.params?.fix as string | undefined) : undefined;
     const message = issue.code === 'invalid_key' ? issue.issues[0]?.message : undefined;
-    this.problem(issue.path.join('.'), message ?? issue.message, fix);
+    const unknown = issue.code === 'unrecognized_keys' ? `, and not ${issue.keys.join(', ')}` : '';
+    this.problem(issue.path.join('.'), `${message ?? issue.message}${unknown}`, fix);
   }
 
   private problem(path: string, what: string, fix?: string): void {

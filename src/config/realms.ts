@@ -48,7 +48,11 @@ function nonEmpty(value: string): string {
 const header = text.schema.transform((value, context) => {
   if (/^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/.test(value) && value.toLowerCase() !== 'authorization')
     return value.toLowerCase();
-  context.addIssue({ code: 'custom', message: `${quote(value)} is no name of a header that could say this` });
+  context.addIssue({
+    code: 'custom',
+    message: `${quote(value)} is no name of a header that could say this`,
+    params: { fix: 'write such as Remote-User' },
+  });
   return z.NEVER;
 });
 
@@ -64,6 +68,23 @@ function template(...placeholders: string[]) {
       params: { fix: `write ${placeholders.join(' or ')} where it belongs` },
     });
     return z.NEVER;
+  });
+}
+
+/** What a server would refuse at each login. */
+function filter(...placeholders: string[]) {
+  return template(...placeholders).superRefine((value, context) => {
+    let open = 0;
+    for (const [parenthesis] of value.matchAll(/[()]/g)) {
+      open += parenthesis === '(' ? 1 : -1;
+      if (open < 0) break;
+    }
+    if (open !== 0)
+      context.addIssue({
+        code: 'custom',
+        message: 'has a parenthesis without its other half',
+        params: { fix: 'write such as (&(objectClass=inetOrgPerson)(uid={user})), and one of a value as \\28 or \\29' },
+      });
   });
 }
 
@@ -99,11 +120,11 @@ const ldap = z
       binddn: text.schema.optional(),
       bindpasswordfile: path.schema.optional(),
       userbase: text.schema.optional(),
-      userfilter: template('{user}').default('(uid={user})'),
+      userfilter: filter('{user}').default('(uid={user})'),
       userdn: template('{user}').optional(),
       userattribute: text.schema.default('uid'),
       groupbase: text.schema.optional(),
-      groupfilter: template('{dn}', '{user}').optional(),
+      groupfilter: filter('{dn}', '{user}').optional(),
       groupattribute: text.schema.default('cn'),
       timeout: upTo(30_000).default(5_000),
       cache: upTo(60_000).default(60_000),

@@ -47,7 +47,15 @@ export async function sealDriver(
 ): Promise<StorageDriver> {
   if (head === undefined) return driver;
   const other = new FilesystemDriver({ root: head, ...options });
-  await other.open();
+  try {
+    await other.open();
+  } catch (error) {
+    if (!(error instanceof OperatorError)) throw error;
+    throw new OperatorError(`the seals of the audit log have no place: ${error.message}`, {
+      fix: 'let this user write there, or name another folder: audit.head (REGISTRY_AUDIT_HEAD)',
+      cause: error,
+    });
+  }
   return other;
 }
 

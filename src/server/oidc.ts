@@ -35,7 +35,7 @@ export async function openOidc({ auth }: Config): Promise<OpenOidc | undefined> 
     scopes: oidc.scopes,
     usernameClaim: oidc.usernameclaim,
     groupsClaim: oidc.groupsclaim,
-    ca: rootcertbundle === undefined ? undefined : (await readPem(rootcertbundle)).toString('latin1'),
+    ca: rootcertbundle === undefined ? undefined : await authoritiesIn(rootcertbundle),
   });
   return (driver, realmOf, isKnown) => {
     const accounts = new Accounts(driver);
@@ -79,4 +79,16 @@ async function secretIn(file: string): Promise<string> {
     });
   });
   return text.trim();
+}
+
+async function authoritiesIn(file: string): Promise<string> {
+  try {
+    return (await readPem(file)).toString('latin1');
+  } catch (error) {
+    if (!(error instanceof OperatorError)) throw error;
+    throw new OperatorError(`auth.oidc.rootcertbundle: ${error.message}`, {
+      ...(error.fix !== undefined && { fix: error.fix }),
+      cause: error,
+    });
+  }
 }

@@ -202,7 +202,9 @@ describe('the audit log of a registry', () => {
 
   test('is checked by audit verify, with exit codes for each case', { timeout: 120_000 }, async () => {
     const nothing = await verify();
-    assert.equal(nothing.status, 1, 'no data at all');
+    assert.equal(nothing.status, 3, 'no data at all');
+    assert.match(nothing.stderr, /there is no data folder/);
+    assert.equal((await verify('missing.yml')).status, 3);
     const served = await start();
     await push('team/app', 'v1', `admin:${served.password}`);
     assert.equal(await served.stop(), 0);
@@ -221,6 +223,10 @@ describe('the audit log of a registry', () => {
     assert.match(said.stdout, /^changed: .*NOT as it was written, 1 findings\n$/s);
     rmSync(join(folder(), name));
     assert.deepEqual([(await verify()).status, (await verify('--file', join(folder(), name))).status], [1, 3]);
+    rmSync(folder(), { recursive: true });
+    const gone = await verify();
+    assert.equal(gone.status, 1);
+    assert.match(gone.report.notes[0], /^there is no folder .*audit; is this the configuration, or --dir, with which/);
     rmSync(join(dir, 'data/registry-secure/audit'), { recursive: true });
     const unknown = await verify();
     assert.equal(unknown.status, 3);

@@ -59,6 +59,12 @@ describe('tokens of machines, and accounts', { timeout: 240_000 }, () => {
       '--allow',
       'pull:**',
     );
+    // One line: the audit log has no reason of its own.
+    const config = ['--config', join(dir, 'missing.yml')];
+    await fails(
+      /^registry-secure: [^\n]*there is no such configuration file[^\n]*\n$/,
+      ...['token', 'create', '--user', 'ci', '--allow', 'pull:**', ...config],
+    );
     await fails(/"read" is no right; write pull, /, 'token', 'create', '--user', 'ci', '--allow', 'read:**');
     await fails(/required option '--allow/, 'token', 'create', '--user', 'ci');
     await fails(

@@ -126,11 +126,16 @@ describe('auth.realms', () => {
       `[${realm(`{htpasswd: {path: /a}, ldap: {${LDAP}}}`)}]`,
       /sources\.0 is not one source; give each source its own item/,
     ],
-    ['an unknown source', `[${realm('{kerberos: {}}')}]`, /expects one of htpasswd, ldap, certificate, proxy/],
+    [
+      'an unknown source',
+      `[${realm('{kerberos: {}}')}]`,
+      /expects one of htpasswd, ldap, certificate, proxy, and not kerberos/,
+    ],
+    ['a key that is missing', `[${realm('{ldap: {}}')}]`, /sources\.0\.ldap\.url is missing/],
     [
       'an unknown key',
       `[${realm(`{ldap: {${LDAP}, userbas: x}}`)}]`,
-      /sources\.0\.ldap expects the keys of a directory/,
+      /sources\.0\.ldap expects the keys of a directory, .*, and not userbas/,
     ],
     [
       'a pattern that is none',
@@ -163,6 +168,11 @@ describe('auth.realms', () => {
       'a filter for somebody else',
       `[${realm(`{ldap: {${LDAP}, userfilter: "(uid={name})"}}`)}]`,
       /userfilter holds \{name\}, which is not known/,
+    ],
+    [
+      'a filter that is none',
+      `[${realm(`{ldap: {${LDAP}, userfilter: "(uid={user}"}}`)}]`,
+      /userfilter has a parenthesis without its other half/,
     ],
     ['half an account', `[${realm(`{ldap: {${LDAP}, binddn: x}}`)}]`, /bindpasswordfile is missing/],
     [
