@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { format, transports, createLogger as winston } from 'winston';
 import { clientCertificateOf } from '../auth/client-certificate.js';
-import { OperatorError } from '../errors.js';
+import { OperatorError, systemCode } from '../errors.js';
 import { LineWriter } from './lines.js';
 
 /** What a line says beside its message. An Error is shown with its stack, an OperatorError as what it says. */
@@ -234,8 +234,23 @@ function word(string: string): string {
 
 function describe(value: unknown): string {
   if (value instanceof OperatorError) return value.fix ? `${value.message}; ${value.fix}` : value.message;
-  if (value instanceof Error) return value.stack ?? value.message;
+  if (value instanceof Error) return `${value.stack ?? value.message}${causesOf(value)}`;
   return typeof value === 'object' && value !== null ? JSON.stringify(value) : String(value);
+}
+
+/**
+ * What was in the way, such as `ECONNREFUSED`, at most four causes deep: what answers a client does not say it. By codes
+ * alone, for the message of a cause may cite what others have sent.
+ */
+function causesOf(error: Error): string {
+  const codes = new Set<string>();
+  let { cause } = error;
+  for (let depth = 0; depth < 4 && cause instanceof Error; depth += 1) {
+    const code = systemCode(cause);
+    if (code !== undefined) codes.add(code);
+    ({ cause } = cause);
+  }
+  return [...codes].map(code => `\ncaused by ${code}`).join('');
 }
 
 function quote(string: string): string {

@@ -29,6 +29,14 @@ async function logged(formatter: LogFormat, write: (log: ReturnType<typeof creat
   return text.split('\n').slice(0, -1);
 }
 
+test('an error is logged with what was in the way, and nothing of what others have sent', async () => {
+  const refused = Object.assign(new Error('connect to canary'), { code: 'ECONNREFUSED' });
+  const error = new Error('no answer', { cause: new Error('canary', { cause: refused }) });
+  const [line] = await logged('json', log => log.error('failed', { error }));
+  assert.match(JSON.parse(line!).error, /^Error: no answer\n.*\ncaused by ECONNREFUSED$/s);
+  assert.doesNotMatch(line!, /canary/);
+});
+
 test('the application log: text and JSON, one line each whatever is logged', async () => {
   const write = (log: ReturnType<typeof createLogger>) => {
     log.info('started', { port: 5000, host: '0.0.0.0', message: 'own', level: 'own' });
