@@ -36,7 +36,7 @@ test('every shell block of the README is run by a test', () => {
   });
   assert.deepEqual(shellBlocks().get('registry-secure'), ['npm start\n', 'npm test\n']);
   const { scripts } = JSON.parse(read('package.json'));
-  for (const script of ['setup', 'start', 'test', 'test:e2e', 'check', 'format', 'docs', 'bench'])
+  for (const script of ['setup', 'start', 'test', 'test:cli', 'test:e2e', 'check', 'format', 'docs', 'bench'])
     assert.ok(scripts[script], script);
   assert.match(read('.ci/run'), /^stage npm test$/m);
 });
