@@ -107,6 +107,8 @@ export const CLIENT_ERRORS = {
   },
   timeout: {
     shows: 'Client.Timeout exceeded while awaiting headers',
+    // Of two limits of the same length either may be the first.
+    or: 'i/o timeout',
     cause: 'Nothing answers at the address: a firewall drops the packets, or a proxy stands in between.',
     fix: "Open the port on the server's firewall; keep the registry out of the proxy with NO_PROXY.",
   },
@@ -129,6 +131,8 @@ export const CLIENT_ERRORS = {
 
 interface Row {
   readonly shows: string;
+  /** What clients show in its place now and then. */
+  readonly or?: string;
   readonly cause: string;
   readonly fix: string;
 }
@@ -137,6 +141,8 @@ export type ClientError = keyof typeof CLIENT_ERRORS;
 
 /** docs/troubleshooting.md, but for its beginning. */
 export function errorTable(): string {
-  const rows = Object.values(CLIENT_ERRORS).map(({ shows, cause, fix }) => `| \`${shows}\` | ${cause} | ${fix} |\n`);
+  const rows = Object.values<Row>(CLIENT_ERRORS).map(
+    ({ shows, or, cause, fix }) => `| \`${shows}\`${or === undefined ? '' : ` or \`${or}\``} | ${cause} | ${fix} |\n`,
+  );
   return `| the client shows | why | what mends it |\n| --- | --- | --- |\n${rows.join('')}`;
 }
