@@ -288,7 +288,9 @@ export class AuditLog {
   /** The next file, and the line with which it begins. @param others for the first one */
   async #begin(others?: readonly Anchor[]): Promise<void> {
     const number = this.#number + 1;
-    this.#part = await Part.create(join(this.options.folder, fileName(this.chain, number)));
+    this.#part = await Part.create(join(this.options.folder, fileName(this.chain, number)), {
+      withFolder: others !== undefined,
+    });
     this.#number = number;
     this.#opened = performance.now();
     const fields = openingFields({

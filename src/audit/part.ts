@@ -13,9 +13,13 @@ export class Part {
     private readonly inode: bigint,
   ) {}
 
-  /** Makes the file, which must not be there, and its folder. For the owner alone, from the first byte. */
-  static async create(path: string): Promise<Part> {
-    await makeFolders(dirname(path), 0o700);
+  /**
+   * Makes the file, which must not be there. For the owner alone, from the first byte.
+   * @param withFolder whether its folder may be made too: where one was before, it is only out of sight, as on a volume
+   *   that is not mounted
+   */
+  static async create(path: string, { withFolder }: { withFolder: boolean }): Promise<Part> {
+    if (withFolder) await makeFolders(dirname(path), 0o700);
     // Never through a link that somebody else has put there.
     const handle = await open(path, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600);
     try {

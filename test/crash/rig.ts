@@ -78,7 +78,8 @@ export class Rig {
     const registry = await LocalRegistry.start(this.dir, [...this.#arguments(root), '--workers', `${workers}`], {
       command: flushes > 0 ? slowed(flushes) : command(),
       env: { UV_THREADPOOL_SIZE: String(threads), ...env },
-      patience: 60_000,
+      // A start flushes a few times, one after the other.
+      patience: 60_000 + 20 * flushes,
     });
     const ca = readFileSync(join(this.dir, 'certs/ca.crt'));
     const client = new RegistryClient(registry.port, { ca, auth: AUTH });

@@ -10,7 +10,7 @@ import { newImage, pushImage, STYLES } from './workload.js';
 const PUSHES = 16;
 const PULLS = 100;
 /** So slow that who waits for a single flush is told from who is slow himself, whatever the machine. */
-const FLUSH_MS = 10_000;
+const FLUSH_MS = 5000;
 /** All of the pushes are at their flushes by then. */
 const BESIDE_MS = 3000;
 
