@@ -67,7 +67,10 @@ async function story(server: RunningServer, options: Options, prefix: string): P
   const { pair, certificates, users, open, data } = server;
   // What the operator names is how clients reach it, whatever this machine's interfaces say.
   const [named] = [...(options.ip ?? []), ...(options.dns ?? []), ...environmentNames()];
-  const host = imageHost(named ?? advertisedHost(pair?.names ?? [], thisMachine()), server.port);
+  // Who listens on one address alone is reached by no other.
+  const isEverywhere = /^[0.:]*$/.test(server.host);
+  const reached = isEverywhere ? advertisedHost(pair?.names ?? [], thisMachine()) : server.host;
+  const host = imageHost(named ?? reached, server.port);
   const lines = [`Registry      ${pair ? 'https' : 'http'}://${host}/`];
   if (pair) {
     const how = certificates?.server.action ?? 'yours';
