@@ -57,7 +57,7 @@ function withPolicy(command: Command): Command {
 async function policyOf(command: Command): Promise<{ policy: Policy; file: string; config: Config }> {
   const { dir, config: file, policy, groups } = command.opts<Options>();
   const dirGiven = command.getOptionValueSource('dir') === 'cli';
-  const { config } = loadConfig({ dir, dirGiven, file, standardFiles: !dirGiven, env: process.env, flags: [] });
+  const { config } = loadConfig({ dir, dirGiven, file, env: process.env, flags: [] });
   const path = policy ?? config.access.policy;
   if (path === undefined)
     throw new OperatorError('no access policy is configured: whoever logs in may do everything', {

@@ -59,12 +59,10 @@ export function doctor(program: Command): void {
 function examineHere(command: Command, options: Options): Promise<Diagnosis[]> {
   for (const name of ['client', 'user'] as const)
     if (options[name] !== undefined) throw usage(`--${name} is for another machine's registry`, 'give its HOST[:PORT]');
-  // Whoever names a folder means what is in it, and not what some package has put into /etc.
   const dirGiven = command.getOptionValueSource('dir') === 'cli';
   const inspected = inspectConfig({
     dir: options.dir,
     dirGiven,
-    standardFiles: !dirGiven,
     file: options.config,
     env: process.env,
     flags: flagsFrom(command.opts()),

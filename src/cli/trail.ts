@@ -105,8 +105,9 @@ async function servedBy(command: Command): Promise<Config | undefined> {
   const given = argumentsOf(command);
   const onData = 'config' in given || command.options.some(option => option.attributeName() === 'root');
   const file = (given.config as string | undefined) ?? named;
-  for (const standardFiles of onData ? [!dirGiven] : dirGiven ? [false] : [false, true]) {
-    const { config } = loadConfig({ dir, dirGiven, file, standardFiles, env: process.env, flags });
+  const loaded = { dir, dirGiven, file, env: process.env, flags };
+  for (const more of onData || dirGiven ? [{}] : [{ standardFiles: false as const }, {}]) {
+    const { config } = loadConfig({ ...loaded, ...more });
     if (config.audit.enabled && existsSync(config.audit.folder)) return config;
   }
   return undefined;

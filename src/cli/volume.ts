@@ -22,10 +22,7 @@ function addFolders(command: Command): Command {
   return command.addOption(dirOption()).option('--root <folder>', 'the data folder itself');
 }
 
-/**
- * The configuration for such a command. Whoever names a folder means what is in it, and not what some package has put
- * into /etc.
- */
+/** The configuration for such a command. */
 export function volumeConfig(
   command: Command,
   file: string | undefined = command.opts<{ config?: string }>().config,
@@ -33,7 +30,7 @@ export function volumeConfig(
   const { dir, root } = command.opts<{ dir: string; root?: string }>();
   const dirGiven = command.getOptionValueSource('dir') === 'cli';
   const flags = root === undefined ? [] : [{ flag: '--root', key: 'storage.filesystem.rootdirectory', value: root }];
-  return loadConfig({ dir, dirGiven, file, standardFiles: !dirGiven, env: process.env, flags }).config;
+  return loadConfig({ dir, dirGiven, file, env: process.env, flags }).config;
 }
 
 /** Opens the data, hands it to the task, and closes it. @throws OperatorError where there is none, unless told to make it */

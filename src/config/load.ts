@@ -21,8 +21,11 @@ export interface LoadOptions {
   readonly dirGiven?: boolean;
   /** The file named on the command line; without it REGISTRY_CONFIGURATION_PATH, then the standard places. */
   readonly file?: string | undefined;
-  /** `false` leaves the standard places alone: for commands that make their own setting, such as `up`. */
-  readonly standardFiles?: boolean;
+  /**
+   * The standard places: none where the operator named a folder, for that means what is in it and not what some package has put
+   * into /etc. `false` also leaves them alone without one: for commands that make their own setting, such as `up`.
+   */
+  readonly standardFiles?: readonly string[] | false;
   readonly env: NodeJS.ProcessEnv;
   readonly flags?: readonly FlagValue[];
 }
@@ -242,10 +245,10 @@ class Loader {
   }
 }
 
-function fileOf({ file, env, standardFiles = true }: LoadOptions): string | undefined {
+function fileOf({ file, env, dirGiven, standardFiles = STANDARD_FILES }: LoadOptions): string | undefined {
   const named = file || env.REGISTRY_CONFIGURATION_PATH;
   if (named) return resolve(named);
-  return standardFiles ? STANDARD_FILES.find(path => existsSync(path)) : undefined;
+  return standardFiles && !dirGiven ? standardFiles.find(path => existsSync(path)) : undefined;
 }
 
 function readText(file: string): string {

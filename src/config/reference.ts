@@ -21,7 +21,7 @@ A value is taken from the first of these that gives one:
 1. an option of the command line,
 2. a variable \`REGISTRY_…\`,
 3. the configuration file: the argument, else \`REGISTRY_CONFIGURATION_PATH\`, else \`/etc/docker/registry/config.yml\` or
-   \`/etc/distribution/config.yml\` where there is one,
+   \`/etc/distribution/config.yml\` where there is one and no \`--dir\` is given,
 4. the default.
 
 \`registry-secure config check [file]\` says what is wrong, \`registry-secure config print [file]\` shows every value that is

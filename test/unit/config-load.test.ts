@@ -186,6 +186,16 @@ describe('defaults', () => {
     assert.equal(inspectFile('version: 0.1\n').config!.storage.filesystem.rootdirectory, '/var/lib/registry');
   });
 
+  test('a file in a standard place counts, unless the operator names a folder', () => {
+    const usual = inspectFile('version: 0.1\n').file;
+    const loaded = (options: Partial<LoadOptions>) =>
+      inspect({ standardFiles: [join(folder, 'none.yml'), usual], ...options }).file;
+    assert.equal(loaded({}), usual);
+    assert.equal(loaded({ dirGiven: true }), undefined);
+    assert.equal(loaded({ dirGiven: true, env: { REGISTRY_CONFIGURATION_PATH: usual } }), usual);
+    assert.equal(loaded({ dirGiven: true, file: usual }), usual);
+  });
+
   test('a kind without a path: the own folder where it is named or has one, else the place in the image', () => {
     const env = { REGISTRY_AUTH: 'htpasswd' };
     const path = (options: Partial<LoadOptions>) => inspect({ env, ...options }).config!.auth.htpasswd!.path;
