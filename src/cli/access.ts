@@ -1,12 +1,13 @@
 import { type Command, Option } from 'commander';
 import { HtpasswdCredentials } from '../auth/credentials.js';
 import { ANONYMOUS } from '../auth/identity.js';
-import { type Explanation, explain, type Policy } from '../auth/policy.js';
+import { type Explanation, explain, type Policy, usersMay } from '../auth/policy.js';
 import { deadRules, loadPolicy, type PolicyFinding } from '../auth/policy-file.js';
 import { type Action, REPOSITORY_ACTIONS } from '../auth/rights.js';
 import { loadConfig } from '../config/load.js';
 import type { Config } from '../config/schema.js';
 import { OperatorError } from '../errors.js';
+import { parseGlob } from '../glob.js';
 import { isRepositoryName } from '../reference.js';
 import { dirOption, usage } from './options.js';
 import { type Remote, remoteOf, withServer } from './remote.js';
@@ -53,16 +54,13 @@ function withPolicy(command: Command): Command {
     .option('--json', 'print JSON');
 }
 
-/** The policy that `serve` would use, or the one that is named. */
-async function policyOf(command: Command): Promise<{ policy: Policy; file: string; config: Config }> {
+/** The policy that `serve` would use, or the one that is named; none where everybody who logs in may do everything. */
+async function policyOf(command: Command): Promise<{ config: Config; policy?: Policy; file?: string }> {
   const { dir, config: file, policy, groups } = command.opts<Options>();
   const dirGiven = command.getOptionValueSource('dir') === 'cli';
   const { config } = loadConfig({ dir, dirGiven, file, env: process.env, flags: [] });
   const path = policy ?? config.access.policy;
-  if (path === undefined)
-    throw new OperatorError('no access policy is configured: whoever logs in may do everything', {
-      fix: 'name one with --policy, or set access.policy (REGISTRY_ACCESS_POLICY)',
-    });
+  if (path === undefined) return { config };
   // Groups of the configuration belong to its own policy.
   const members = groups ?? (policy === undefined ? config.access.groups : undefined);
   return { policy: await loadPolicy(path, members), file: path, config };
@@ -92,6 +90,10 @@ async function check(command: Command): Promise<void> {
 
 async function checkedHere(command: Command): Promise<Checked & { readonly file: string }> {
   const { policy, file, config } = await policyOf(command);
+  if (!policy || file === undefined)
+    throw new OperatorError('no access policy is configured: whoever logs in may do everything', {
+      fix: 'name one with --policy, or set access.policy (REGISTRY_ACCESS_POLICY)',
+    });
   const { htpasswd, realms } = config.auth;
   const elsewhere = realms.length > 0;
   const users = htpasswd && !elsewhere ? await knownUsers(htpasswd.path) : undefined;
@@ -135,15 +137,23 @@ async function answer(command: Command, user: string, action: string, repository
   else for (const line of describe(explanation, `${user} may${explanation.allowed ? '' : ' not'} ${action}`)) say(line);
 }
 
-async function explainedHere(command: Command, user: string, action: Action, repository: string): Promise<Explanation> {
-  const { policy } = await policyOf(command);
+async function explainedHere(command: Command, user: string, action: Action, repository: string): Promise<Told> {
+  const { policy, config } = await policyOf(command);
   const { group: groups = [] } = command.opts<Options>();
   const identity = user === 'anonymous' ? ANONYMOUS : ({ kind: 'user', name: user.normalize('NFC'), groups } as const);
-  return explain(policy, identity, action, repository);
+  const { none, realms } = config.auth;
+  // Users of two realms may share a name, and who is of another one is nobody here.
+  const realm = realms.find(({ repositories }) => repositories.some(pattern => parseGlob(pattern)(repository)));
+  const whose =
+    realm && user !== 'anonymous' ? { remark: `said of a user of the realm ${JSON.stringify(realm.name)}` } : {};
+  if (policy) return { ...explain(policy, identity, action, repository), ...whose };
+  const open = none !== undefined;
+  const remark = `no access policy is configured, and whoever ${open ? 'comes' : 'logs in'} may do everything`;
+  return { allowed: usersMay({ open })(identity, action, repository), remark };
 }
 
 /** Rules are shown to administrators only. */
-type Told = Pick<Explanation, 'allowed'> & Partial<Explanation>;
+type Told = Pick<Explanation, 'allowed'> & Partial<Explanation> & { readonly remark?: string };
 
 async function explainedThere(remote: Remote, user: string, action: string, repository: string): Promise<Told> {
   interface Rights {
@@ -155,7 +165,8 @@ async function explainedThere(remote: Remote, user: string, action: string, repo
   return { allowed, ...(rules && { rules }) };
 }
 
-function describe({ allowed, rules }: Told, verdict: string): string[] {
+function describe({ allowed, rules, remark }: Told, answer: string): string[] {
+  const verdict = remark === undefined ? answer : `${answer} (${remark})`;
   if (!rules) return [verdict];
   const told = rules.filter(({ says }) => !allowed || says === 'allows');
   if (rules.length === 0) return [`${verdict}: no rule is about this user`];

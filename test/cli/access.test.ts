@@ -66,6 +66,26 @@ describe('access', { timeout: 120_000 }, () => {
     assert.deepEqual([stranger.status, stranger.stdout], [1, `erin may not pull:\n${other}`]);
     const member = await explain('erin', 'pull', 'team/app', '--group', 'others', '--group', 'ops');
     assert.deepEqual([member.status, member.stdout], [0, `erin may pull:\n  ${policy}:4:5: allows\n`]);
+    // Without a policy the answer is another one, and still an answer.
+    const anybody = await run('explain', 'alice', 'push', 'team/app');
+    const all = 'no access policy is configured, and whoever logs in may do everything';
+    assert.deepEqual([anybody.status, anybody.stdout], [0, `alice may push (${all})\n`]);
+    const nobody = await run('explain', 'anonymous', 'pull', 'team/app');
+    assert.deepEqual([nobody.status, nobody.stdout], [1, `anonymous may not pull (${all})\n`]);
+    // Whose user that is depends on the realm.
+    writeFileSync(
+      join(dir, 'realms.yml'),
+      `version: 0.1
+auth:
+  realms: [{name: Team, repositories: ["team/**"], sources: [{htpasswd: {path: ${join(dir, 'htpasswd')}}}]}]
+  htpasswd: {realm: Rest, path: ${join(dir, 'htpasswd')}}
+`,
+    );
+    const ofTeam = await explain('alice', 'overwrite', 'team/app', '--config', join(dir, 'realms.yml'));
+    assert.deepEqual(
+      [ofTeam.status, ofTeam.stdout],
+      [0, `alice may overwrite (said of a user of the realm "Team"):\n  ${policy}:3:5: allows\n`],
+    );
     // Not 1, which is an answer.
     const noAction = await explain('alice', 'write', 'a');
     assert.equal(noAction.status, 2);
