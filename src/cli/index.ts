@@ -23,6 +23,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Add>>> = {
   health: async () => (await import('./health.js')).health,
   maintenance: async () => (await import('./maintenance.js')).maintenance,
   audit: async () => (await import('./audit.js')).audit,
+  copy: async () => (await import('./copy.js')).copy,
   verify: async () => (await import('./verify.js')).verify,
   backup: async () => (await import('./backup.js')).backup,
   restore: async () => (await import('./restore.js')).restore,

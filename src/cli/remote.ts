@@ -1,14 +1,10 @@
-import { existsSync, readFileSync } from 'node:fs';
 import type { IncomingHttpHeaders } from 'node:http';
 import { request } from 'node:https';
 import { isIP } from 'node:net';
-import { join } from 'node:path';
 import { type Command, Option } from 'commander';
-import { systemStore } from '../doctor/stores.js';
 import { OperatorError } from '../errors.js';
-import { readPem } from '../pki/inspect.js';
 import { addressOf, mistrust } from '../trust/fetch.js';
-import { THIS_MACHINE } from '../trust/places.js';
+import { authoritiesOf, keptLogin, type Login, loginFiles } from './logins.js';
 import { usage } from './options.js';
 import { readPassword } from './password.js';
 
@@ -65,11 +61,6 @@ export async function remoteOf(command: Command): Promise<Remote | undefined> {
   if (host.includes('://')) throw usage('--server takes no URL', 'write HOST or HOST:PORT');
   addressOf(host);
   return new Remote(host, await authoritiesOf(options), () => loginOf(host, options));
-}
-
-interface Login {
-  readonly user: string;
-  readonly password: string;
 }
 
 interface RemoteAnswer<T> {
@@ -202,18 +193,15 @@ function parsed(data: Buffer): unknown {
   }
 }
 
-async function authoritiesOf({ ca, dir }: ServerOptions): Promise<readonly (string | Buffer)[]> {
-  if (ca !== undefined) return [await readPem(ca)];
-  const own = join(dir, 'certs', 'ca.crt');
-  return [
-    ...(existsSync(own) ? [await readPem(own)] : []),
-    ...systemStore(THIS_MACHINE).authorities.map(certificate => certificate.toString()),
-  ];
-}
-
 /** A password on the command line would be in the list of processes. */
 async function loginOf(host: string, { as: user, asPasswordFile, asPasswordStdin }: ServerOptions): Promise<Login> {
-  if (user === undefined) return keptByDocker(host);
+  if (user === undefined) {
+    const kept = await keptLogin(host);
+    if (kept) return kept;
+    throw new OperatorError(`nobody is logged in at ${host}: no login for it is in ${loginFiles().join(' or ')}`, {
+      fix: 'say who you are with --as NAME',
+    });
+  }
   const options = asPasswordStdin
     ? { passwordStdin: true }
     : asPasswordFile === undefined
@@ -224,20 +212,4 @@ async function loginOf(host: string, { as: user, asPasswordFile, asPasswordStdin
       fix: 'pipe it in with --as-password-stdin, or name a file with --as-password-file',
     });
   return { user, password: await readPassword(options, [`Password of ${JSON.stringify(user)} at ${host}: `]) };
-}
-
-function keptByDocker(host: string): Login {
-  const file = join(process.env.DOCKER_CONFIG ?? join(process.env.HOME ?? '', '.docker'), 'config.json');
-  const none = (why: string) =>
-    new OperatorError(`nobody is logged in at ${host}: ${why}`, { fix: 'say who you are with --as NAME' });
-  let auth: unknown;
-  try {
-    auth = (JSON.parse(readFileSync(file, 'utf8')) as { auths?: Record<string, { auth?: unknown }> }).auths?.[host]
-      ?.auth;
-  } catch {
-    throw none(`${file} cannot be read`);
-  }
-  if (typeof auth !== 'string') throw none(`${file} has no login for it`);
-  const [user = '', ...password] = Buffer.from(auth, 'base64').toString('utf8').split(':');
-  return { user, password: password.join(':') };
 }

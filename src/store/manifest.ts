@@ -94,6 +94,11 @@ export function readManifest(data: Uint8Array): Manifest | undefined {
   }
 }
 
+/** Whether a descriptor of this type is of a manifest that this registry takes, and not of a blob. */
+export function isManifest(mediaType: string): boolean {
+  return Object.hasOwn(KINDS, mediaType);
+}
+
 export function isIndex(mediaType: string): boolean {
   return Object.hasOwn(KINDS, mediaType) && KINDS[mediaType] === 'index';
 }

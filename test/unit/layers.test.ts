@@ -8,10 +8,25 @@ const root = fileURLToPath(new URL('../../..', import.meta.url));
 
 /** What each folder of src/ may import, besides itself, errors.ts and reference.ts: downward only. */
 const BELOW: Record<string, readonly string[]> = {
-  cli: ['server', 'audit', 'doctor', 'ui', 'api', 'registry', 'auth', 'trust', 'pki', 'store', 'storage', 'config'],
+  cli: [
+    'copy',
+    'server',
+    'audit',
+    'doctor',
+    'ui',
+    'api',
+    'registry',
+    'auth',
+    'trust',
+    'pki',
+    'store',
+    'storage',
+    'config',
+  ],
   server: ['audit', 'doctor', 'ui', 'api', 'registry', 'auth', 'trust', 'pki', 'store', 'storage', 'config'],
   doctor: ['auth', 'trust', 'pki', 'storage', 'config'],
   api: ['registry', 'auth', 'store', 'storage'],
+  copy: ['trust', 'store', 'storage'],
   registry: ['auth', 'store', 'storage'],
   ui: ['trust', 'pki'],
   audit: ['store', 'storage'],
