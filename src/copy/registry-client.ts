@@ -2,7 +2,7 @@ import { type ClientRequest, type IncomingMessage, Agent as PlainAgent, request 
 import { Agent, type RequestOptions, request } from 'node:https';
 import { isIP } from 'node:net';
 import { setTimeout as pause } from 'node:timers/promises';
-import { OperatorError } from '../errors.js';
+import { OperatorError, systemCode } from '../errors.js';
 import { mistrust } from '../trust/fetch.js';
 
 export interface RegistryLogin {
@@ -46,6 +46,11 @@ const LARGEST = 32 * 1024 * 1024;
 /** Tokens that do not say so are good for so long (s; distribution's token specification, "Token Response Fields"). */
 const USUAL_LIFE = 60;
 
+/** What a network does now and then. Who is not trusted, or has no such name, will not be the next time either. */
+const PASSING = new Set(
+  'ECONNRESET EPIPE ETIMEDOUT ECONNREFUSED EHOSTUNREACH ENETUNREACH EAI_AGAIN ECONNABORTED'.split(' '),
+);
+
 /** The answer was none that can be used: with the status, where one came. */
 export class Unanswered extends OperatorError {
   constructor(
@@ -58,7 +63,8 @@ export class Unanswered extends OperatorError {
 
   /** Whether the same request may be answered another time. */
   get isPassing(): boolean {
-    return this.status === undefined || this.status === 408 || this.status === 429 || this.status >= 500;
+    if (this.status !== undefined) return this.status === 408 || this.status === 429 || this.status >= 500;
+    return this.cause === undefined || PASSING.has(systemCode(this.cause) ?? '');
   }
 }
 
@@ -241,7 +247,10 @@ export class RegistryClient {
         url.protocol === 'http:'
           ? plainRequest(common)
           : request({ ...common, ca: [...ca], ...(isIP(hostname) === 0 && { servername: hostname }) });
-      asked.once('timeout', () => asked.destroy(new Error(`nothing has moved for ${patience / 1000} s`)));
+      asked.once('timeout', () => {
+        const error = new Error(`nothing has moved for ${patience / 1000} s`);
+        asked.destroy(Object.assign(error, { code: 'ETIMEDOUT' }));
+      });
       let answered = false;
       asked.once('error', error => {
         if (!answered) reject(this.#failed(error, plain));

@@ -59,6 +59,11 @@ export class LocalRegistry {
     return registry;
   }
 
+  /** Starts a command that goes on until it is stopped. */
+  static watch(dir: string, args: readonly string[], options: LocalOptions = {}): LocalRegistry {
+    return new LocalRegistry(dir, args, options);
+  }
+
   /** Runs a command to its end. */
   static async run(
     dir: string,
