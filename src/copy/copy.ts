@@ -46,7 +46,7 @@ export interface CopyReport {
 /** How deep indexes may lie in one another. */
 const DEEPEST = 8;
 /** How often a blob is read on where its source breaks off without a byte more. */
-const TRIES = 5;
+const TRIES = 3;
 /** Of blobs, where in the target they were last put. */
 const REMEMBERED = 50_000;
 
@@ -139,10 +139,18 @@ export class Copier {
       // An index may list platforms that were never pushed; the target says whether it takes one.
       if (found) bytes += await this.#tree(pair, this.#checked(found), undefined, depth + 1);
     }
-    const brought = await Promise.all(unique(blobs).map(blob => this.#blob(pair, blob)));
-    bytes += brought.reduce((sum, one) => sum + one, 0);
+    bytes += await this.#all(pair, unique(blobs));
     if (!this.options.dryRun) await this.target.putManifest(to.repository, placed, tag);
     return bytes;
+  }
+
+  /** Ends when all have ended, and not with the first that fails: nothing goes on behind the back of who waits. */
+  async #all(pair: ImagePair, blobs: readonly Descriptor[]): Promise<number> {
+    const ended = await Promise.allSettled(blobs.map(blob => this.#blob(pair, blob)));
+    return ended.reduce((sum, one) => {
+      if (one.status === 'rejected') throw one.reason;
+      return sum + one.value;
+    }, 0);
   }
 
   #blob({ from, to }: ImagePair, blob: Descriptor): Promise<number> {

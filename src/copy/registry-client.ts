@@ -354,7 +354,12 @@ async function messageOf(answer: IncomingMessage): Promise<string> {
 function textIn(data: Buffer): string {
   const errors = (json(data) as { errors?: ReadonlyArray<{ code?: unknown; message?: unknown }> } | undefined)?.errors;
   const [{ code = '', message = '' } = {}] = Array.isArray(errors) ? errors : [];
-  return `${message || code}`.replaceAll(/[^\x20-\x7e]+/g, ' ').slice(0, 200);
+  // Proxies and the like say it without JSON, or by a whole page.
+  const plain = data.length <= 200 && !data.includes('<') ? data.toString('utf8') : '';
+  return `${message || code || plain}`
+    .replaceAll(/[^\x20-\x7e]+/g, ' ')
+    .trim()
+    .slice(0, 200);
 }
 
 function json(data: Buffer): unknown {

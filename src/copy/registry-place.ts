@@ -219,10 +219,16 @@ async function sendAll(asked: ClientRequest, body: AsyncIterable<Uint8Array> | I
     () => undefined,
     () => undefined,
   );
-  for await (const chunk of body) {
-    if (asked.destroyed) return;
-    // The source may use the chunk again: so not only until there is room for the next.
-    await Promise.race([new Promise<void>(done => asked.write(chunk, () => done())), closed]);
+  try {
+    for await (const chunk of body) {
+      if (asked.destroyed) return;
+      // The source may use the chunk again: so not only until there is room for the next.
+      await Promise.race([new Promise<void>(done => asked.write(chunk, () => done())), closed]);
+    }
+  } catch (error) {
+    // The source has tried again what can be, and this registry need not.
+    if (!(error instanceof Unanswered)) throw error;
+    throw new OperatorError(error.message, { ...(error.fix !== undefined && { fix: error.fix }), cause: error });
   }
 }
 
