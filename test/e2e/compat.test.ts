@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { cpSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import { cpSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { digest, writeBuildFolder } from '../support/image.js';
@@ -151,6 +151,20 @@ describe('a volume shared with docker-registry 2.8.2', { timeout: 240_000 }, () 
       assert.deepEqual(await serving(who, volume(written), () => readAll(references)), own, `${who} on ${written}`);
       assert.deepEqual(layoutOf(volume(written)), before);
     }
+  });
+
+  test('a whole registry is copied out of the original, and into it, over the network', async () => {
+    const password = join(namespace.dir, 'password');
+    writeFileSync(password, alice.password, { mode: 0o600 });
+    const copy = (from: string, to: string, end: 'src' | 'dst') =>
+      namespace.must(
+        program('copy', from, to, '--all', `--${end}-as`, alice.user, `--${end}-password-file`, password, '--json'),
+      );
+    const out = JSON.parse(await serving('theirs', volume('theirs'), () => copy(host, volume('out'), 'src')));
+    assert.deepEqual([out.images.new, out.images.failed], [references.length, 0]);
+    const back = await serving('theirs', volume('back'), () => copy(volume('out'), host, 'dst'));
+    assert.deepEqual(JSON.parse(back).images.new, references.length);
+    for (const name of ['out', 'back']) assert.deepEqual(layoutOf(volume(name)), layoutOf(volume('theirs')), name);
   });
 
   test('they take turns on one volume: each sees the tags of the other, and may move them', async () => {
