@@ -10,6 +10,7 @@ import { plainDirectories } from './realms.js';
 import { type Config, schema } from './schema.js';
 import { chosen, NODES, type Node, nodeAt, TREE } from './tree.js';
 import { nearest, parseBoolean } from './values.js';
+import { usualWorkers } from './workers.js';
 
 /** Where Distribution's image, and Debian's and later packages of it, keep their configuration. */
 const STANDARD_FILES = ['/etc/docker/registry/config.yml', '/etc/distribution/config.yml'];
@@ -197,6 +198,7 @@ class Loader {
     const root = this.draft.get(['storage', 'filesystem', 'rootdirectory']);
     if (arranged) this.fill('audit.folder', join(dir, 'audit'));
     else if (typeof root === 'string') this.fill('audit.folder', join(root, 'registry-secure', 'audit-log'));
+    this.fill('workers', String(usualWorkers()));
   }
 
   private fill(path: string, value: string): void {

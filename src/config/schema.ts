@@ -325,8 +325,8 @@ export const schema = section(
     workers: key(
       wholeFrom(1, 64),
       1,
-      'How many processes serve, sharing the port and the data. One that ends is replaced.',
-      { ours: true },
+      'How many processes serve, sharing the port and the data. One that ends is replaced. Limits of a container on processor time and memory count.',
+      { ours: true, fallback: '`4`, or one for each core, or one for each 160 MiB of memory, whichever is least' },
     ),
     log,
     loglevel: optionalKey(level, 'The old name of log.level.', { movedTo: 'log.level' }),
