@@ -2,7 +2,7 @@
 import { setup } from './setup.js';
 
 setup();
-// Where several processes serve, this one's arguments are theirs.
+// In its arguments too, which those of the processes show that it starts.
 process.argv.splice(2, 0, 'up');
 const { main } = await import('../dist/src/cli/index.js');
 await main(process.argv.slice(2));

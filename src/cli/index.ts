@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
-import { OperatorError, systemCode } from '../errors.js';
+import { report, toleratePipes } from './report.js';
 import { Trail } from './trail.js';
 
 type Add = (program: Command) => void;
@@ -33,11 +33,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Add>>> = {
 
 /** Exit codes: 0 done, 1 failed for a reason that one line explains, 2 the command line was wrong. */
 export async function main(args: readonly string[]): Promise<void> {
-  // Whoever reads the output may have seen enough, as `head` has.
-  for (const stream of [process.stdout, process.stderr])
-    stream.on('error', error => {
-      if (systemCode(error) !== 'EPIPE') throw error;
-    });
+  toleratePipes();
   let trail: Trail | undefined;
   let failure: string | undefined;
   try {
@@ -47,7 +43,7 @@ export async function main(args: readonly string[]): Promise<void> {
     await program.parseAsync(args, { from: 'user' });
     if (process.exitCode) failure = `exit code ${process.exitCode}`;
   } catch (error) {
-    process.exitCode = report(error);
+    process.exitCode = exitCodeOf(error);
     failure = (error as Error).message;
   }
   await trail?.tell(failure);
@@ -68,9 +64,7 @@ export async function createProgram(names: readonly string[] = Object.keys(COMMA
   return program;
 }
 
-function report(error: unknown): number {
+function exitCodeOf(error: unknown): number {
   if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
-  if (!(error instanceof OperatorError)) throw error;
-  process.stderr.write(`registry-secure: ${error.message}${error.fix ? `; ${error.fix}` : ''}\n`);
-  return error.exitCode;
+  return report(error);
 }

@@ -1,10 +1,11 @@
-import forge from 'node-forge';
+import type forge from 'node-forge';
+// The rest of the package is ten times as much, and would stay in the memory of each process.
+import asn1 from 'node-forge/lib/asn1.js';
 
 /**
  * ASN.1 in its distinguished encoding (DER, ITU-T X.690): the few types that certificates are made of. node-forge turns
  * trees into bytes and back; no key, signature or hash of its is used anywhere.
  */
-const { asn1 } = forge;
 const { UNIVERSAL, CONTEXT_SPECIFIC } = asn1.Class;
 const Type = asn1.Type;
 

@@ -1,6 +1,6 @@
 import cluster from 'node:cluster';
 
-export const { isWorker } = cluster;
+const { isWorker } = cluster;
 
 /** What a process that serves together with others is told as it starts. */
 export interface Charge {
@@ -8,8 +8,6 @@ export interface Charge {
   readonly number: number;
   /** It comes in the place of one that has ended. */
   readonly replaces: boolean;
-  /** The first user's password, where the operator gave one: no argument and no variable ever holds it. */
-  readonly password?: string | undefined;
 }
 
 /** To the primary: this process hears what it is told, and it serves. */
@@ -31,11 +29,10 @@ export function isWord(message: unknown): message is Word {
   return typeof message === 'object' && message !== null && 'topic' in message && 'value' in message;
 }
 
-/** What this process is told by the one that has started it. Undefined where it serves alone. */
-export async function chargeOfWorker(): Promise<Charge | undefined> {
-  if (!isWorker) return undefined;
+/** What this process is told by the one that has started it, and what it is to serve. */
+export async function chargeOfWorker<Order>(): Promise<Charge & { readonly order: Order }> {
   return new Promise(resolve => {
-    process.once('message', message => resolve(message as Charge));
+    process.once('message', message => resolve(message as Charge & { readonly order: Order }));
     process.send!(HERE);
   });
 }

@@ -1,22 +1,22 @@
 import cluster, { type Worker } from 'node:cluster';
-import { fileURLToPath } from 'node:url';
 import type { Log } from './log.js';
-import { type Charge, HERE, isWord, READY } from './worker.js';
+import { type Charge, HERE, isFirstToServe, isWord, READY } from './worker.js';
 
 export interface SuperviseOptions {
-  readonly count: number;
-  /** Of the command line, for each worker. */
+  /** The file that each worker runs, which asks for its charge. */
+  readonly program: string;
   readonly args: readonly string[];
-  /** The first user's password, for the worker that makes the user. */
-  readonly password?: string | undefined;
+  readonly count: number;
+  /** What the first worker is to do: make what is missing, and serve. With secrets, which no argument or variable ever holds. */
+  readonly order: unknown;
+  /** What all others are to do, who find it made. */
+  readonly orderOfOthers: unknown;
   readonly log: Log;
   /** To be done once all of them listen: from then on this process needs no privilege. */
   readonly release: () => Promise<void>;
   /** Resolves when they are to stop. */
   readonly stop: Promise<void>;
 }
-
-const EXECUTABLE = fileURLToPath(new URL('../../../bin/registry-secure.js', import.meta.url));
 
 /** A worker that has lived so long did not fail at its start (ms). */
 const SETTLED = 10_000;
@@ -33,7 +33,7 @@ const LONGEST_PAUSE = 30_000;
 export async function supervise(options: SuperviseOptions): Promise<number> {
   // Each worker accepts by itself: handing sockets on by messages would cost a fifth of the connections.
   cluster.schedulingPolicy = cluster.SCHED_NONE;
-  cluster.setupPrimary({ exec: EXECUTABLE, args: [...options.args] });
+  cluster.setupPrimary({ exec: options.program, args: [...options.args], serialization: 'advanced' });
   return new Supervisor(options).run();
 }
 
@@ -49,7 +49,7 @@ class Supervisor {
   constructor(private readonly options: SuperviseOptions) {}
 
   async run(): Promise<number> {
-    const { count, log, release, stop, password } = this.options;
+    const { count, log, release, stop } = this.options;
     const failed = new Promise<number>(resolve => {
       this.#failed = resolve;
     });
@@ -58,7 +58,7 @@ class Supervisor {
       return 0;
     });
     // The first one makes what is missing, and says what is wrong; the others find it done.
-    let code = await Promise.race([this.#start({ number: 1, replaces: false, password }), asked]);
+    let code = await Promise.race([this.#start({ number: 1, replaces: false }), asked]);
     if (code === 0 && !this.#stopping) {
       const others = Array.from({ length: count - 1 }, (_, index) =>
         this.#start({ number: index + 2, replaces: false }),
@@ -77,6 +77,7 @@ class Supervisor {
   /** @returns 0 once it serves, or the code with which it has ended before */
   #start(charge: Charge): Promise<number> {
     const { number } = charge;
+    const { order, orderOfOthers } = this.options;
     const worker = cluster.fork();
     const started = performance.now();
     this.#running.set(number, worker);
@@ -84,7 +85,7 @@ class Supervisor {
     worker.on('error', () => {});
     return new Promise(resolve => {
       worker.on('message', message => {
-        if (message === HERE) worker.send(charge);
+        if (message === HERE) worker.send({ ...charge, order: isFirstToServe(charge) ? order : orderOfOthers });
         else if (message === READY) {
           this.#ready.add(number);
           resolve(0);
