@@ -5,6 +5,7 @@ import { ACCOUNTS } from './accounts.js';
 import { POLICY } from './policy.js';
 import { REPOSITORIES } from './repositories.js';
 import { RIGHTS_ROUTES } from './rights.js';
+import { ROOT } from './root.js';
 import { type Route, route } from './route.js';
 import { SESSION } from './session.js';
 import { TOKENS } from './tokens.js';
@@ -30,13 +31,6 @@ export const ROUTES: readonly Route[] = [
   ...POLICY,
   ...REPOSITORIES,
 ];
-
-const ROOT = '/api/v1';
-
-/** Whether a path, without what stands before all of ours, is one of the API's. */
-export function isApiPath(path: string): boolean {
-  return path.startsWith(ROOT) && ['/', '?', undefined].includes(path[ROOT.length]);
-}
 
 const compiled = ROUTES.map(route => ({
   route,

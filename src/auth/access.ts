@@ -1,4 +1,5 @@
 import { type Authorise, type Policy, policyMay, welcomesAnonymous } from './policy.js';
+import { PolicyDocument } from './policy-document.js';
 import { loadPolicy } from './policy-file.js';
 
 export interface AccessFiles {
@@ -34,6 +35,11 @@ export class Access {
     this.#policy = policy;
     this.#may = policyMay(policy, { open: this.open });
     this.#anonymous = welcomesAnonymous(policy);
+  }
+
+  /** Its text, for those who read and change it. @param users who can log in; undefined where that is not known */
+  documentOf(users: () => ReadonlySet<string> | undefined): PolicyDocument {
+    return new PolicyDocument(this.files, users, () => this.reload());
   }
 
   get policy(): Policy {

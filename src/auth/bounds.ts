@@ -1,6 +1,6 @@
 import { OperatorError } from '../errors.js';
 import type { Bound } from './identity.js';
-import { parsePattern, parseRight } from './policy-file.js';
+import { parsePattern, parseRight } from './policy-words.js';
 import { RIGHTS } from './rights.js';
 
 /** `RIGHT:PATTERN`, of the rights and patterns of a policy. @throws OperatorError */

@@ -1,7 +1,6 @@
 import { randomInt } from 'node:crypto';
 import { stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { hash } from 'bcryptjs';
 import { OperatorError } from '../errors.js';
 import { makeFolder } from '../folder.js';
 import { withLock } from '../lock.js';
@@ -23,6 +22,9 @@ const LONGEST_NAME = 255;
 
 /** Makes the bcrypt hash of a password. A server has a thread of its own for it. */
 type Hasher = (password: string, cost: number) => Promise<string>;
+
+/** In this thread. Loaded here, so that a server keeps it in the memory of its other thread only. */
+const hash: Hasher = async (password, cost) => (await import('bcryptjs')).hash(password, cost);
 
 /** Who is to be added is there already, or who is to be changed is not. */
 export class UserError extends OperatorError {

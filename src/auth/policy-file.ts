@@ -1,11 +1,10 @@
 import { readFile } from 'node:fs/promises';
 import { z } from 'zod';
 import { OperatorError, systemCode } from '../errors.js';
-import { parseGlob } from '../glob.js';
-import { isRepositoryName } from '../reference.js';
 import { parseYaml } from '../yaml.js';
 import { type Policy, type Rule, type Subject, USER } from './policy.js';
-import { RIGHTS, type Right } from './rights.js';
+import { parsePattern, parseRight } from './policy-words.js';
+import { RIGHTS } from './rights.js';
 
 /**
  * The files that say who may do what: the policy, in YAML, and groups as Apache has them (mod_authz_groupfile).
@@ -131,24 +130,6 @@ function parseSubject(text: string): Subject {
   throw new OperatorError(`${JSON.stringify(text)} is nobody`, {
     fix: 'write user:NAME, group:NAME, authenticated (every user) or anonymous (everybody)',
   });
-}
-
-export function parseRight(text: string): Right {
-  if (Object.hasOwn(RIGHTS, text)) return text as Right;
-  throw new OperatorError(`${JSON.stringify(text)} is no right`, { fix: `write ${Object.keys(RIGHTS).join(', ')}` });
-}
-
-export function parsePattern(text: string): string {
-  parseGlob(text.replaceAll(USER, 'user'));
-  if (matchesSomeName(text)) return text;
-  throw new OperatorError(`${JSON.stringify(text)} matches no repository: names are of lower case, as in team/app`, {
-    fix: 'check the spelling; * stands for any characters but the slash, ** for any, {user} for the name of the user',
-  });
-}
-
-/** A letter in the place of each wildcard makes a name of every pattern that any name matches. */
-function matchesSomeName(pattern: string): boolean {
-  return isRepositoryName(pattern.replaceAll(USER, 'x').replaceAll(/\*+/g, 'x'));
 }
 
 /** Groups as Apache reads them: `NAME: USER USER …`, a name of several lines having the members of all. @throws OperatorError */

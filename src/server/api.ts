@@ -5,7 +5,7 @@ import type { StorageDriver } from '../storage/driver.js';
 import type { Store } from '../store/store.js';
 import type { Authentication } from './authentication.js';
 
-interface ApiParts {
+export interface ApiParts {
   readonly entrance: Entrance;
   readonly onChange: NonNullable<ApiOptions['onChange']>;
   readonly config: Config;

@@ -1,6 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import express, { type Express } from 'express';
-import { isApiPath } from '../api/routes.js';
+import { isApiPath } from '../api/root.js';
 import type { Identity } from '../auth/identity.js';
 import { RegistryError } from '../errors.js';
 import type { Registry } from '../registry/registry.js';

@@ -1,14 +1,14 @@
 import type { IncomingMessage } from 'node:http';
 import { dirname } from 'node:path';
 import type { OidcLogins } from '../api/session.js';
-import { Access } from '../auth/access.js';
+import type { Access } from '../auth/access.js';
 import { type Authentication as Asking, onlyActive } from '../auth/accounts.js';
 import { Authenticator } from '../auth/authenticate.js';
 import { HtpasswdCredentials } from '../auth/credentials.js';
 import { LoginLimiter } from '../auth/login-limiter.js';
 import { MachineTokens } from '../auth/machine-tokens.js';
 import { type Authorise, type Policy, policyMay, usersMay } from '../auth/policy.js';
-import { PolicyDocument } from '../auth/policy-document.js';
+import type { PolicyDocument } from '../auth/policy-document.js';
 import { type Origin, originBehind } from '../auth/proxies.js';
 import { Tokens } from '../auth/tokens.js';
 import { UserFile } from '../auth/user-file.js';
@@ -25,6 +25,7 @@ import { type Account, handingOver } from './privileges.js';
 import { openRealms, realmFiles } from './realms.js';
 import { tokenRealm } from './token-realm.js';
 import { ensureUsers, type Users } from './users.js';
+import type { WatchFiles } from './watch.js';
 import { hearOthers, tellOthers } from './worker.js';
 
 export interface AuthenticationOptions {
@@ -33,8 +34,7 @@ export interface AuthenticationOptions {
   readonly terminal: boolean;
   /** Who is to own what is made; undefined: whoever runs this. */
   readonly account: Account | undefined;
-  /** Calls `reload` from then on whenever one of the files has changed. */
-  readonly watch: (files: readonly string[], what: string, reload: () => Promise<void>) => void;
+  readonly watch: WatchFiles;
   /** Takes what is to be called at the end. */
   readonly onClose: (close: () => void) => void;
   readonly log: Log;
@@ -92,13 +92,7 @@ export async function prepareAuthentication(options: AuthenticationOptions): Pro
     authoriseBy: policy => inRealms(policyMay(policy, { open: !realms })),
     isUser: name => realms?.knows(name) ?? false,
     userFile: users && source && new UserFile(users.file, source),
-    policyDocument:
-      access &&
-      new PolicyDocument(
-        access.files,
-        () => (config.auth.realms.length > 0 || oidc ? undefined : source?.names),
-        () => access.reload(),
-      ),
+    policyDocument: access?.documentOf(() => (config.auth.realms.length > 0 || oidc ? undefined : source?.names)),
     policy: () => access?.policy,
     machineTokens: realms !== undefined && !outside,
     addressOf: request => origin(request).address,
@@ -157,6 +151,8 @@ async function prepareUsers({
 async function openPolicy({ config, watch }: AuthenticationOptions, open: boolean): Promise<Access | undefined> {
   const { policy, groups } = config.access;
   if (policy === undefined) return undefined;
+  // With all that reads and checks it, which who has no policy never needs.
+  const { Access } = await import('../auth/access.js');
   let access: Access | undefined;
   watch(groups === undefined ? [policy] : [policy, groups], 'access policy', async () => {
     if (!access) throw new Error('not read yet');

@@ -4,8 +4,18 @@ import type { AuditEvent } from '../audit/event.js';
 import type { Config } from '../config/schema.js';
 import { clientFolderFiles, ensureClientAuthority, reissueListIfDue } from '../pki/clients.js';
 import type { Passphrase } from '../pki/folder.js';
-import { type ClientAuth, type ClientTrust, type ClientTrustFiles, listNotice } from './client-trust.js';
+import {
+  type ClientAuth,
+  type ClientTrust,
+  type ClientTrustFiles,
+  clientTrustWarnings,
+  listNotice,
+  loadClientTrust,
+  refuseOlderLists,
+} from './client-trust.js';
 import type { Log } from './log.js';
+import { type Account, handingOver } from './privileges.js';
+import type { WatchFiles } from './watch.js';
 
 /** What the configuration asks of clients, and the own authority's part in it. */
 
@@ -38,12 +48,53 @@ export function clientSetupOf({ http: { tls } }: Config, dir: string): ClientSet
  * @returns warnings
  * @throws OperatorError when there is none and none can be made
  */
-export async function prepareOwnClients(dir: string, passphrase: Passphrase | undefined): Promise<string[]> {
+async function prepareOwnClients(dir: string, passphrase: Passphrase | undefined): Promise<string[]> {
   await ensureClientAuthority({ dir, passphrase, newPassphrase: passphrase });
   return reissueListIfDue({ dir, passphrase }).then(
     () => [],
     error => [`${join(dir, 'crl.pem')} is due and cannot be issued anew: ${(error as Error).message}`],
   );
+}
+
+/** The trust in client certificates, as its files were when they could last be used. */
+export interface Clients extends ClientSetup {
+  trust(): ClientTrust;
+  /** Calls back with each one that takes its place. Before the first who follows there is nothing that could take it. */
+  follow(change: (next: ClientTrust) => void): void;
+}
+
+/** Makes what is ours to make, and reads the files now and whenever they change; undefined where nothing is asked of clients. @throws OperatorError */
+export async function openClients(options: {
+  readonly config: Config;
+  /** Holds `certs/`. */
+  readonly dir: string;
+  readonly passphrase: Passphrase | undefined;
+  /** Who is to own what is made; undefined: whoever runs this. */
+  readonly account: Account | undefined;
+  readonly watch: WatchFiles;
+  readonly log: Log;
+}): Promise<Clients | undefined> {
+  const { config, dir, passphrase, account, watch, log } = options;
+  const setup = clientSetupOf(config, dir);
+  if (!setup) return undefined;
+  const { mode, files, ownFolder } = setup;
+  if (ownFolder !== undefined) {
+    const prepare = () => prepareOwnClients(ownFolder, passphrase);
+    for (const warning of await handingOver(account, ownFolder, prepare)) log.warn(warning);
+  }
+  const followers: Array<(next: ClientTrust) => void> = [];
+  let trust: ClientTrust | undefined;
+  watch([...files.authorities, ...files.lists], 'trust in client certificates', async () => {
+    const next = await loadClientTrust(mode, files);
+    if (followers.length === 0 || !trust) throw new Error('not listening yet');
+    refuseOlderLists(trust, next);
+    for (const change of followers) change(next);
+    trust = next;
+  });
+  const first = await loadClientTrust(mode, files);
+  trust = first;
+  for (const warning of clientTrustWarnings(first)) log.warn(warning);
+  return { ...setup, trust: () => trust ?? first, follow: change => void followers.push(change) };
 }
 
 /** Between two looks at the lists (ms): clocks are set and machines sleep, so no timer is trusted for longer. */

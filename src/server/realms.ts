@@ -13,11 +13,11 @@ import type { Config } from '../config/schema.js';
 import { OperatorError, systemCode } from '../errors.js';
 import { parseGlob } from '../glob.js';
 import type { Log } from './log.js';
+import type { WatchFiles } from './watch.js';
 
 interface RealmOptions {
   readonly config: Config;
-  /** Calls `reload` from then on whenever one of the files has changed. */
-  readonly watch: (files: readonly string[], what: string, reload: () => Promise<void>) => void;
+  readonly watch: WatchFiles;
   readonly log: Log;
   readonly onClose: (close: () => void) => void;
 }

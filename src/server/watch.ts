@@ -15,6 +15,9 @@ export interface Watch {
   close(): void;
 }
 
+/** Calls `reload` from then on whenever one of the files has changed. */
+export type WatchFiles = (files: readonly string[], what: string, reload: () => Promise<void>) => void;
+
 /** A change is believed when two looks this far apart (ms) see the same: not while the file is being written. */
 const SETTLE = 100;
 /** A reload that fails is tried again at the next look, then ever less often, down to this (ms). */
