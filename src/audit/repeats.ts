@@ -1,4 +1,4 @@
-import { LRUCache } from 'lru-cache';
+import { growingCache } from '../growing-cache.js';
 import type { AuditEvent } from './event.js';
 
 /** Who is logged in is told of again after this (ms). */
@@ -24,7 +24,7 @@ interface Count {
  * goes unmentioned.
  */
 export class Repeats {
-  readonly #logins = new LRUCache<string, true>({ max: MOST, ttl: LOGIN_AGAIN });
+  readonly #logins = growingCache<string, true>(MOST, LOGIN_AGAIN);
   readonly #refusals = new Map<string, Count>();
   /** Lines in this minute: of refusals, and of what was only counted. */
   #written = 0;

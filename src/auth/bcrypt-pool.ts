@@ -4,6 +4,8 @@ import type { BcryptCheck, BcryptHash } from './bcrypt-worker.js';
 
 /** Checks that may wait behind the one that runs: about two seconds' worth at cost 10. */
 const LONGEST_QUEUE = 32;
+/** A thread that has had nothing to do for so long ends (ms): it holds 7 MiB. */
+const IDLE = 30_000;
 /** Of these, how many may be of one network: the others find a place however many logins one sends. */
 const LARGEST_SHARE = 8;
 
@@ -21,15 +23,19 @@ interface Job extends Origin {
 /**
  * Password checks in a worker thread of their own: bcrypt on the event loop would stop every request, and on libuv's
  * threads every file access. One check runs at a time, so that a flood of logins takes one core and no more. The thread
- * starts with the first check, is replaced when it dies, and keeps no process alive once it is idle.
+ * starts with the first check, is replaced when it dies, keeps no process alive once it is idle, and ends when it stays so.
  */
 export class BcryptPool {
   #worker: Worker | undefined;
   #running: Job | undefined;
   #waiting: Job[] = [];
+  #idle: NodeJS.Timeout | undefined;
   #started = 0;
   /** Of the last check, in milliseconds: what the next ones will take. */
   #duration = 100;
+
+  /** @param idle after which the thread ends (ms) */
+  constructor(private readonly idle = IDLE) {}
 
   /**
    * Whether any of the passwords has the hash.
@@ -56,8 +62,10 @@ export class BcryptPool {
 
   #next(): void {
     this.#running = this.#waiting.shift();
+    clearTimeout(this.#idle);
     if (!this.#running) {
       this.#worker?.unref();
+      this.#idle = setTimeout(() => this.#end(), this.idle).unref();
       return;
     }
     this.#worker ??= this.#start();
@@ -85,6 +93,11 @@ export class BcryptPool {
     worker.on('error', lost);
     worker.on('exit', () => lost());
     return worker;
+  }
+
+  #end(): void {
+    void this.#worker?.terminate();
+    this.#worker = undefined;
   }
 
   #full(): RegistryError {

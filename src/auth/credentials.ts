@@ -1,5 +1,5 @@
 import { createHash, createHmac, randomBytes } from 'node:crypto';
-import { LRUCache } from 'lru-cache';
+import { growingCache } from '../growing-cache.js';
 import { BcryptPool } from './bcrypt-pool.js';
 import type { Htpasswd } from './htpasswd.js';
 import { loadHtpasswd } from './htpasswd-file.js';
@@ -22,7 +22,7 @@ export class HtpasswdCredentials implements CredentialSource {
   #htpasswd: Htpasswd;
   #nobody: string;
   readonly #secret = randomBytes(32);
-  readonly #right = new LRUCache<string, true>({ max: CACHED_USERS, ttl: CACHED_MS });
+  readonly #right = growingCache<string, true>(CACHED_USERS, CACHED_MS);
   /** One check at a time for the same credentials: what waits for it shares its result. */
   readonly #inFlight = new Map<string, Promise<boolean>>();
 

@@ -1,6 +1,6 @@
 import { isIPv6 } from 'node:net';
-import { LRUCache } from 'lru-cache';
 import { RegistryError } from '../errors.js';
+import { growingCache } from '../growing-cache.js';
 
 interface Rate {
   /** How many failures are free. */
@@ -84,7 +84,7 @@ export class LoginLimiter {
 
 class Buckets {
   /** When all that was charged will be forgiven, in seconds of `performance.now`. */
-  readonly #forgivenAt = new LRUCache<string, number>({ max: MOST_BUCKETS });
+  readonly #forgivenAt = growingCache<string, number>(MOST_BUCKETS);
 
   constructor(private readonly rate: Rate) {}
 

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { errors, type JWTPayload, jwtVerify } from 'jose';
-import { LRUCache } from 'lru-cache';
+import { growingCache } from '../growing-cache.js';
 import { isRepositoryName } from '../reference.js';
 import type { Bound, Identity } from './identity.js';
 import { type OutsideKeyFiles, OutsideKeys } from './outside-keys.js';
@@ -32,7 +32,7 @@ interface Grant {
  */
 export class OutsideTokens {
   /** What was checked before. The hash of a token stands for it, so that memory holds none. */
-  readonly #checked = new LRUCache<string, Grant>({ max: CACHED });
+  readonly #checked = growingCache<string, Grant>(CACHED);
 
   private constructor(
     private readonly options: OutsideTokensOptions,

@@ -1,8 +1,8 @@
 import { createHmac, randomBytes } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
-import { LRUCache } from 'lru-cache';
 import { RegistryError } from '../errors.js';
 import type { Glob } from '../glob.js';
+import { growingCache } from '../growing-cache.js';
 import { type Identity, type Membership, type User, unknown } from './identity.js';
 import type { Authorise } from './policy.js';
 import type { CredentialSource, Member, RequestSource } from './source.js';
@@ -29,7 +29,7 @@ const WRONG = 10_000;
 export class Realms {
   readonly #secret = randomBytes(32);
   /** With what was known of the user then. */
-  readonly #wrong = new LRUCache<string, string>({ max: WRONG, ttl: WRONG_MS });
+  readonly #wrong = growingCache<string, string>(WRONG, WRONG_MS);
 
   /** @param all the last of them covers every repository that the others leave */
   constructor(readonly all: readonly Realm[]) {}

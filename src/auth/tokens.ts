@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
 import { decodeProtectedHeader, errors, type JWTPayload, jwtVerify, SignJWT } from 'jose';
-import { LRUCache } from 'lru-cache';
+import { growingCache } from '../growing-cache.js';
 import { ANONYMOUS, type Identity } from './identity.js';
 import type { MachineTokens } from './machine-tokens.js';
 import type { Realms } from './realms.js';
@@ -57,7 +57,7 @@ interface Claims {
  */
 export class Tokens {
   /** What was checked before. The hash of a token stands for it, so that memory holds none. */
-  readonly #checked = new LRUCache<string, Claims>({ max: CACHED });
+  readonly #checked = growingCache<string, Claims>(CACHED);
 
   constructor(
     private readonly keys: TokenKeys,

@@ -2,6 +2,7 @@ import type { Config } from '../config/schema.js';
 import { thisMachine } from '../pki/machine.js';
 import { environmentNames, unique } from '../pki/names.js';
 import { wantsVolumeOwner } from '../server/privileges.js';
+import { collectStart } from '../server/settle.js';
 import { type Charge, isFirstToServe, leave, sayReady } from '../server/worker.js';
 import { servingPassphrase } from './passphrase.js';
 
@@ -48,6 +49,7 @@ export async function carryOut(order: Order, charge: Charge | undefined, stop: P
       process.stdout.write(await story(server, order));
     }
     sayReady();
+    collectStart();
     await stop;
     await server.stop();
   } finally {

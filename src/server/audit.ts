@@ -3,7 +3,6 @@ import { readFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import type { IncomingMessage } from 'node:http';
 import { resolve, sep } from 'node:path';
-import { LRUCache } from 'lru-cache';
 import type { ChangeDetails } from '../api/route.js';
 import type { AuditEvent } from '../audit/event.js';
 import { AuditLog } from '../audit/log.js';
@@ -16,6 +15,7 @@ import { networkOf } from '../auth/login-limiter.js';
 import type { Config } from '../config/schema.js';
 import { OperatorError, RegistryError, systemCode } from '../errors.js';
 import { makeFolders } from '../folder.js';
+import { growingCache } from '../growing-cache.js';
 import type { Certificates } from '../pki/certificates.js';
 import type { Change } from '../registry/exchange.js';
 import { type StorageDriver, StorageError } from '../storage/driver.js';
@@ -84,7 +84,7 @@ export class Audit {
   readonly #repeats = new Repeats(event => this.record(event));
   readonly #identities = new WeakMap<IncomingMessage, Identity>();
   /** Those who have logged in. */
-  readonly #seen = new LRUCache<string, true>({ max: SEEN });
+  readonly #seen = growingCache<string, true>(SEEN);
   readonly #addressOf: (request: IncomingMessage) => string | undefined;
 
   /** @param isUser whether somebody is called so: other names are not told, since people type passwords in their place */

@@ -1,5 +1,6 @@
 import cluster, { type Worker } from 'node:cluster';
 import type { Log } from './log.js';
+import { collectStart } from './settle.js';
 import { type Charge, HERE, isFirstToServe, isWord, READY } from './worker.js';
 
 export interface SuperviseOptions {
@@ -65,6 +66,7 @@ class Supervisor {
       );
       const all = Promise.all(others).then(async () => {
         await release();
+        collectStart();
         if (this.#ready.size === count) log.info('all workers serve', { workers: count });
         return asked;
       });

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { LRUCache } from 'lru-cache';
+import { growingCache } from '../growing-cache.js';
 import type { StorageDriver } from '../storage/driver.js';
 import { parseStrictJson } from './json.js';
 import { layout } from './layout.js';
@@ -27,7 +27,7 @@ const CACHED = 10_000;
  * where the storage is not readable for a second, nobody is let in.
  */
 export class Accounts {
-  readonly #seen = new LRUCache<string, { readonly state: AccountState; readonly read: number }>({ max: CACHED });
+  readonly #seen = growingCache<string, { readonly state: AccountState; readonly read: number }>(CACHED);
   readonly #reading = new Map<string, Promise<AccountState>>();
 
   constructor(private readonly driver: StorageDriver) {}

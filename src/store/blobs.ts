@@ -1,5 +1,5 @@
-import { LRUCache } from 'lru-cache';
 import { RegistryError } from '../errors.js';
+import { growingCache } from '../growing-cache.js';
 import type { ByteRange, Digest } from '../reference.js';
 import { type ByteStream, type StorageDriver, StorageError } from '../storage/driver.js';
 import type { Catalog } from './catalog.js';
@@ -28,7 +28,7 @@ export interface Blob {
  */
 export class Blobs {
   /** Where a blob was last met: a hint for `sourceOf`, which looks there first. */
-  private readonly seen = new LRUCache<Digest, string>({ max: 10_000 });
+  private readonly seen = growingCache<Digest, string>(10_000);
 
   constructor(
     private readonly driver: StorageDriver,

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
-import { LRUCache } from 'lru-cache';
 import { RegistryError } from '../errors.js';
+import { growingCache } from '../growing-cache.js';
 import type { Digest } from '../reference.js';
 import type { ByteStream, ObjectInfo } from '../storage/driver.js';
 
@@ -27,8 +27,8 @@ const REMEMBERED = 50_000;
  * starts anew. A corrupt one is to be answered as absent, so that clients that push it send it again.
  */
 export class Integrity {
-  readonly #intact = new LRUCache<string, { version: string; since: number }>({ max: REMEMBERED });
-  readonly #corrupt = new LRUCache<string, string>({ max: REMEMBERED });
+  readonly #intact = growingCache<string, { version: string; since: number }>(REMEMBERED);
+  readonly #corrupt = growingCache<string, string>(REMEMBERED);
 
   constructor(
     private readonly mode: VerifyMode,

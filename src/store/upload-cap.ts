@@ -1,5 +1,5 @@
-import { LRUCache } from 'lru-cache';
 import { RegistryError } from '../errors.js';
+import { growingCache } from '../growing-cache.js';
 import type { StorageDriver } from '../storage/driver.js';
 import { inBatches } from './batches.js';
 import { everyRepository } from './collector.js';
@@ -15,9 +15,9 @@ const INTERVAL = 30_000;
  * the bound may be passed, by an eighth for each.
  */
 export class UploadCap {
-  readonly #open = new LRUCache<string, number>({ max: 100_000 });
+  readonly #open = growingCache<string, number>(100_000);
   /** Those that ended lately. */
-  readonly #ended = new LRUCache<string, true>({ max: 10_000 });
+  readonly #ended = growingCache<string, true>(10_000);
   #looked = Number.NEGATIVE_INFINITY;
   #looking: Promise<void> | undefined;
 

@@ -1,7 +1,7 @@
 import { createHash, type Hash, randomBytes, randomUUID } from 'node:crypto';
 import { finished, type Readable } from 'node:stream';
-import { LRUCache } from 'lru-cache';
 import { RegistryError, systemCode } from '../errors.js';
+import { growingCache } from '../growing-cache.js';
 import { type Algorithm, algorithmOf, type Digest, hexOf } from '../reference.js';
 import type { StorageDriver } from '../storage/driver.js';
 import type { Blobs } from './blobs.js';
@@ -51,7 +51,7 @@ const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{1
 
 export class Uploads {
   /** The hashes of all bytes up to one step. They are never updated in here: writers work on copies. */
-  private readonly running = new LRUCache<string, { number: number; hashes: Hashes }>({ max: 1000 });
+  private readonly running = growingCache<string, { number: number; hashes: Hashes }>(1000);
 
   constructor(
     private readonly driver: StorageDriver,

@@ -3,6 +3,7 @@ import { readdirSync } from 'node:fs';
 import { getPriority } from 'node:os';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { describe, test } from 'node:test';
+import { setTimeout as pause } from 'node:timers/promises';
 import { hashSync } from 'bcryptjs';
 import { BcryptPool } from '../../src/auth/bcrypt-pool.js';
 import type { RegistryError } from '../../src/errors.js';
@@ -49,6 +50,19 @@ describe('the bcrypt thread', () => {
     const behind = pool.check(check('secret'));
     await assert.rejects(poison, { code: 'UNAVAILABLE', status: 503 });
     assert.equal(await behind, true);
+  });
+
+  test('a thread that stays idle ends, and the next check starts another', async () => {
+    const threads = () => readdirSync('/proc/self/task').length;
+    const before = threads();
+    const pool = new BcryptPool(50);
+    for (let time = 0; time < 2; time++) {
+      const checked = pool.check(check('secret'));
+      const during = threads();
+      assert.equal(await checked, true);
+      assert.ok(during > before, `${during} threads, and ${before} before`);
+      for (const deadline = Date.now() + 60_000; threads() > before; await pause(10)) assert.ok(Date.now() < deadline);
+    }
   });
 
   test('yields to the rest of the process, which keeps its own priority', {

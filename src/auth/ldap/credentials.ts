@@ -1,6 +1,7 @@
 import { createHash, createHmac, randomBytes } from 'node:crypto';
 import type { Entry } from 'ldapts';
-import { LRUCache } from 'lru-cache';
+import type { LRUCache } from 'lru-cache';
+import { growingCache } from '../../growing-cache.js';
 import { UNUSABLE_NAME } from '../htpasswd.js';
 import type { CredentialSource, Member } from '../source.js';
 import { Turns } from '../turns.js';
@@ -55,8 +56,8 @@ export class LdapCredentials implements CredentialSource {
     private readonly directory: Pick<Directory, 'hasAccount' | 'search' | 'bind'>,
     private readonly users: LdapUsers,
   ) {
-    this.#members = new LRUCache({ max: CACHED, ttl: users.cache });
-    this.#right = new LRUCache({ max: CACHED, ttl: users.cache });
+    this.#members = growingCache(CACHED, users.cache);
+    this.#right = growingCache(CACHED, users.cache);
   }
 
   remembers(user: string, password: string): boolean {

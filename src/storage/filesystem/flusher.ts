@@ -1,7 +1,7 @@
 import { type FileHandle, open } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { LRUCache } from 'lru-cache';
 import { systemCode } from '../../errors.js';
+import { growingCache } from '../../growing-cache.js';
 import { StorageError } from '../driver.js';
 import { isAbsent, isFull } from './failure.js';
 
@@ -35,7 +35,7 @@ export class Flusher {
    * Folders whose whole chain of entries up to the root is on the disk, by path, with the identity of the folder
    * that was there: another process may have removed it and made it anew.
    */
-  readonly #settled = new LRUCache<string, string>({ max: REMEMBERED_FOLDERS });
+  readonly #settled = growingCache<string, string>(REMEMBERED_FOLDERS);
   /** Of each folder the flush that has begun, and the one that waits for it and serves all who came later. */
   readonly #running = new Map<string, Promise<string | undefined>>();
   readonly #waiting = new Map<string, Promise<string | undefined>>();
