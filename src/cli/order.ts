@@ -4,7 +4,7 @@ import { environmentNames, unique } from '../pki/names.js';
 import { wantsVolumeOwner } from '../server/privileges.js';
 import { collectStart } from '../server/settle.js';
 import { type Charge, isFirstToServe, leave, sayReady } from '../server/worker.js';
-import { servingPassphrase } from './passphrase.js';
+import { passphraseFileOf, servingPassphrase } from './passphrase.js';
 
 /** The options of `serve` and `up` that are no key of the configuration. */
 export interface ServingOptions {
@@ -39,6 +39,7 @@ export async function carryOut(order: Order, charge: Charge | undefined, stop: P
       names: unique([...ip, ...dns, ...environmentNames()]),
       machine: thisMachine(),
       passphrase: await servingPassphrase(order),
+      passphraseFile: passphraseFileOf(order),
       terminal: process.stdout.isTTY,
       asVolumeOwner: wantsVolumeOwner(process.env.REGISTRY_SECURE_USER),
       ...(up && { firstUser: { name: up.user, password: up.password } }),
@@ -48,7 +49,7 @@ export async function carryOut(order: Order, charge: Charge | undefined, stop: P
       const { story } = await import('./story.js');
       process.stdout.write(await story(server, order));
     }
-    sayReady();
+    sayReady(server);
     collectStart();
     await stop;
     await server.stop();

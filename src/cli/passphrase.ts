@@ -22,13 +22,13 @@ export function passphraseOption(): Option {
  * Where the passphrase of `ca.key` comes from: the file of the option or of the variable. It is never an argument or the
  * value of a variable, which other users of the machine can see.
  */
-function fileOf(options: PassphraseOptions): string | undefined {
+export function passphraseFileOf(options: PassphraseOptions): string | undefined {
   return options.passphraseFile ?? (process.env[VARIABLE] || undefined);
 }
 
 /** The passphrase from its file. Undefined where none is named. @throws OperatorError for a file that has none */
 export async function passphraseFromFile(options: PassphraseOptions): Promise<string | undefined> {
-  const file = fileOf(options);
+  const file = passphraseFileOf(options);
   return file === undefined ? undefined : readPassphrase(file);
 }
 
@@ -36,7 +36,7 @@ export async function passphraseFromFile(options: PassphraseOptions): Promise<st
 export function openingPassphrase(options: PassphraseOptions): Passphrase {
   let asked: Promise<string | undefined> | undefined;
   return () => {
-    asked ??= fileOf(options) === undefined && process.stdin.isTTY ? ask() : passphraseFromFile(options);
+    asked ??= passphraseFileOf(options) === undefined && process.stdin.isTTY ? ask() : passphraseFromFile(options);
     return asked;
   };
 }

@@ -2,7 +2,7 @@ import { fileURLToPath } from 'node:url';
 import type { Command } from 'commander';
 import { type Loaded, loadConfig } from '../config/load.js';
 import { createLogger } from '../server/log.js';
-import { becomeVolumeOwner, wantsVolumeOwner } from '../server/privileges.js';
+import { becomeVolumeOwner, setRootAside, wantsVolumeOwner } from '../server/privileges.js';
 import { supervise } from '../server/workers.js';
 import { addConfigFlags, flagsFrom } from './config-flags.js';
 import { dirOption, nameOptions } from './options.js';
@@ -61,8 +61,11 @@ export async function serveUntilStopped(order: Order): Promise<void> {
     order,
     orderOfOthers: { ...order, ...(up && { up: { user: up.user } }) } satisfies Order,
     log,
-    release: async () => {
-      if (asVolumeOwner) await becomeVolumeOwner(config.storage.filesystem.rootdirectory, { fresh: false });
+    release: async readAsRoot => {
+      const { rootdirectory } = config.storage.filesystem;
+      if (asVolumeOwner && readAsRoot) return setRootAside(rootdirectory);
+      if (asVolumeOwner) await becomeVolumeOwner(rootdirectory, { fresh: false });
+      return task => task();
     },
     stop,
   });

@@ -109,6 +109,36 @@ export function become({ uid, gid }: Account): void {
   }
 }
 
+/** Runs a task as who this process was when it started. */
+export type AsStarted = <T>(task: () => T) => T;
+
+/**
+ * Sets root aside, for a process that serves nobody: its effective rights are those of the owner of the volume, and no file
+ * or signal goes further. It takes root back to start another process, and for nothing else.
+ * @throws OperatorError when this is not allowed
+ */
+export async function setRootAside(root: string): Promise<AsStarted> {
+  if (process.getuid?.() !== 0) return task => task();
+  const account = soleWriter(await writersOf(root), await stat(root));
+  if (!account) return task => task();
+  const assume = ({ uid, gid }: Account) => {
+    // Root first where it is taken back: nobody else may change the group.
+    if (uid === 0) process.seteuid!(uid);
+    process.setegid!(gid);
+    if (uid !== 0) process.seteuid!(uid);
+  };
+  const started = { uid: 0, gid: process.getegid!() };
+  assume(account);
+  return task => {
+    assume(started);
+    try {
+      return task();
+    } finally {
+      assume(account);
+    }
+  };
+}
+
 /** Warnings on files that were read as root and cannot be read again when they change. To be called after `become`. */
 export async function unreadable({ uid }: Account, files: readonly string[]): Promise<string[]> {
   const warnings = await Promise.all(

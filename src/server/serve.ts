@@ -47,6 +47,8 @@ export interface ServeOptions {
   readonly terminal: boolean;
   /** Opens ca.key where it is encrypted, and encrypts one that is made. */
   readonly passphrase?: Passphrase | undefined;
+  /** Where that comes from. */
+  readonly passphraseFile?: string | undefined;
   /** Undefined where this process serves alone. */
   readonly worker?: Charge | undefined;
   /** Started as root, to become the owner of the volume once keys and port are open. */
@@ -65,6 +67,8 @@ export interface RunningServer {
   /** Whether nobody is asked who they are. */
   readonly open: boolean;
   readonly data: string;
+  /** Whether it has read what it could not read again, since it has given up root. */
+  readonly readAsRoot: boolean;
   /** Drains: no new connections, running transfers finish in the time that the configuration gives them. */
   stop(): Promise<void>;
 }
@@ -128,9 +132,10 @@ async function start(options: ServeOptions, onClose: OnClose, close: () => Promi
   const read = [
     ...(files ? [files.certificate, files.key] : []),
     ...authentication.files,
+    ...(options.passphraseFile === undefined ? [] : [options.passphraseFile]),
     ...(clients ? [...clients.files.authorities, ...clients.files.lists] : []),
   ];
-  if (account) await giveUpRoot(account, read, log);
+  const readAsRoot = account !== undefined && (await giveUpRoot(account, read, log));
 
   // Of several processes one is enough.
   const leads = (worker?.number ?? 1) === 1;
@@ -169,6 +174,7 @@ async function start(options: ServeOptions, onClose: OnClose, close: () => Promi
     users: authentication.users,
     open: config.auth.none !== undefined,
     data,
+    readAsRoot,
     stop: async () => {
       const timeout = config.http.draintimeout;
       log.info('stopping: running transfers may finish', { timeout_ms: timeout });
@@ -260,11 +266,13 @@ function openDoor(options: {
   };
 }
 
-/** What is read again later, as who this process is from now on, and cannot be, is warned of. */
-async function giveUpRoot(account: Account, read: readonly string[], log: Log): Promise<void> {
+/** @returns whether there is something that cannot be read again, which is warned of */
+async function giveUpRoot(account: Account, read: readonly string[], log: Log): Promise<boolean> {
   become(account);
   log.info('gave up root', { ...account });
-  for (const warning of await unreadable(account, read)) log.warn(warning);
+  const warnings = await unreadable(account, read);
+  for (const warning of warnings) log.warn(warning);
+  return warnings.length > 0;
 }
 
 /** Renews the certificate, and issues lists of revoked clients anew, as long as this process serves. */

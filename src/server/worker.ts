@@ -10,9 +10,14 @@ export interface Charge {
   readonly replaces: boolean;
 }
 
-/** To the primary: this process hears what it is told, and it serves. */
+/** To the primary: this process hears what it is told. */
 export const HERE = 'here';
-export const READY = 'ready';
+
+/** To the primary: this process serves. */
+export interface Ready {
+  /** Whether it has read what it could not read again, since it is root no longer. */
+  readonly readAsRoot: boolean;
+}
 
 /** To all other workers, by way of the primary. */
 export interface Word {
@@ -37,8 +42,12 @@ export async function chargeOfWorker<Order>(): Promise<Charge & { readonly order
   });
 }
 
-export function sayReady(): void {
-  if (isWorker) process.send!(READY);
+export function isReady(message: unknown): message is Ready {
+  return typeof message === 'object' && message !== null && 'readAsRoot' in message;
+}
+
+export function sayReady({ readAsRoot }: Ready): void {
+  if (isWorker) process.send!({ readAsRoot } satisfies Ready);
 }
 
 /** Tells the other workers something, which is lost where it cannot be told. Nobody is there for a process that serves alone. */

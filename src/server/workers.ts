@@ -1,7 +1,8 @@
 import cluster, { type Worker } from 'node:cluster';
 import type { Log } from './log.js';
+import type { AsStarted } from './privileges.js';
 import { collectStart } from './settle.js';
-import { type Charge, HERE, isFirstToServe, isWord, READY } from './worker.js';
+import { type Charge, HERE, isFirstToServe, isReady, isWord } from './worker.js';
 
 export interface SuperviseOptions {
   /** The file that each worker runs, which asks for its charge. */
@@ -13,8 +14,11 @@ export interface SuperviseOptions {
   /** What all others are to do, who find it made. */
   readonly orderOfOthers: unknown;
   readonly log: Log;
-  /** To be done once all of them listen: from then on this process needs no privilege. */
-  readonly release: () => Promise<void>;
+  /**
+   * To be done once all of them serve: from then on this process needs no privilege, unless to start one that `readAsRoot`.
+   * @returns what runs the task that starts a process
+   */
+  readonly release: (readAsRoot: boolean) => Promise<AsStarted>;
   /** Resolves when they are to stop. */
   readonly stop: Promise<void>;
 }
@@ -34,7 +38,7 @@ const LONGEST_PAUSE = 30_000;
 export async function supervise(options: SuperviseOptions): Promise<number> {
   // Each worker accepts by itself: handing sockets on by messages would cost a fifth of the connections.
   cluster.schedulingPolicy = cluster.SCHED_NONE;
-  cluster.setupPrimary({ exec: options.program, args: [...options.args], serialization: 'advanced' });
+  cluster.setupPrimary({ exec: options.program, args: [...options.args] });
   return new Supervisor(options).run();
 }
 
@@ -42,6 +46,8 @@ class Supervisor {
   readonly #running = new Map<number, Worker>();
   readonly #ready = new Set<number>();
   readonly #pauses = new Set<NodeJS.Timeout>();
+  #asStarted: AsStarted = task => task();
+  #readAsRoot = false;
   #stopping = false;
   #pause = FIRST_PAUSE;
   #failed: ((code: number) => void) | undefined;
@@ -65,7 +71,7 @@ class Supervisor {
         this.#start({ number: index + 2, replaces: false }),
       );
       const all = Promise.all(others).then(async () => {
-        await release();
+        this.#asStarted = await release(this.#readAsRoot);
         collectStart();
         if (this.#ready.size === count) log.info('all workers serve', { workers: count });
         return asked;
@@ -80,7 +86,7 @@ class Supervisor {
   #start(charge: Charge): Promise<number> {
     const { number } = charge;
     const { order, orderOfOthers } = this.options;
-    const worker = cluster.fork();
+    const worker = this.#asStarted(() => cluster.fork());
     const started = performance.now();
     this.#running.set(number, worker);
     // It may be gone before it hears anything.
@@ -88,7 +94,8 @@ class Supervisor {
     return new Promise(resolve => {
       worker.on('message', message => {
         if (message === HERE) worker.send({ ...charge, order: isFirstToServe(charge) ? order : orderOfOthers });
-        else if (message === READY) {
+        else if (isReady(message)) {
+          this.#readAsRoot ||= message.readAsRoot;
           this.#ready.add(number);
           resolve(0);
         } else if (isWord(message)) {

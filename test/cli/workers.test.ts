@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { chmodSync, chownSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -29,11 +29,7 @@ describe('several workers', () => {
   };
   const auth = () => `admin:${registry.password}`;
   const ca = () => readFileSync(join(dir, 'certs/ca.crt'));
-  /** Process ids of the workers. */
-  const workers = () => {
-    const { pid } = registry.child;
-    return readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').map(Number);
-  };
+  const workers = () => childrenOf(registry.child.pid!);
   /** Which worker has answered, as its request ids tell. */
   const askedOf = async (path: string, credentials = auth()) => {
     const client = new RegistryClient(registry.port, { ca: ca(), auth: credentials });
@@ -205,3 +201,61 @@ describe('several workers', () => {
     assert.equal(stderr.split('in use').length - 1, 1, stderr);
   });
 });
+
+describe('workers that have given up root', {
+  skip: process.getuid?.() !== 0 && 'only root can give it up',
+}, () => {
+  const SERVICE = 65532;
+  let dir: string;
+  before(() => {
+    dir = mkdtempSync(join(tmpdir(), 'workers-root-'));
+    // Whom they become must reach its data.
+    chmodSync(dir, 0o755);
+  });
+  after(() => rmSync(dir, { recursive: true }));
+
+  const idsOf = (pid: number) =>
+    /^Uid:\t(.*)$/m
+      .exec(readFileSync(`/proc/${pid}/status`, 'utf8'))![1]!
+      .split('\t')
+      .map(Number);
+
+  for (const [what, owner, first] of [
+    [
+      'a key that only root may read: one process lends root to a replacement, and has no use of it itself',
+      0,
+      [0, SERVICE, 0, SERVICE],
+    ],
+    ['a key that the owner of the volume may read: root is gone', SERVICE, [SERVICE, SERVICE, SERVICE, SERVICE]],
+  ] as const)
+    test(what, async () => {
+      const folder = join(dir, `${owner}`);
+      mkdirSync(folder);
+      const made = await LocalRegistry.run(folder, ['init-certs', '--ip', '127.0.0.1']);
+      assert.equal(made.status, 0, made.stderr);
+      const [certificate = '', key = ''] = ['domain.crt', 'domain.key'].map(name => join(folder, 'certs', name));
+      chownSync(key, owner, owner);
+      const pair = ['--certificate', certificate, '--key', key];
+      const registry = await LocalRegistry.start(folder, ['up', '--workers', '2', ...pair], {
+        env: { REGISTRY_SECURE_USER: 'volume' },
+      });
+      try {
+        await registry.until(() => /msg="all workers serve"/.test(registry.stderr));
+        const supervisor = registry.child.pid!;
+        assert.deepEqual(idsOf(supervisor), first);
+        process.kill(childrenOf(supervisor)[0]!, 'SIGKILL');
+        await registry.until(() => /msg="a worker serves in its place"/.test(registry.stderr));
+        for (const pid of childrenOf(supervisor)) assert.deepEqual(idsOf(pid), Array(4).fill(SERVICE));
+        assert.deepEqual(idsOf(supervisor), first);
+        const { status } = await registry.call('GET', '/v2/', { auth: `admin:${registry.password}` });
+        assert.equal(status, 200);
+      } finally {
+        assert.equal(await registry.stop(), 0, registry.stderr);
+      }
+    });
+});
+
+/** Process ids. */
+function childrenOf(pid: number): number[] {
+  return readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').map(Number);
+}
