@@ -37,26 +37,114 @@ export interface CallOptions {
   readonly user?: string;
 }
 
+/** A registry that tests push to and pull from over plain HTTP on loopback. */
+export abstract class RegistryUnderTest {
+  private readonly agent = new http.Agent({ keepAlive: true });
+
+  constructor(readonly port: number) {}
+
+  /** The headers by which a user is known; by which the usual one is, where none is named. */
+  protected abstract headersOf(user: string | undefined): http.OutgoingHttpHeaders;
+
+  protected close(): void {
+    this.agent.destroy();
+  }
+
+  async call(method: string, path: string, options: CallOptions = {}): Promise<Answer> {
+    const { body, user } = options;
+    const headers: http.OutgoingHttpHeaders = {
+      ...options.headers,
+      ...this.headersOf(user),
+    };
+    if ((typeof body === 'string' || Buffer.isBuffer(body)) && !('transfer-encoding' in headers))
+      headers['content-length'] ??= Buffer.byteLength(body);
+    const request = http.request({ host: '127.0.0.1', port: this.port, method, path, headers, agent: this.agent });
+    const answered = new Promise<http.IncomingMessage>((resolve, reject) => {
+      request.once('response', resolve).once('error', reject);
+    });
+    if (body === undefined || typeof body === 'string' || Buffer.isBuffer(body)) request.end(body);
+    else {
+      for await (const chunk of body) request.write(chunk);
+      request.end();
+    }
+    const response = await answered;
+    const chunks: Buffer[] = [];
+    for await (const chunk of response) chunks.push(chunk as Buffer);
+    const data = Buffer.concat(chunks);
+    const json = () => JSON.parse(data.toString('utf8')) as unknown;
+    const isError = response.statusCode! >= 400 && data.length > 0;
+    return {
+      status: response.statusCode!,
+      headers: response.headers,
+      body: data,
+      code: isError ? (json() as { errors: Array<{ code: string }> }).errors[0]!.code : undefined,
+      json,
+    };
+  }
+
+  /** Pushes a blob in one request. */
+  async pushBlob(repository: string, data: Buffer, user?: string): Promise<Digest> {
+    const digest = digestOf(data);
+    const { status } = await this.call('POST', `/v2/${repository}/blobs/uploads/?digest=${digest}`, {
+      body: data,
+      ...(user !== undefined && { user }),
+    });
+    if (status !== 201) throw new Error(`pushing a blob to ${repository}: ${status}`);
+    return digest;
+  }
+
+  /** Pushes an image of one config and one layer. */
+  async pushImage(
+    repository: string,
+    tag: string,
+    content: Partial<Record<string, unknown>> = {},
+  ): Promise<PushedImage> {
+    const layer = randomBytes(100);
+    const config = Buffer.from(
+      JSON.stringify({ os: 'linux', architecture: 'amd64', unique: randomBytes(8).toString('hex') }),
+    );
+    const data = manifestOf(config, [layer], content);
+    await this.pushBlob(repository, layer);
+    await this.pushBlob(repository, config);
+    const answer = await this.pushManifest(repository, tag, data);
+    if (answer.status !== 201) throw new Error(`pushing ${repository}:${tag}: ${answer.status} ${answer.body}`);
+    return { digest: digestOf(data), data, layer: digestOf(layer), config: digestOf(config) };
+  }
+
+  async pushManifest(
+    repository: string,
+    reference: string,
+    data: Buffer,
+    type: string = OCI_MANIFEST,
+  ): Promise<Answer> {
+    return this.call('PUT', `/v2/${repository}/manifests/${reference}`, {
+      body: data,
+      headers: { 'content-type': type },
+    });
+  }
+}
+
 /**
  * A registry over loopback HTTP on a folder of its own. It believes the user that a header names, and only the user
  * `insider` may read the repositories below `hidden/`, so that these tests are about the protocol and the store alone.
  */
-export class RegistryFixture {
+export class RegistryFixture extends RegistryUnderTest {
   /** Everything that was reported as the server's fault: empty in most tests, and checked there. */
   readonly faults: unknown[] = [];
   /** What the API has told of. */
   readonly changes: unknown[] = [];
   /** Why nothing can be changed; undefined while it can. */
   readOnly: string | undefined;
-  private readonly agent = new http.Agent({ keepAlive: true });
 
   private constructor(
     readonly root: string,
     readonly driver: StorageDriver,
     readonly store: Store,
     private readonly listener: Listener,
-    readonly port: number,
-  ) {}
+    port: number,
+  ) {
+    super(port);
+  }
 
   static async start(
     options: {
@@ -156,80 +244,14 @@ export class RegistryFixture {
   }
 
   async stop(options: { keep?: boolean } = {}): Promise<void> {
-    this.agent.destroy();
+    this.close();
     await this.listener.drain(0);
     await this.driver.close();
     if (!options.keep && this.root) await rm(this.root, { recursive: true, force: true });
   }
 
-  async call(method: string, path: string, options: CallOptions = {}): Promise<Answer> {
-    const { body, user } = options;
-    const headers: http.OutgoingHttpHeaders = {
-      ...options.headers,
-      ...(user !== undefined && { 'x-test-user': user }),
-    };
-    if ((typeof body === 'string' || Buffer.isBuffer(body)) && !('transfer-encoding' in headers))
-      headers['content-length'] ??= Buffer.byteLength(body);
-    const request = http.request({ host: '127.0.0.1', port: this.port, method, path, headers, agent: this.agent });
-    const answered = new Promise<http.IncomingMessage>((resolve, reject) => {
-      request.once('response', resolve).once('error', reject);
-    });
-    if (body === undefined || typeof body === 'string' || Buffer.isBuffer(body)) request.end(body);
-    else {
-      for await (const chunk of body) request.write(chunk);
-      request.end();
-    }
-    const response = await answered;
-    const chunks: Buffer[] = [];
-    for await (const chunk of response) chunks.push(chunk as Buffer);
-    const data = Buffer.concat(chunks);
-    const json = () => JSON.parse(data.toString('utf8')) as unknown;
-    const isError = response.statusCode! >= 400 && data.length > 0;
-    return {
-      status: response.statusCode!,
-      headers: response.headers,
-      body: data,
-      code: isError ? (json() as { errors: Array<{ code: string }> }).errors[0]!.code : undefined,
-      json,
-    };
-  }
-
-  /** Pushes a blob in one request. */
-  async pushBlob(repository: string, data: Buffer): Promise<Digest> {
-    const digest = digestOf(data);
-    const { status } = await this.call('POST', `/v2/${repository}/blobs/uploads/?digest=${digest}`, { body: data });
-    if (status !== 201) throw new Error(`pushing a blob to ${repository}: ${status}`);
-    return digest;
-  }
-
-  /** Pushes an image of one config and one layer. */
-  async pushImage(
-    repository: string,
-    tag: string,
-    content: Partial<Record<string, unknown>> = {},
-  ): Promise<PushedImage> {
-    const layer = randomBytes(100);
-    const config = Buffer.from(
-      JSON.stringify({ os: 'linux', architecture: 'amd64', unique: randomBytes(8).toString('hex') }),
-    );
-    const data = manifestOf(config, [layer], content);
-    await this.pushBlob(repository, layer);
-    await this.pushBlob(repository, config);
-    const answer = await this.pushManifest(repository, tag, data);
-    if (answer.status !== 201) throw new Error(`pushing ${repository}:${tag}: ${answer.status} ${answer.body}`);
-    return { digest: digestOf(data), data, layer: digestOf(layer), config: digestOf(config) };
-  }
-
-  async pushManifest(
-    repository: string,
-    reference: string,
-    data: Buffer,
-    type: string = OCI_MANIFEST,
-  ): Promise<Answer> {
-    return this.call('PUT', `/v2/${repository}/manifests/${reference}`, {
-      body: data,
-      headers: { 'content-type': type },
-    });
+  protected override headersOf(user: string | undefined): http.OutgoingHttpHeaders {
+    return user === undefined ? {} : { 'x-test-user': user };
   }
 }
 
