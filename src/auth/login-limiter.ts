@@ -1,6 +1,7 @@
 import { isIPv6 } from 'node:net';
 import { RegistryError } from '../errors.js';
 import { growingCache } from '../growing-cache.js';
+import { NOBODY, type Others } from '../others.js';
 
 interface Rate {
   /** How many failures are free. */
@@ -8,14 +9,6 @@ interface Rate {
   /** How many failures a second are forgiven. */
   readonly forgiven: number;
 }
-
-/** The processes beside this one. */
-export interface Others {
-  tell(topic: string, value: unknown): void;
-  hear(topic: string, heard: (value: unknown) => void): void;
-}
-
-const NOBODY: Others = { tell: () => {}, hear: () => {} };
 
 const TOPIC = 'login';
 

@@ -26,7 +26,7 @@ import { openRealms, realmFiles } from './realms.js';
 import { tokenRealm } from './token-realm.js';
 import { ensureUsers, type Users } from './users.js';
 import type { WatchFiles } from './watch.js';
-import { hearOthers, tellOthers } from './worker.js';
+import { OTHERS } from './worker.js';
 
 export interface AuthenticationOptions {
   readonly config: Config;
@@ -115,7 +115,7 @@ export async function prepareAuthentication(options: AuthenticationOptions): Pro
         machineTokens,
         tokenRealm: ownRealm,
         addressOf: request => origin(request).address,
-        limiter: new LoginLimiter({ tell: tellOthers, hear: hearOthers }),
+        limiter: new LoginLimiter(OTHERS),
       });
       return onlyActive(authenticator, isActive);
     },

@@ -31,7 +31,7 @@ import { startRenewal } from './renewal.js';
 import type { Users } from './users.js';
 import { validationOf } from './validation.js';
 import { type WatchFiles, watchFiles } from './watch.js';
-import { type Charge, isFirstToServe } from './worker.js';
+import { type Charge, isFirstToServe, OTHERS } from './worker.js';
 
 export interface ServeOptions {
   /** The folder that holds `certs/`, `auth/` and `data/`. */
@@ -365,6 +365,7 @@ function openStore(config: Config, driver: FilesystemDriver, log: Log): Store {
     grace: config.storage.maintenance.gc.grace,
     isImmutable: immutableOf(config),
     verify: config.storage.verify,
+    others: OTHERS,
     onCorruption: ({ digest, actual, key }) =>
       log.error('the stored bytes are corrupt; push the image again, or run registry-secure verify --repair', {
         digest,

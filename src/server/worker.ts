@@ -1,4 +1,5 @@
 import cluster from 'node:cluster';
+import { NOBODY, type Others } from '../others.js';
 
 const { isWorker } = cluster;
 
@@ -50,19 +51,19 @@ export function sayReady({ readAsRoot }: Ready): void {
   if (isWorker) process.send!({ readAsRoot } satisfies Ready);
 }
 
-/** Tells the other workers something, which is lost where it cannot be told. Nobody is there for a process that serves alone. */
-export function tellOthers(topic: string, value: unknown): void {
-  if (!isWorker || !process.connected) return;
-  process.send!({ topic, value } satisfies Word, undefined, undefined, () => {});
-}
-
-/** Calls back with each value that another worker tells. */
-export function hearOthers(topic: string, heard: (value: unknown) => void): void {
-  if (!isWorker) return;
-  process.on('message', message => {
-    if (isWord(message) && message.topic === topic) heard(message.value);
-  });
-}
+/** The other workers, by way of the primary: nobody where this process serves alone. */
+export const OTHERS: Others = isWorker
+  ? {
+      tell(topic, value) {
+        if (process.connected) process.send!({ topic, value } satisfies Word, undefined, undefined, () => {});
+      },
+      hear(topic, heard) {
+        process.on('message', message => {
+          if (isWord(message) && message.topic === topic) heard(message.value);
+        });
+      },
+    }
+  : NOBODY;
 
 /** The other processes keep this one no longer from ending. */
 export function leave(): void {

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { RegistryError } from '../errors.js';
 import { growingCache } from '../growing-cache.js';
+import { NOBODY, type Others } from '../others.js';
 import type { Digest } from '../reference.js';
 import type { ByteStream, ObjectInfo } from '../storage/driver.js';
 
@@ -21,10 +22,20 @@ const DAY = 24 * 60 * 60 * 1000;
 /** Some 300 bytes each. */
 const REMEMBERED = 50_000;
 
+const TOPIC = 'verdict';
+
+/** What was found out about the bytes of one version. */
+interface Verdict {
+  readonly key: string;
+  readonly version: string;
+  readonly isIntact: boolean;
+}
+
 /**
  * Knows which blobs are what their digests say. Disks lose bits without a word, so a blob that is pulled as a whole is
  * hashed on the way. What was found counts for these very bytes, known by their version: a blob that is written again
- * starts anew. A corrupt one is to be answered as absent, so that clients that push it send it again.
+ * starts anew. A corrupt one is to be answered as absent, so that clients that push it send it again: by all processes of
+ * this machine, for a client asks one and sends to another.
  */
 export class Integrity {
   readonly #intact = growingCache<string, { version: string; since: number }>(REMEMBERED);
@@ -33,7 +44,10 @@ export class Integrity {
   constructor(
     private readonly mode: VerifyMode,
     private readonly onCorruption: (found: Corruption) => void,
-  ) {}
+    private readonly others: Others = NOBODY,
+  ) {
+    others.hear(TOPIC, verdict => this.#note(verdict as Verdict));
+  }
 
   isCorrupt(key: string, { version }: ObjectInfo): boolean {
     return this.#corrupt.get(key) === version;
@@ -43,7 +57,7 @@ export class Integrity {
   renewed(key: string, before: ObjectInfo, after: ObjectInfo): void {
     const known = this.#intact.get(key);
     if (known?.version === before.version) this.#intact.set(key, { ...known, version: after.version });
-    if (this.isCorrupt(key, before)) this.#corrupt.set(key, after.version);
+    if (this.isCorrupt(key, before)) this.#found({ key, version: after.version, isIntact: false });
   }
 
   /**
@@ -58,8 +72,18 @@ export class Integrity {
     return new HashedStream(stream, hex => {
       const actual: Digest = `sha256:${hex}`;
       if (actual !== canonical) throw this.corrupt(canonical, key, stream.info, actual);
-      this.#intact.set(key, { version, since: Date.now() });
+      this.#found({ key, version, isIntact: true });
     });
+  }
+
+  #found(verdict: Verdict): void {
+    this.#note(verdict);
+    this.others.tell(TOPIC, verdict);
+  }
+
+  #note({ key, version, isIntact }: Verdict): void {
+    if (isIntact) this.#intact.set(key, { version, since: Date.now() });
+    else this.#corrupt.set(key, version);
   }
 
   /** Whether a small object is what its digest says. Reported where it is not. */
@@ -71,7 +95,7 @@ export class Integrity {
 
   /** Remembers, and reports, that the bytes are not what their digest says. @returns what to answer */
   private corrupt(digest: Digest, key: string, { version }: ObjectInfo, actual: Digest): RegistryError {
-    this.#corrupt.set(key, version);
+    this.#found({ key, version, isIntact: false });
     this.onCorruption({ digest, actual, key });
     return new RegistryError('BLOB_UNKNOWN', { detail: { digest } });
   }

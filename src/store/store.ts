@@ -1,3 +1,4 @@
+import type { Others } from '../others.js';
 import type { StorageDriver } from '../storage/driver.js';
 import { Blobs } from './blobs.js';
 import { Catalog } from './catalog.js';
@@ -29,6 +30,8 @@ export interface StoreOptions {
   readonly verify?: VerifyMode;
   /** Told of each blob and manifest whose bytes turn out to be others than its digest says. */
   readonly onCorruption?: (found: Corruption) => void;
+  /** None unless told. */
+  readonly others?: Others;
 }
 
 /** What a registry means, with no HTTP in it. Memory holds caches only, so that any process can serve any request. */
@@ -45,13 +48,18 @@ export class Store {
   constructor(driver: StorageDriver, options: StoreOptions) {
     const { largestManifest, validation, grace = GRACE, verify = 'daily', onCorruption = () => {} } = options;
     const locks = new Locks();
-    const integrity = new Integrity(verify, onCorruption);
+    const integrity = new Integrity(verify, onCorruption, options.others);
     const leases = new Leases(driver, integrity, grace);
     const immutable = new ImmutableTags(driver, options.isImmutable ?? (() => false));
     this.catalog = new Catalog(driver, locks, immutable);
     this.quotas = new Quotas(driver, this.catalog, options.quotas ?? {});
     this.blobs = new Blobs(driver, locks, leases, integrity, this.quotas, this.catalog, immutable);
-    this.uploads = new Uploads(driver, this.blobs, this.quotas, new UploadCap(driver, options.openUploads ?? 0));
+    this.uploads = new Uploads(
+      driver,
+      this.blobs,
+      this.quotas,
+      new UploadCap(driver, options.openUploads ?? 0, options.others),
+    );
     this.manifests = new Manifests(driver, locks, leases, integrity, this.quotas, immutable, this.catalog, this.blobs, {
       largest: largestManifest,
       validation,

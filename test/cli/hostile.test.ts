@@ -42,7 +42,7 @@ class TwoWorkers extends RegistryUnderTest implements HostileTarget {
       REGISTRY_AUTH_HTPASSWD_PATH: file('htpasswd', USERS.map(user => `${user}:${hash}\n`).join('')),
     };
     const args = ['--insecure-plain-http', '--allow-deletes', '--workers', '2', '--root', root];
-    const local = await LocalRegistry.start(dir, ['serve', '--dir', dir, ...args], { env });
+    const local = await LocalRegistry.start(dir, ['up', ...args], { env });
     await local.until(() => /msg="all workers serve"/.test(local.stderr));
     return new TwoWorkers(dir, local);
   }
