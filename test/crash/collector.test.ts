@@ -10,9 +10,9 @@ import type { Digest } from '../../src/reference.js';
 import { FilesystemDriver } from '../../src/storage/filesystem.js';
 import { collect } from '../../src/store/collector.js';
 import { Random } from '../support/random.js';
-import type { RegistryClient } from '../support/registry-client.js';
+import { type Answer, Lost, RegistryClient } from '../support/registry-client.js';
 import { descriptorOf, digestOf, indexOf, manifestOf, OCI_INDEX, OCI_MANIFEST } from '../support/registry-fixture.js';
-import { LONG, Rig, SEED, type Server } from './rig.js';
+import { childrenOf, LONG, Rig, SEED, type Server } from './rig.js';
 
 const PUSHES = LONG ? 10_000 : 300;
 const WORKERS = 4;
@@ -42,7 +42,7 @@ describe('the collector beside pushes, pulls, deletes and mounts', () => {
   });
   after(() => rig.close());
 
-  test(`breaks no image in ${PUSHES} pushes to two processes, with three collectors`, {
+  test(`breaks no image in ${PUSHES} pushes to one process and to two workers that are killed, with three collectors`, {
     timeout: 3_600_000,
   }, async t => {
     t.diagnostic(`SEED=${SEED} repeats the choices`);
@@ -51,7 +51,7 @@ describe('the collector beside pushes, pulls, deletes and mounts', () => {
       REGISTRY_STORAGE_MAINTENANCE_GC_GRACE: `${GRACE_MS}ms`,
       REGISTRY_STORAGE_MAINTENANCE_GC_UNTAGGED: 'true',
     };
-    const servers = [await rig.start({ env }), await rig.start({ env })];
+    const servers = [await rig.start({ env }), await rig.start({ env, workers: 2 })];
     const root = servers[0]!.root;
     const collector = spawn(process.execPath, [COLLECTOR, root, String(GRACE_MS)], {
       stdio: ['pipe', 'pipe', 'inherit'],
@@ -63,14 +63,22 @@ describe('the collector beside pushes, pulls, deletes and mounts', () => {
     const random = new Random(SEED);
     const stress = new Stress(random, servers);
     try {
-      await Promise.all(Array.from({ length: WORKERS }, (_, n) => stress.work(n, random.fork())));
+      await Promise.all([
+        ...Array.from({ length: WORKERS }, (_, n) => stress.work(n, random.fork())),
+        killWorkers(servers[1]!, stress),
+      ]);
     } finally {
       collector.stdin.end();
       await collectorEnded;
     }
     for (const live of stress.live) await stress.verify(servers[0]!.client, live);
     for (const server of servers) await rig.kill(server);
-    assert.doesNotMatch(servers.map(({ process }) => process.stderr).join(''), /level=error/);
+    const errors = servers.flatMap(({ process }) => process.stderr.match(/.*level=error.*/g) ?? []);
+    assert.deepEqual(
+      errors.map(line => /msg="a worker has ended; .* worker=(\d) .*signal=SIGKILL/.exec(line)?.[1] ?? line),
+      // The first is the one that collects.
+      ['1', '2'],
+    );
 
     // What is left when all has become old is what the images need, byte for byte.
     await pause(10);
@@ -102,6 +110,31 @@ describe('the collector beside pushes, pulls, deletes and mounts', () => {
   });
 });
 
+/** Kills the worker that collects after a third of the pushes, in whatever it is doing, and the other one after two thirds. */
+async function killWorkers(server: Server, stress: Stress): Promise<void> {
+  for (const part of [1 / 3, 2 / 3]) {
+    while (stress.figures.pushes < PUSHES * part) await pause(5);
+    // The one that has been there for longer.
+    process.kill(childrenOf(server.pid)[0]!, 'SIGKILL');
+  }
+}
+
+/** A client that asks again where its worker was killed before it had answered: on each connection to it at most once. */
+class Persistent extends RegistryClient {
+  override async must(
+    statuses: number | readonly number[],
+    ...request: Parameters<RegistryClient['send']>
+  ): Promise<Answer> {
+    for (let lost = 0; ; lost++)
+      try {
+        // What was to be deleted may be gone already.
+        return await super.must(lost > 0 && request[0] === 'DELETE' ? [statuses, 404].flat() : statuses, ...request);
+      } catch (error) {
+        if (!(error instanceof Lost) || lost > 2 * WORKERS) throw error;
+      }
+  }
+}
+
 class Stress {
   readonly live: Live[] = [];
   readonly figures = { pushes: 0, skipped: 0, mounted: 0, revived: 0, late: 0, pulls: 0, deletes: 0 };
@@ -113,19 +146,18 @@ class Stress {
   readonly signatures = new Set<string>();
   /** Of which nobody can say any more what is there. */
   readonly #deleted = new WeakSet<Live>();
+  readonly #clients: readonly RegistryClient[];
   #count = 0;
 
-  constructor(
-    random: Random,
-    private readonly servers: readonly Server[],
-  ) {
+  constructor(random: Random, servers: readonly Server[]) {
+    this.#clients = servers.map(({ client: { port, options } }) => new Persistent(port, options));
     this.#layers = Array.from({ length: 16 }, (_, n) => random.bytes(n % 4 ? 2_000 * (n + 1) : 300_000));
   }
 
   async work(worker: number, random: Random): Promise<void> {
     const own: Array<{ live: Live; image: Image }> = [];
     while (this.figures.pushes < PUSHES) {
-      const { client } = random.pick(this.servers);
+      const client = random.pick(this.#clients);
       const tag = `${worker}-${++this.#count}`;
       const dice = random.next();
       if (dice < 0.5 || own.length === 0) {

@@ -176,7 +176,8 @@ export class Rig {
   };
 }
 
-function childrenOf(pid: number): number[] {
+/** Process ids, the oldest first. */
+export function childrenOf(pid: number): number[] {
   return readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean).map(Number);
 }
 
