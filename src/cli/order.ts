@@ -32,6 +32,7 @@ export async function carryOut(order: Order, charge: Charge | undefined, stop: P
   try {
     const { serve } = await import('../server/serve.js');
     const { dir, ip = [], dns = [], config, warnings, up } = order;
+    const telling = up && isFirstToServe(charge) ? await import('./story.js') : undefined;
     const server = await serve({
       dir,
       config,
@@ -45,14 +46,14 @@ export async function carryOut(order: Order, charge: Charge | undefined, stop: P
       ...(up && { firstUser: { name: up.user, password: up.password } }),
       worker: charge,
     });
-    if (up && isFirstToServe(charge)) {
-      const { story } = await import('./story.js');
-      process.stdout.write(await story(server, order));
+    try {
+      if (telling) process.stdout.write(await telling.story(server, order));
+      sayReady(server);
+      collectStart();
+      await stop;
+    } finally {
+      await server.stop();
     }
-    sayReady(server);
-    collectStart();
-    await stop;
-    await server.stop();
   } finally {
     leave();
   }

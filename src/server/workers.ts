@@ -64,9 +64,10 @@ class Supervisor {
       this.#stopping = true;
       return 0;
     });
-    // The first one makes what is missing, and says what is wrong; the others find it done.
-    let code = await Promise.race([this.#start({ number: 1, replaces: false }), asked]);
-    if (code === 0 && !this.#stopping) {
+    try {
+      // The first one makes what is missing, and says what is wrong; the others find it done.
+      const code = await Promise.race([this.#start({ number: 1, replaces: false }), asked]);
+      if (code !== 0 || this.#stopping) return code;
       const others = Array.from({ length: count - 1 }, (_, index) =>
         this.#start({ number: index + 2, replaces: false }),
       );
@@ -76,10 +77,10 @@ class Supervisor {
         if (this.#ready.size === count) log.info('all workers serve', { workers: count });
         return asked;
       });
-      code = await Promise.race([all, asked, failed]);
+      return await Promise.race([all, asked, failed]);
+    } finally {
+      await this.#stopAll();
     }
-    await this.#stopAll();
-    return code;
   }
 
   /** @returns 0 once it serves, or the code with which it has ended before */

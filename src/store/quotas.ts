@@ -1,4 +1,5 @@
 import { RegistryError } from '../errors.js';
+import { NOBODY, type Others } from '../others.js';
 import type { Digest } from '../reference.js';
 import { roughSize } from '../size.js';
 import type { StorageDriver } from '../storage/driver.js';
@@ -23,17 +24,28 @@ const SOON = 5_000;
 const LATER = 60_000;
 const SHARE = 20;
 
+const TOPIC = 'stored';
+
 /**
  * Bounds the bytes that the repositories below a prefix have, each blob counted once. Every process counts by the links
- * that are there, and then adds what it commits itself: so within one process the bound is exact. Of what others commit,
- * and of what is deleted, it learns when it counts again: once a minute, and before it refuses somebody. Nothing is
- * kept in the storage, so nothing there can be wrong.
+ * that are there, and then adds what it commits itself: so within one process the bound is exact. The processes beside it
+ * tell what they commit. Of what those of other machines commit, and of what is deleted, it learns when it counts again:
+ * once a minute, and before it refuses somebody. Nothing is kept in the storage, so nothing there can be wrong.
  */
 export class Quotas {
   readonly #quotas: readonly Quota[];
 
-  constructor(driver: StorageDriver, catalog: Catalog, limits: QuotaLimits) {
+  constructor(
+    driver: StorageDriver,
+    catalog: Catalog,
+    limits: QuotaLimits,
+    private readonly others: Others = NOBODY,
+  ) {
     this.#quotas = Object.entries(limits).map(([prefix, limit]) => new Quota(driver, catalog, prefix, limit));
+    others.hear(TOPIC, value => {
+      const { repository, ...blob } = value as Stored;
+      for (const quota of this.#quotas) if (quota.covers(repository)) quota.heard(blob);
+    });
   }
 
   /**
@@ -47,6 +59,7 @@ export class Quotas {
     do for (const quota of quotas) await quota.makeRoom(blob);
     while (!quotas.every(quota => quota.fits(blob)));
     for (const quota of quotas) quota.begin(blob);
+    if (quotas.length > 0) this.others.tell(TOPIC, { repository, ...blob } satisfies Stored);
     try {
       return await task();
     } finally {
@@ -65,6 +78,10 @@ export class Quotas {
 interface Blob {
   readonly canonical: Digest;
   readonly size: number;
+}
+
+interface Stored extends Blob {
+  readonly repository: string;
 }
 
 interface Count {
@@ -122,6 +139,12 @@ class Quota {
   end(blob: Blob): void {
     this.#inFlight.delete(blob);
     if (this.#counting) this.#passed.push(blob);
+  }
+
+  /** Another process commits it. */
+  heard(blob: Blob): void {
+    add(this.#count, blob);
+    this.end(blob);
   }
 
   async usage(): Promise<QuotaUsage> {

@@ -52,7 +52,7 @@ export class Store {
     const leases = new Leases(driver, integrity, grace);
     const immutable = new ImmutableTags(driver, options.isImmutable ?? (() => false));
     this.catalog = new Catalog(driver, locks, immutable);
-    this.quotas = new Quotas(driver, this.catalog, options.quotas ?? {});
+    this.quotas = new Quotas(driver, this.catalog, options.quotas ?? {}, options.others);
     this.blobs = new Blobs(driver, locks, leases, integrity, this.quotas, this.catalog, immutable);
     this.uploads = new Uploads(
       driver,

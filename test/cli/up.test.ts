@@ -6,6 +6,7 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, beforeEach, describe, test } from 'node:test';
+import { usualWorkers } from '../../src/config/workers.js';
 import { LocalRegistry } from '../support/local-registry.js';
 import { selfSigned } from '../support/pair.js';
 
@@ -26,7 +27,9 @@ describe('up and serve', () => {
   const start = async (
     ...[args, options]: [readonly string[], { env?: NodeJS.ProcessEnv; input?: string; cwd?: string }?]
   ) => {
-    const registry = await LocalRegistry.start(dir, args, options);
+    // As users start it: in as many processes as the machine has it serve in.
+    const env = { REGISTRY_WORKERS: '', ...options?.env };
+    const registry = await LocalRegistry.start(dir, args, { ...options, env });
     running.push(registry);
     return registry;
   };
@@ -45,6 +48,11 @@ describe('up and serve', () => {
       `^docker login -u admin ${host}$`,
     ])
       assert.match(first.stdout, new RegExp(line, 'm'));
+
+    const expected = usualWorkers();
+    if (expected > 1) await first.until(() => first.stderr.includes(`msg="all workers serve" workers=${expected}`));
+    const children = await readFile(`/proc/${first.child.pid}/task/${first.child.pid}/children`, 'utf8');
+    assert.equal(children.split(' ').filter(Boolean).length, expected === 1 ? 0 : expected);
 
     const { password } = first;
     assert.ok(!`${first.stdout}${first.stderr}`.includes(password), 'a log is no place for a password');

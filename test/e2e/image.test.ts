@@ -9,6 +9,7 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -72,14 +73,23 @@ describe('the container image', { timeout: 900_000 }, () => {
   /** Runs the lines of a recipe and waits until the container listens. */
   async function start(name: string, lines: string): Promise<void> {
     await docker.recipe(lines, { cwd: folder });
-    await until('listening', name, async () => /msg=listening/.test(await logs(name)));
+    await until('listening', name, async () => {
+      const said = await logs(name);
+      return /msg=listening/.test(said) && (/all workers serve/.test(said) || (await workers(name)).length === 0);
+    });
   }
 
-  /** Whose the process is that faces the network. */
-  async function firstProcess(
+  /** The processes that the first one has started; none where it serves alone. */
+  async function workers(name: string): Promise<string[]> {
+    return (await docker.must(['exec', name, 'cat', '/proc/1/task/1/children'])).split(' ').filter(Boolean);
+  }
+
+  /** Whose a process is: the first one unless told. */
+  async function ownerOf(
     name: string,
+    process = '1',
   ): Promise<{ uid: number; gid: number; groups: number[]; capabilities: string }> {
-    const status = await docker.must(['exec', name, 'cat', '/proc/1/status']);
+    const status = await docker.must(['exec', name, 'cat', `/proc/${process}/status`]);
     const field = (title: string) => new RegExp(`^${title}:[ \\t]*(.*?)[ \\t]*$`, 'm').exec(status)![1]!;
     const ids = (title: string) => {
       const [real, ...others] = field(title).split(/\s+/).map(Number);
@@ -91,8 +101,11 @@ describe('the container image', { timeout: 900_000 }, () => {
     return { uid: ids('Uid'), gid, groups: groups.filter(group => group !== gid), capabilities: field('CapEff') };
   }
 
+  /** That all who face the network are a user's, for good. */
   async function assertUnprivileged(name: string, uid: number, gid = uid): Promise<void> {
-    assert.deepEqual(await firstProcess(name), { uid, gid, groups: [], capabilities: '0'.repeat(16) });
+    const started = await workers(name);
+    for (const process of started.length > 0 ? started : ['1'])
+      assert.deepEqual(await ownerOf(name, process), { uid, gid, groups: [], capabilities: '0'.repeat(16) });
   }
 
   /** The commands of the recipes: tag, push, remove, pull; the image must come back as it was. */
@@ -332,7 +345,7 @@ docker service create --detach=false --quiet --no-resolve-image \\
     await docker.must(['rm', '-fv', 'registry']);
 
     await start('registry', `${run} registry:2`);
-    assert.equal((await firstProcess('registry')).uid, 0);
+    assert.equal((await ownerOf('registry')).uid, 0);
     const warned = await logs('registry');
     assert.match(warned, /level=warn msg="running as root.*belongs to root.*chown -R 65532:65532/);
     await docker.must(['rm', '-fv', 'registry']);
@@ -340,7 +353,7 @@ docker service create --detach=false --quiet --no-resolve-image \\
     // A folder that its user made for registry:2: the top is the user's, the content root's.
     await machine.must(['chown', '1000:1000', data]);
     await start('registry', `${run} registry:2`);
-    assert.equal((await firstProcess('registry')).uid, 0);
+    assert.equal((await ownerOf('registry')).uid, 0);
     assert.match(await logs('registry'), /the users 0 and 1000;.*chown -R 1000:1000/);
     await docker.must(['rm', '-fv', 'registry']);
 
@@ -350,6 +363,40 @@ docker service create --detach=false --quiet --no-resolve-image \\
     await login('localhost:5000', 'admin', await initialPassword('registry'));
     await docker.must(['image', 'rm', 'localhost:5000/ubuntu:18.04']);
     await docker.must(['pull', '-q', 'localhost:5000/ubuntu:18.04']);
+  });
+
+  test('as many processes as the container may use of cores and memory, unless told', async () => {
+    workFolder();
+    for (const [limits, expected] of [
+      ['--cpus 0.5', 0],
+      ['--memory 250m', 0],
+      ['--cpus 1.5', Math.min(2, availableParallelism())],
+      ['--cpus 1 -e REGISTRY_WORKERS=3', 3],
+    ] as const) {
+      await start('registry', `docker run -d --name registry ${limits} registry:2`);
+      // One serves by itself, without another to start it.
+      assert.equal((await workers('registry')).length, expected === 1 ? 0 : expected, limits);
+      await docker.must(['rm', '-fv', 'registry']);
+    }
+  });
+
+  test('a key that only root may read is there for the worker that takes the place of another', async () => {
+    workFolder();
+    await selfSigned();
+    await start(
+      'registry',
+      `docker run -d --name registry -v "$(pwd)"/certs:/certs -e REGISTRY_WORKERS=2 \\
+  -e REGISTRY_HTTP_TLS_CERTIFICATE=/certs/domain.crt -e REGISTRY_HTTP_TLS_KEY=/certs/domain.key registry:2`,
+    );
+    await assertUnprivileged('registry', SERVICE);
+    // The first process has the rights of the same user; what it keeps is the way back to root, to start another.
+    const status = await docker.must(['exec', 'registry', 'cat', '/proc/1/status']);
+    assert.match(status, new RegExp(`^Uid:\\t0\\t${SERVICE}\\t0\\t${SERVICE}$`, 'm'));
+    assert.match(status, /^CapEff:\t0{16}$/m);
+    const [victim] = await workers('registry');
+    await docker.must(['exec', 'registry', 'sh', '-c', `kill -KILL ${victim}`]);
+    await until('replaced', 'registry', async () => /a worker serves in its place/.test(await logs('registry')));
+    await assertUnprivileged('registry', SERVICE);
   });
 
   test('--user, a read-only root file system, no capabilities: nothing has to be prepared', async () => {

@@ -47,13 +47,14 @@ export class LocalRegistry {
     this.exited = new Promise(resolve => this.child.once('close', resolve));
   }
 
-  /** Starts `up` or `serve` in its folder on a free port, and waits until it listens. */
+  /** Starts `up` or `serve` in its folder on a free port, as one process unless told, and waits until it listens. */
   static async start(
     dir: string,
     args: readonly string[],
     options: LocalOptions & { patience?: number } = {},
   ): Promise<LocalRegistry> {
-    const registry = new LocalRegistry(dir, [...args, '--addr', '127.0.0.1:0'], options);
+    const env = { REGISTRY_WORKERS: '1', ...options.env };
+    const registry = new LocalRegistry(dir, [...args, '--addr', '127.0.0.1:0'], { ...options, env });
     await registry.until(() => /msg=listening .*port=(\d+)/.exec(registry.stderr)?.[1], options.patience);
     registry.port = Number(/msg=listening .*port=(\d+)/.exec(registry.stderr)![1]);
     return registry;
