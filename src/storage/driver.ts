@@ -24,7 +24,10 @@ export interface StorageDriver {
   /** What is known of one object without reading it; undefined when there is none. */
   stat(key: string): Promise<ObjectInfo | undefined>;
 
-  /** A whole small object. @throws StorageError 'unavailable' when it is larger than `limit` bytes (default 16 MiB). */
+  /**
+   * A whole small object, not to be changed: the next who asks may get the very same.
+   * @throws StorageError 'unavailable' when it is larger than `limit` bytes (default 16 MiB).
+   */
   get(key: string, limit?: number): Promise<Buffer | undefined>;
 
   /** An object, or the given range of it. Opened before it resolves, so absence is known by then. */
@@ -49,8 +52,11 @@ export interface StorageDriver {
    */
   removeAll(prefix: string, options?: { durable?: boolean }): Promise<void>;
 
-  /** The children of a folder in the byte order of their names, from after `after`, at most `limit` (default: all). */
-  list(prefix: string, options?: { after?: string; limit?: number }): Promise<Entry[]>;
+  /**
+   * The children of a folder in the byte order of their names, from after `after`, at most `limit` (default: all). Who
+   * gets the very same list again knows that there was no change.
+   */
+  list(prefix: string, options?: { after?: string; limit?: number }): Promise<readonly Entry[]>;
 
   /** Starts an object of unknown size that nobody refers to yet. Not durable until `assemble`. */
   createSegment(key: string): Promise<SegmentWriter>;

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { Stats } from 'node:fs';
-import { type FileHandle, link, open, readdir, rename, stat, unlink } from 'node:fs/promises';
+import { type FileHandle, link, open, rename, stat, unlink } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { systemCode } from '../errors.js';
 import { makeFolders } from '../folder.js';
@@ -15,12 +15,14 @@ import {
 } from './driver.js';
 import { BufferBudget } from './filesystem/budget.js';
 import { append, clone } from './filesystem/copy.js';
-import { currentSeconds, doomedName, isBack, removeFile, removeStaleFile, renew } from './filesystem/doomed.js';
+import { currentSeconds, isBack, removeFile, removeStaleFile, renew } from './filesystem/doomed.js';
 import { isAbsent, isFull, storageFailure } from './filesystem/failure.js';
 import { Flusher, type Sync, sync } from './filesystem/flusher.js';
 import { ignoreAbsence, pruneFolders, removeFolder, TRIES } from './filesystem/folders.js';
+import { firstAfter, readFolder } from './filesystem/listing.js';
 import { Mount, volumeEpoch } from './filesystem/mount.js';
 import { FileReader } from './filesystem/reader.js';
+import { Recent, type Seen } from './filesystem/recent.js';
 import { FileSegment } from './filesystem/segment.js';
 import { readSmall } from './filesystem/small.js';
 import { SpareFolders } from './filesystem/spares.js';
@@ -35,12 +37,17 @@ export interface FilesystemOptions {
   readonly onFault?: (message: string) => void;
   /** Stands for fdatasync and fsync where a test needs a disk that fails, or none to wait for. */
   readonly sync?: Sync;
+  /** How long a file must have been left alone before its content is kept (ms): for tests that cannot wait. */
+  readonly settled?: number;
 }
 
 /** Of all open uploads and downloads together, so that a hundred of each stay far below the promised 256 MiB. */
 const TRANSFER_BUFFERS = 32 * 1024 * 1024;
 
 const SMALL_OBJECT = 16 * 1024 * 1024;
+
+/** The content of objects up to this size may be kept, in bytes: links, and most records. */
+const KEPT_CONTENT = 1024;
 
 /**
  * Objects as files: the key is the path below the root. A file is written under a temporary name, flushed, and then
@@ -55,6 +62,7 @@ export class FilesystemDriver implements StorageDriver {
   readonly #budget = new BufferBudget(TRANSFER_BUFFERS);
   readonly #mount: Mount;
   readonly #spares: SpareFolders;
+  readonly #recent: Recent;
   #epoch = '';
 
   constructor(options: FilesystemOptions) {
@@ -62,6 +70,7 @@ export class FilesystemDriver implements StorageDriver {
     this.#readOnly = options.readOnly ?? false;
     this.#mount = new Mount(this.#root);
     this.#spares = new SpareFolders(join(this.#root, PRIVATE, 'spare'));
+    this.#recent = new Recent(this.#root, options.settled);
     this.#flusher = new Flusher(this.#root, options.sync ?? sync, options.onFault ?? (() => {}));
   }
 
@@ -78,6 +87,7 @@ export class FilesystemDriver implements StorageDriver {
         await this.#spares.stock();
       }
       await this.#mount.remember();
+      await this.#recent.open();
       this.#epoch = await volumeEpoch(this.#root);
     } catch (error) {
       throw await refusal(this.#root, error);
@@ -93,16 +103,27 @@ export class FilesystemDriver implements StorageDriver {
   }
 
   async stat(key: string): Promise<ObjectInfo | undefined> {
+    const seen = await this.#recent.look(key);
+    if (seen && !seen.isFolder) return objectInfo(seen);
     const path = this.#path(key);
     return this.#ifPresent(`stat ${key}`, path, async () => {
       const info = await stat(path);
-      return info.isDirectory() ? undefined : objectInfo(info);
+      if (info.isDirectory()) return undefined;
+      this.#recent.meet(key);
+      return objectInfo(info);
     });
   }
 
   async get(key: string, limit = SMALL_OBJECT): Promise<Buffer | undefined> {
+    const seen = await this.#recent.look(key);
+    if (seen?.content && seen.content.length <= limit) return seen.content;
     const path = this.#path(key);
-    return this.#ifPresent(`get ${key}`, path, () => readSmall(path, limit));
+    return this.#ifPresent(`get ${key}`, path, async () => {
+      const content = await readSmall(path, limit);
+      if (!seen) this.#recent.meet(key);
+      else if (content.length <= KEPT_CONTENT) this.#recent.keep(key, seen, { content: Buffer.from(content) });
+      return content;
+    });
   }
 
   async read(key: string, range?: ByteRange): Promise<ByteStream | undefined> {
@@ -161,27 +182,12 @@ export class FilesystemDriver implements StorageDriver {
 
   async list(
     prefix: string,
-    { after, limit = Number.POSITIVE_INFINITY }: { after?: string; limit?: number } = {},
-  ): Promise<Entry[]> {
-    const path = this.#path(prefix);
-    const children = await this.#ifPresent(`list ${prefix}`, undefined, () => readdir(path, { withFileTypes: true }));
-    if (children === undefined) return [];
-    const named = children.map(child => {
-      const doomed = doomedName(child.name);
-      return { name: doomed ?? child.name, child: doomed === undefined ? child : undefined };
-    });
-    const rest = after === undefined ? named : named.filter(({ name }) => name > after);
-    // Names made by this program are ASCII, for which the order of code units is the order of bytes.
-    rest.sort((one, other) => (one.name < other.name ? -1 : 1));
-    const entries: Entry[] = [];
-    for (const { name, child } of rest) {
-      if (entries.length >= limit) break;
-      if (name === entries.at(-1)?.name) continue;
-      const folder = child?.isSymbolicLink() ? await isFolder(join(path, name)) : (child?.isDirectory() ?? false);
-      // A symbolic link to nowhere is neither.
-      if (folder !== undefined) entries.push({ name, folder });
-    }
-    return entries;
+    { after = '', limit = Number.POSITIVE_INFINITY }: { after?: string; limit?: number } = {},
+  ): Promise<readonly Entry[]> {
+    const folder = await this.#recent.look(prefix);
+    const all = folder?.entries ?? (await this.#readFolder(prefix, folder));
+    const start = after === '' ? 0 : firstAfter(all, after);
+    return start === 0 && limit >= all.length ? all : all.slice(start, start + limit);
   }
 
   async createSegment(key: string): Promise<SegmentWriter> {
@@ -376,6 +382,17 @@ export class FilesystemDriver implements StorageDriver {
     }
   }
 
+  /** @param seen the folder as it was seen just now */
+  async #readFolder(prefix: string, seen: Seen | undefined): Promise<readonly Entry[]> {
+    const path = this.#path(prefix);
+    const listing = await this.#ifPresent(`list ${prefix}`, undefined, () => readFolder(path));
+    if (!listing) return [];
+    const { entries, own } = listing;
+    if (!seen) this.#recent.meet(prefix);
+    else if (own) this.#recent.keep(prefix, seen, { entries });
+    return entries;
+  }
+
   /** @param path the file that is looked for, which may be missed only because it is being removed and comes back */
   async #ifPresent<T>(action: string, path: string | undefined, body: () => Promise<T>): Promise<T | undefined> {
     const found = await ifPresent(action, path, body);
@@ -393,8 +410,8 @@ export class FilesystemDriver implements StorageDriver {
 }
 
 /** Whatever changes a file changes its time of change, which nobody can set. */
-function objectInfo({ ino, size, mtime, mtimeMs, ctimeMs }: Stats): ObjectInfo {
-  return { size, modified: mtime, version: `${ino}:${size}:${mtimeMs}:${ctimeMs}` };
+function objectInfo({ ino, size, mtimeMs, ctimeMs }: Pick<Stats, 'ino' | 'size' | 'mtimeMs' | 'ctimeMs'>): ObjectInfo {
+  return { size, modified: new Date(Math.round(mtimeMs)), version: `${ino}:${size}:${mtimeMs}:${ctimeMs}` };
 }
 
 async function ifPresent<T>(action: string, path: string | undefined, body: () => Promise<T>): Promise<T | undefined> {
@@ -412,9 +429,4 @@ async function ifPresent<T>(action: string, path: string | undefined, body: () =
 async function setToNow(file: FileHandle): Promise<void> {
   const now = currentSeconds();
   await file.utimes(now, now);
-}
-
-/** Undefined when there is nothing at all. */
-async function isFolder(path: string): Promise<boolean | undefined> {
-  return ifPresent(`stat ${path}`, undefined, async () => (await stat(path)).isDirectory());
 }

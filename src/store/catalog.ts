@@ -81,11 +81,11 @@ export class Catalog {
    * The names below a folder in byte order. `a-b` sorts before `a/b`, though the folder `a` comes before `a-b`: so a
    * name and the names below it are two entries, and the latter sort as if they ended in a slash.
    */
-  private async *walk(prefix: string, listing: Promise<Entry[]>, after: string): AsyncGenerator<string> {
+  private async *walk(prefix: string, listing: Promise<readonly Entry[]>, after: string): AsyncGenerator<string> {
     const children = (await listing).filter(({ name, folder }) => folder && !name.startsWith('_'));
     const keys = children.flatMap(({ name }) => [name, `${name}/`]).sort((a, b) => (a < b ? -1 : 1));
     // What a folder holds says both whether it is a repository and which ones lie below it.
-    const listings = new Map<string, Promise<Entry[]>>();
+    const listings = new Map<string, Promise<readonly Entry[]>>();
     const list = (path: string) => {
       const known = listings.get(path) ?? this.driver.list(layout.repository(path));
       listings.set(path, known);

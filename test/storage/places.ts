@@ -16,12 +16,16 @@ export interface Place {
   remove(): Promise<void>;
 }
 
+/** Two ticks of the slowest clock of Linux (ms): so tests see what is kept, without seconds of waiting. */
+export const SETTLED = 20;
+
 /** Every storage driver there is: one that is added here has to pass all tests that are about any driver. */
 export const PLACES: Readonly<Record<string, () => Promise<Place>>> = {
   filesystem: async () => {
     const root = await mkdtemp(join(tmpdir(), 'registry-secure-'));
     return {
-      connect: ({ flush = true } = {}) => new FilesystemDriver({ root, ...(!flush && { sync: async () => {} }) }),
+      connect: ({ flush = true } = {}) =>
+        new FilesystemDriver({ root, settled: SETTLED, ...(!flush && { sync: async () => {} }) }),
       remove: () => rm(root, { recursive: true }),
     };
   },
