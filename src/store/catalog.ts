@@ -1,18 +1,24 @@
 import { isRepositoryName, isTag } from '../reference.js';
 import type { Entry, StorageDriver } from '../storage/driver.js';
+import { inBatches } from './batches.js';
 import type { ImmutableTags } from './immutable.js';
 import { layout } from './layout.js';
 import type { Locks } from './locks.js';
 
 /** One page of names, in byte order. */
 export interface Page {
-  readonly names: string[];
+  readonly names: readonly string[];
   /** Whether there are more after the last of them. */
   readonly more: boolean;
 }
 
+/** How many tags are looked at before it is asked whether the page is full. */
+const LOOKS = 64;
+
 /** Which repositories there are, and which tags a repository has. */
 export class Catalog {
+  readonly #pages = new KnownPages();
+
   constructor(
     private readonly driver: StorageDriver,
     private readonly locks: Locks,
@@ -37,16 +43,25 @@ export class Catalog {
 
   /** @returns undefined where there is no such repository. */
   async tags(repository: string, limit: number, after = ''): Promise<Page | undefined> {
-    const entries = await this.driver.list(layout.tags(repository), { after });
+    const entries = await this.driver.list(layout.tags(repository));
     if (entries.length === 0 && !(await this.exists(repository))) return undefined;
+    return this.#pages.of(entries, { limit, after }, () => this.tagsAmong(repository, entries, limit, after));
+  }
+
+  private async tagsAmong(repository: string, entries: readonly Entry[], limit: number, after: string) {
     const names: string[] = [];
-    for (const { name } of entries) {
-      // A crash between making a tag's folder and its link leaves a folder that is no tag.
-      if (!isTag(name) || !(await this.driver.stat(layout.tagLink(repository, name)))) continue;
-      if (names.length === limit) return { names, more: true };
-      names.push(name);
+    let whole = true;
+    const start = entries.findIndex(({ name }) => name > after);
+    for (let at = start; start >= 0 && at < entries.length && names.length <= limit; at += LOOKS) {
+      const found = await inBatches(entries.slice(at, at + LOOKS), async ({ name }) =>
+        // A crash between making a tag's folder and its link leaves a folder that is no tag.
+        isTag(name) && (await this.driver.stat(layout.tagLink(repository, name))) ? name : undefined,
+      );
+      for (const name of found)
+        if (name === undefined) whole = false;
+        else names.push(name);
     }
-    return { names, more: false };
+    return { page: { names: names.slice(0, limit), more: names.length > limit }, whole };
   }
 
   async exists(repository: string): Promise<boolean> {
@@ -82,8 +97,6 @@ export class Catalog {
    * name and the names below it are two entries, and the latter sort as if they ended in a slash.
    */
   private async *walk(prefix: string, listing: Promise<readonly Entry[]>, after: string): AsyncGenerator<string> {
-    const children = (await listing).filter(({ name, folder }) => folder && !name.startsWith('_'));
-    const keys = children.flatMap(({ name }) => [name, `${name}/`]).sort((a, b) => (a < b ? -1 : 1));
     // What a folder holds says both whether it is a repository and which ones lie below it.
     const listings = new Map<string, Promise<readonly Entry[]>>();
     const list = (path: string) => {
@@ -91,16 +104,68 @@ export class Catalog {
       listings.set(path, known);
       return known;
     };
-    for (const key of keys) {
+    for (const key of partsOf(await listing).keys) {
       const below = key.endsWith('/');
       const path = prefix + (below ? key.slice(0, -1) : key);
       if (below) {
         // All that lies below sorts between `path/` and `path0`, the slash raised by one.
-        if (after < `${path}0`) yield* this.walk(`${path}/`, list(path), after);
+        if (after < `${path}0` && partsOf(await list(path)).keys.length > 0)
+          yield* this.walk(`${path}/`, list(path), after);
         listings.delete(path);
-      } else if (path > after && isRepositoryName(path) && (await list(path)).some(({ name }) => isPart(name)))
-        yield path;
+      } else if (path > after && isRepositoryName(path) && partsOf(await list(path)).isRepository) yield path;
     }
+  }
+}
+
+interface Parts {
+  /** Names below the folder, in their order: each alone, and with a slash for what lies below it. */
+  readonly keys: readonly string[];
+  readonly isRepository: boolean;
+}
+
+const NO_KEYS: readonly string[] = [];
+
+/** Of lists that the driver hands out again. */
+const known = new WeakMap<readonly Entry[], Parts>();
+
+function partsOf(entries: readonly Entry[]): Parts {
+  const before = known.get(entries);
+  if (before) return before;
+  const children = entries.filter(({ name, folder }) => folder && !name.startsWith('_'));
+  const keys = children.flatMap(({ name }) => [name, `${name}/`]).sort((a, b) => (a < b ? -1 : 1));
+  const isRepository = entries.some(({ name }) => isPart(name));
+  const parts = { keys: keys.length === 0 ? NO_KEYS : keys, isRepository };
+  known.set(entries, parts);
+  return parts;
+}
+
+/** How long a page of tags is good while no tag has come or gone (ms), and how many are kept of one list of folders. */
+const GOOD = 500;
+const MOST_PAGES = 100;
+
+/**
+ * Pages of tags, each by the folders that it was made of. A tag that is pushed or deleted makes or takes its folder, so
+ * the same folders have the same tags. What has lost its link and still has its folder was not deleted, but is being: what
+ * a crash has left so is found out after `GOOD`.
+ */
+class KnownPages {
+  readonly #known = new WeakMap<readonly Entry[], Map<string, { readonly page: Page; readonly made: number }>>();
+
+  /** @param make says also whether each of the folders is that of a tag: of others any may become one without a trace */
+  async of(
+    folders: readonly Entry[],
+    { limit, after }: { limit: number; after: string },
+    make: () => Promise<{ page: Page; whole: boolean }>,
+  ): Promise<Page> {
+    const key = `${limit} ${after}`;
+    const pages = this.#known.get(folders) ?? new Map();
+    const known = pages.get(key);
+    const now = performance.now();
+    if (known && now - known.made < GOOD) return known.page;
+    const { page, whole } = await make();
+    if (!whole || pages.size >= MOST_PAGES) pages.clear();
+    if (whole) this.#known.set(folders, pages.set(key, { page, made: now }));
+    return page;
   }
 }
 
