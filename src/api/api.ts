@@ -34,7 +34,7 @@ const DEEPEST = 8;
 /** The API of accounts, rights and repositories: who is asking, which route is it, may they, and only then the handler. */
 export function createApi(options: ApiOptions): Registry {
   const document = { ...apiDocument(ROUTES, options.prefix) };
-  return async (request, response, onIdentity) => {
+  return async (request, response, { onIdentity } = {}) => {
     for (const [name, value] of Object.entries(HEADERS)) response.setHeader(name, value);
     try {
       const { method = '', url = '' } = request;

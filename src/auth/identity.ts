@@ -1,3 +1,4 @@
+import type { IncomingMessage } from 'node:http';
 import type { Action } from './rights.js';
 
 /** Who is asking. Made only by `Authenticator.authenticate`; what it may do is decided only by `authorise`. */
@@ -46,4 +47,18 @@ export const ANONYMOUS: Identity = { kind: 'anonymous' };
 /** What somebody is where nobody knows them: no less bounded than before. */
 export function unknown({ bounds }: Identity): Identity {
   return bounds ? { kind: 'anonymous', bounds } : ANONYMOUS;
+}
+
+/** A request by whoever it turned out to be from. By a symbol: an entry of a WeakMap for each request costs many times that. */
+const IDENTITY = Symbol('identity');
+
+type Identified = IncomingMessage & { [IDENTITY]?: Identity };
+
+export function setIdentity(request: IncomingMessage, identity: Identity): void {
+  (request as Identified)[IDENTITY] = identity;
+}
+
+/** Undefined before anybody has been recognised. */
+export function identityOf(request: IncomingMessage): Identity | undefined {
+  return (request as Identified)[IDENTITY];
 }

@@ -111,6 +111,7 @@ const userIn = (network: string, user: string): string => `${network} ${user.toL
  * @param address as `Socket.remoteAddress` gives it; undefined once the client is gone
  */
 export function networkOf(address = ''): string {
+  if (!address.includes(':')) return address;
   const mapped = /^::ffff:([\d.]+)$/.exec(address)?.[1];
   if (mapped !== undefined || !isIPv6(address)) return mapped ?? address;
   const [head = '', tail] = address.replace(/%.*$/, '').split('::');

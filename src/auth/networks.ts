@@ -5,6 +5,7 @@ export const plainAddress = (address: string): string => /^::ffff:([\d.]+)$/i.ex
 
 /** Whether an address, as a socket gives it, is one of these, or in one of these networks (`10.0.0.0/8`). */
 export function inNetworks(networks: readonly string[]): (address: string | undefined) => boolean {
+  if (networks.length === 0) return () => false;
   const blocks = new BlockList();
   for (const network of networks) {
     const [address = '', bits] = network.split('/');

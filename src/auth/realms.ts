@@ -34,6 +34,9 @@ export class Realms {
   /** @param all the last of them covers every repository that the others leave */
   constructor(readonly all: readonly Realm[]) {}
 
+  /** A user as each realm knows it, by the realm's name: somebody who is remembered is the same user each time. */
+  readonly #within = new WeakMap<User, Map<string, Identity>>();
+
   /** Those of the repositories; of none, all. */
   of(repositories: readonly string[]): readonly Realm[] {
     if (repositories.length === 0) return this.all;
@@ -57,8 +60,14 @@ export class Realms {
     if (identity.kind === 'anonymous' || !identity.realms) return identity;
     if (!realm && (repository === undefined || repository === ''))
       return { ...identity, groups: [...identity.realms.values()].flatMap(({ groups }) => groups) };
-    const membership = identity.realms.get((realm ?? this.#of(repository ?? '')).name);
-    return membership ? { ...identity, groups: membership.groups } : unknown(identity);
+    const { name } = realm ?? this.#of(repository ?? '');
+    const membership = identity.realms.get(name);
+    if (!membership) return unknown(identity);
+    const known = this.#within.get(identity) ?? new Map<string, Identity>();
+    if (known.size === 0) this.#within.set(identity, known);
+    const there = known.get(name) ?? { ...identity, groups: membership.groups };
+    known.set(name, there);
+    return there;
   }
 
   /** Whom a request is from by its certificate, or by a proxy's word, in the realms given. */
@@ -221,7 +230,20 @@ interface Found {
   readonly version: string;
 }
 
+/** Whom one realm alone has found by a password, by what it knows of them. */
+const users = new WeakMap<Member, { readonly user: User; readonly realm: Realm; readonly version: string }>();
+
 function userOf(found: readonly Found[], via: 'password' | RequestSource['via']): User | undefined {
+  if (found.length !== 1 || via !== 'password') return made(found, via);
+  const [{ realm, member, version }] = found as [Found];
+  const known = users.get(member);
+  if (known && known.realm === realm && known.version === version) return known.user;
+  const user = made(found, via)!;
+  users.set(member, { user, realm, version });
+  return user;
+}
+
+function made(found: readonly Found[], via: 'password' | RequestSource['via']): User | undefined {
   const name = found[0]?.member.name;
   if (name === undefined) return undefined;
   // Realms may spell a user in two ways, and one request is from one user.

@@ -1,4 +1,4 @@
-import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { IncomingMessage, OutgoingHttpHeader, OutgoingHttpHeaders, ServerResponse } from 'node:http';
 import { finished } from 'node:stream';
 import { RegistryError } from '../errors.js';
 import { StorageError } from '../storage/driver.js';
@@ -18,12 +18,34 @@ export async function readSmallRest(request: IncomingMessage): Promise<void> {
   await new Promise(resolve => finished(request.resume(), resolve));
 }
 
-/** The one place where an error becomes an answer. */
+/**
+ * Headers as `writeHead` takes them at the least cost: names and values by turns, with none set before.
+ * @param carried in pairs too: they stand before the others, and give way to those of the same name
+ */
+export function inPairs(headers: OutgoingHttpHeaders, carried: readonly string[]): OutgoingHttpHeader[] {
+  const pairs: OutgoingHttpHeader[] = [];
+  for (let at = 0; at < carried.length; at += 2)
+    if (!has(headers, carried[at]!)) pairs.push(carried[at]!, carried[at + 1]!);
+  for (const name in headers) {
+    const value = headers[name];
+    if (Array.isArray(value)) for (const one of value) pairs.push(name, one);
+    else if (value !== undefined) pairs.push(name, value);
+  }
+  return pairs;
+}
+
+function has(headers: OutgoingHttpHeaders, name: string): boolean {
+  for (const own in headers) if (own.length === name.length && own.toLowerCase() === name.toLowerCase()) return true;
+  return false;
+}
+
+/** The one place where an error becomes an answer. @param carried as for `inPairs` */
 export function answer(
   error: unknown,
   request: IncomingMessage,
   response: ServerResponse,
   onFault: (error: unknown, request: IncomingMessage) => void,
+  carried: readonly string[] = [],
 ): void {
   if (response.destroyed || request.socket.destroyed || isClientGone(error)) {
     response.destroy();
@@ -40,12 +62,13 @@ export function answer(
   const body = Buffer.from(JSON.stringify(known));
   // Whatever else the client sends is not worth reading; the listener lets it see the answer before it closes.
   const unread = hasBody(request) && !request.complete;
-  response.writeHead(known.status, {
+  const headers = {
     'Content-Type': 'application/json',
     'Content-Length': body.length,
     ...known.headers,
     ...(unread && { Connection: 'close' }),
-  });
+  };
+  response.writeHead(known.status, inPairs(headers, carried));
   response.end(request.method === 'HEAD' ? undefined : body);
 }
 

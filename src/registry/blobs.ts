@@ -22,7 +22,8 @@ export async function getBlob(exchange: Exchange): Promise<void> {
   };
   if (matches(exchange.header('if-none-match'), etag)) return exchange.empty(304, { ETag: etag });
   if (head) {
-    response.writeHead(200, { ...headers, 'Content-Length': blob.size }).end();
+    exchange.head(200, { ...headers, 'Content-Length': blob.size });
+    response.end();
     return;
   }
   const condition = exchange.header('if-range');
@@ -80,25 +81,26 @@ export async function deleteBlob(exchange: Exchange): Promise<void> {
  * its first bytes can still be answered with an error.
  */
 async function send(
-  { response }: Exchange,
+  exchange: Exchange,
   status: number,
   headers: Record<string, string | number>,
   parts: Iterable<Buffer | ByteStream> | AsyncIterable<Buffer | ByteStream>,
 ): Promise<void> {
+  const { response } = exchange;
   const write = writer(response);
   // One chunk is on its way while the next is read, and no more: chunks are lent (see `ByteStream`).
   let onItsWay: Promise<void> = Promise.resolve();
   for await (const part of parts)
     for await (const chunk of Buffer.isBuffer(part) ? [part] : part) {
       await onItsWay;
-      if (!response.headersSent) response.writeHead(status, headers);
+      if (!response.headersSent) exchange.head(status, headers);
       onItsWay = write(chunk);
       // Its failure is met at the next turn.
       onItsWay.catch(() => undefined);
     }
   await onItsWay;
   // The answer of an empty blob has no chunk.
-  if (!response.headersSent) response.writeHead(status, headers);
+  if (!response.headersSent) exchange.head(status, headers);
   response.end();
 }
 

@@ -6,6 +6,7 @@ import type { Action } from '../auth/rights.js';
 import { RegistryError } from '../errors.js';
 import type { Digest } from '../reference.js';
 import type { Store } from '../store/store.js';
+import { inPairs } from './answer.js';
 
 export type Handler = (exchange: Exchange) => Promise<void>;
 
@@ -67,6 +68,7 @@ export class Exchange {
   constructor(
     readonly request: IncomingMessage,
     readonly response: ServerResponse,
+    private readonly carried: readonly string[],
     private readonly identity: Identity,
     private readonly context: RegistryContext,
     { repository, reference, query }: Target,
@@ -125,15 +127,21 @@ export class Exchange {
     return smallBody(this.request, limit);
   }
 
+  /** The head of an answer, in one piece with what every answer carries. */
+  head(status: number, headers: OutgoingHttpHeaders): void {
+    this.response.writeHead(status, inPairs(headers, this.carried));
+  }
+
   /** An answer without a body. */
   empty(status: number, headers: OutgoingHttpHeaders = {}): void {
     // A 204 must not have the header (RFC 9110 §8.6).
-    this.response.writeHead(status, status === 204 ? headers : { ...headers, 'Content-Length': 0 }).end();
+    this.head(status, status === 204 ? headers : { ...headers, 'Content-Length': 0 });
+    this.response.end();
   }
 
   /** An answer of known bytes, which for HEAD are counted but not sent. */
   bytes(status: number, data: Buffer, headers: OutgoingHttpHeaders): void {
-    this.response.writeHead(status, { ...headers, 'Content-Length': data.length });
+    this.head(status, { ...headers, 'Content-Length': data.length });
     this.response.end(this.request.method === 'HEAD' ? undefined : data);
   }
 

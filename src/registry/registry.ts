@@ -2,9 +2,9 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Identity } from '../auth/identity.js';
 import type { Action } from '../auth/rights.js';
 import { RegistryError } from '../errors.js';
-import { answer, readSmallRest } from './answer.js';
+import { answer, inPairs, readSmallRest } from './answer.js';
 import { Exchange, type RegistryContext } from './exchange.js';
-import { isKnownMethod, match, repositoriesOf } from './routes.js';
+import { isKnownMethod, match, placeOf, repositoriesOf } from './routes.js';
 
 /** What stands before every handler, of the registry and of the API. */
 export interface Entrance {
@@ -31,37 +31,48 @@ export interface Entrance {
 
 interface RegistryOptions extends Entrance, RegistryContext {}
 
-/** Serves one request whose path is the registry's. Never rejects. `onIdentity` hears who asked, for the access log. */
+/** What a request has beside itself. */
+interface Circumstances {
+  /** Names and values by turns: what its answer carries beside what it says itself. */
+  readonly headers?: readonly string[];
+  /** Hears who asked, for the access log. */
+  readonly onIdentity?: (identity: Identity) => void;
+}
+
+/** Serves one request whose path is the registry's. Never rejects. */
 export type Registry = (
   request: IncomingMessage,
   response: ServerResponse,
-  onIdentity?: (identity: Identity) => void,
+  circumstances?: Circumstances,
 ) => Promise<void>;
+
+/** Nobody adds to one. */
+const NO_QUERY = new URLSearchParams();
 
 /** The one way in: who is asking, which route is it, may they, and only then the handler. */
 export function createRegistry(options: RegistryOptions): Registry {
-  return async (request, response, onIdentity) => {
-    response.setHeader('Docker-Distribution-API-Version', 'registry/2.0');
+  return async (request, response, { headers = [], onIdentity } = {}) => {
+    const carried = inPairs({ 'Docker-Distribution-API-Version': 'registry/2.0' }, headers) as string[];
     try {
       const { method = '', url = '' } = request;
       if (!isKnownMethod(method)) throw new RegistryError('UNSUPPORTED', { headers: { Allow: '' } });
-      const [target, query = ''] = splitOnce(url, '?');
+      const [target, query] = splitOnce(url, '?');
       const path = target.startsWith(options.prefix) ? target.slice(options.prefix.length) : '';
-      const parameters = new URLSearchParams(query);
-      const identity = await options.authenticate(request, repositoriesOf(path, parameters));
+      const parameters = query === undefined ? NO_QUERY : new URLSearchParams(query);
+      const place = placeOf(path);
+      const identity = await options.authenticate(request, repositoriesOf(place, parameters));
       onIdentity?.(identity);
-      const rules = { deletes: options.deletes, readOnly: options.readOnly() };
-      const found = match(method, path, rules);
+      const found = match(method, place, { deletes: options.deletes, readOnly: options.readOnly() });
       if (!found) throw new RegistryError('UNSUPPORTED', { status: 404, message: 'no such endpoint' });
       const { action, handler, repository, reference } = found;
       if (!options.authorise(identity, action, repository))
         throw options.refusal(identity, request, action, { repository, scope: scopeOf(action, repository) });
       const asked = { repository, reference, query: parameters };
-      await handler(new Exchange(request, response, identity, options, asked));
+      await handler(new Exchange(request, response, carried, identity, options, asked));
     } catch (error) {
       tellRefusal(error, request, options);
       await readSmallRest(request);
-      answer(error, request, response, options.onFault);
+      answer(error, request, response, options.onFault, carried);
     }
   };
 }

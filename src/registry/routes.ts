@@ -52,6 +52,13 @@ const ROUTES: readonly Route[] = [
   { method: 'GET', shape: 'search', action: 'catalog', handler: searchRepositories },
 ];
 
+/** What a path names: read from it once, and not yet checked. */
+interface Place {
+  readonly shape: Shape;
+  readonly repository?: string;
+  readonly reference?: string;
+}
+
 /** These belong to no repository. */
 const GLOBAL: ReadonlySet<Shape> = new Set(['base', 'catalog', 'search', 'token']);
 
@@ -72,7 +79,11 @@ export interface Match {
 
 /** Whether a path, without what stands before all of ours, is one of the registry's. */
 export function isRegistryPath(path: string): boolean {
-  return ROOTS.some(root => path.startsWith(root) && ['/', '?', undefined].includes(path[root.length]));
+  return ROOTS.some(root => path.startsWith(root) && isEnd(path[root.length]));
+}
+
+function isEnd(character: string | undefined): boolean {
+  return character === '/' || character === '?' || character === undefined;
 }
 
 export function isKnownMethod(method: string | undefined): boolean {
@@ -80,34 +91,31 @@ export function isKnownMethod(method: string | undefined): boolean {
 }
 
 /**
- * Finds the route of a raw path. Nothing is resolved, collapsed or decoded first, but the reference once: `..` and `%2f`
+ * Finds the route of a place. Nothing of it is resolved, collapsed or decoded first, but the reference once: `..` and `%2f`
  * reach the grammar as they are, and fail it.
- * @param path without its query
+ * @param found of `placeOf`
  * @param options.deletes whether the routes that delete exist
  * @param options.readOnly why only the routes that read exist; undefined where all do
  * @throws RegistryError NAME_INVALID; UNSUPPORTED (405, with Allow); undefined where nothing has such a path
  */
 export function match(
   method: string,
-  path: string,
-  options: { deletes: boolean; readOnly: string | undefined },
+  found: Place | undefined,
+  { deletes, readOnly }: { deletes: boolean; readOnly: string | undefined },
 ): Match | undefined {
-  const found = parse(path);
   if (!found) return undefined;
   const { shape, repository = '', reference = '' } = found;
-  const rows = ROUTES.filter(route => route.shape === shape);
-  const { deletes, readOnly } = options;
-  const served = rows.filter(
-    ({ method, action }) => (deletes || action !== 'delete') && (readOnly === undefined || method === 'GET'),
-  );
+  const isServed = ({ method, action }: Route) =>
+    (deletes || action !== 'delete') && (readOnly === undefined || method === 'GET');
   // HEAD is GET without the body, which the exchange leaves out.
-  const wanted = (route: Route) => route.method === (method === 'HEAD' ? 'GET' : method);
-  const row = served.find(wanted);
-  if (!row) {
+  const wanted = method === 'HEAD' ? 'GET' : method;
+  const row = ROUTES.find(route => route.shape === shape && route.method === wanted);
+  if (!row || !isServed(row)) {
+    const served = ROUTES.filter(route => route.shape === shape && isServed(route));
     const allowed = served.flatMap(route => (route.method === 'GET' ? ['GET', 'HEAD'] : [route.method]));
     throw new RegistryError('UNSUPPORTED', {
       headers: { Allow: allowed.join(', ') },
-      ...(rows.some(wanted) && { message: readOnly ?? 'deletes are switched off (storage.delete.enabled)' }),
+      ...(row && { message: readOnly ?? 'deletes are switched off (storage.delete.enabled)' }),
     });
   }
   if (!GLOBAL.has(shape) && !isRepositoryName(repository)) throw new RegistryError('NAME_INVALID');
@@ -118,14 +126,14 @@ export function match(
  * The repositories that a request is about, whatever else is wrong with it: that of its path, or those of the scopes that
  * it wants a token for (distribution's token specification, "Resource Scope").
  */
-export function repositoriesOf(path: string, query: URLSearchParams): string[] {
-  const { shape, repository } = parse(path) ?? {};
+export function repositoriesOf({ shape, repository }: Partial<Place> = {}, query: URLSearchParams): string[] {
   if (shape !== 'token') return repository === undefined ? [] : [repository];
   const scopes = query.getAll('scope').flatMap(scope => scope.split(' '));
   return scopes.flatMap(scope => /^repository(?:\([^)]*\))?:([^:]+):/.exec(scope)?.[1] ?? []);
 }
 
-function parse(path: string): { shape: Shape; repository?: string; reference?: string } | undefined {
+/** @param path raw, without its query */
+export function placeOf(path: string): Place | undefined {
   if (path === '/v2/' || path === '/v2') return { shape: 'base' };
   if (path === '/v2/_catalog') return { shape: 'catalog' };
   if (path === '/v1/search') return { shape: 'search' };
@@ -134,7 +142,7 @@ function parse(path: string): { shape: Shape; repository?: string; reference?: s
   // Read from the right, since a name may hold every word that has a meaning on its right. Only a digest holds a colon,
   // and whatever follows it is a part of it, so that `sha256:../x` is a bad digest and not an unknown path.
   const parts = path.slice('/v2/'.length).split('/');
-  const colon = parts.findIndex(part => part.includes(':'));
+  const colon = path.includes(':') ? parts.findIndex(part => part.includes(':')) : -1;
   if (colon >= 0) parts.push(parts.splice(colon).join('/'));
   const [third, second, last] = [parts.at(-3), parts.at(-2), parts.at(-1)!];
   const upTo = (end: number): string => parts.slice(0, end).join('/');

@@ -7,6 +7,7 @@ import type { Registry } from '../registry/registry.js';
 import { isKnownMethod, isRegistryPath } from '../registry/routes.js';
 import type { Page } from '../ui/trust-pages.js';
 import type { Health } from './health.js';
+import type { Handler } from './listener.js';
 
 export interface AppOptions {
   readonly registry: Registry;
@@ -14,28 +15,49 @@ export interface AppOptions {
   readonly api: Registry;
   /** What stands before the registry's paths: empty, or a path without a slash at its end. */
   readonly prefix: string;
-  /** Sent with every response (`http.headers`). */
-  readonly headers: Readonly<Record<string, readonly string[]>>;
+  /** Names and values by turns: what the answer to a request carries, whatever it is. */
+  readonly headers: (request: IncomingMessage) => readonly string[];
   readonly health: Health;
   /** What is shown without a login, by its whole path. */
   readonly pages: ReadonlyMap<string, Page>;
   readonly onIdentity: (request: IncomingMessage, identity: Identity) => void;
+  /** Whether pulls go by way of the framework as all else does: it makes no difference but in time. */
+  readonly everythingByFramework?: boolean;
 }
 
-/** The application: the registry, and beside it what needs no login. */
-export function createApp({ registry, api, prefix, headers, health, pages, onIdentity }: AppOptions): Express {
+/**
+ * The application: the registry, and beside it what needs no login. Express carries it, but for requests that only read
+ * from the registry: they have nothing of it, and are nearly all there are (docs/decisions/0023).
+ */
+export function createApp(options: AppOptions): Handler {
+  const { registry, prefix, headers, onIdentity, everythingByFramework = false } = options;
+  const carry = (request: IncomingMessage, response: ServerResponse) =>
+    registry(request, response, {
+      headers: headers(request),
+      onIdentity: identity => onIdentity(request, identity),
+    });
+  const framework = createFramework(options, carry);
+  return (request, response) => {
+    if (!everythingByFramework && isRead(request) && below(request, prefix).startsWith('/v2/'))
+      void carry(request, response);
+    else framework(request, response);
+  };
+}
+
+function createFramework({ api, prefix, headers, health, pages, onIdentity }: AppOptions, registry: Handler): Express {
   const app = express();
   app.disable('x-powered-by').disable('etag').enable('case sensitive routing').enable('strict routing');
   app.use((request, response, next) => {
-    for (const [name, values] of Object.entries(headers)) response.setHeader(name, [...values]);
-    // The raw target: nothing has decoded or collapsed it.
-    const path = request.url.startsWith(prefix) ? request.url.slice(prefix.length) : '';
-    if (path === '/v1/_ping' && /^(GET|HEAD)$/.test(request.method)) return ping(response);
-    const page = /^(GET|HEAD)$/.test(request.method) ? pages.get(request.path) : undefined;
+    const path = below(request, prefix);
+    const isPing = path === '/v1/_ping' && isRead(request);
+    if (isRegistryPath(path) && !isPing) return registry(request, response);
+    const carried = headers(request);
+    for (let at = 0; at < carried.length; at += 2) response.appendHeader(carried[at]!, carried[at + 1]!);
+    if (isPing) return ping(response);
+    const page = isRead(request) ? pages.get(request.path) : undefined;
     if (page) return page(request, response);
-    const served = isRegistryPath(path) ? registry : isApiPath(path) ? api : undefined;
-    if (!served) return next();
-    return served(request, response, identity => onIdentity(request, identity));
+    if (!isApiPath(path)) return next();
+    return api(request, response, { onIdentity: identity => onIdentity(request, identity) });
   });
   app.get('/', (_request, response) => {
     text(
@@ -56,6 +78,15 @@ export function createApp({ registry, api, prefix, headers, health, pages, onIde
     json(response, 405, new RegistryError('UNSUPPORTED'));
   });
   return app;
+}
+
+/** The raw target without what stands before all of ours: nothing has decoded or collapsed it. */
+function below({ url = '' }: IncomingMessage, prefix: string): string {
+  return url.startsWith(prefix) ? url.slice(prefix.length) : '';
+}
+
+function isRead({ method }: IncomingMessage): boolean {
+  return method === 'GET' || method === 'HEAD';
 }
 
 /** What docker asks before it searches, without credentials. With this answer it sends those that it has. */

@@ -10,7 +10,7 @@ import { Repeats } from '../audit/repeats.js';
 import { Seals } from '../audit/seals.js';
 import { authorizationOf } from '../auth/basic.js';
 import { parseHtpasswd } from '../auth/htpasswd.js';
-import type { Identity } from '../auth/identity.js';
+import { type Identity, identityOf } from '../auth/identity.js';
 import { networkOf } from '../auth/login-limiter.js';
 import type { Config } from '../config/schema.js';
 import { OperatorError, RegistryError, systemCode } from '../errors.js';
@@ -82,7 +82,6 @@ export class Audit {
   #missed = 0;
   #later: NodeJS.Timeout | undefined;
   readonly #repeats = new Repeats(event => this.record(event));
-  readonly #identities = new WeakMap<IncomingMessage, Identity>();
   /** Those who have logged in. */
   readonly #seen = growingCache<string, true>(SEEN);
   readonly #addressOf: (request: IncomingMessage) => string | undefined;
@@ -163,12 +162,12 @@ export class Audit {
 
   /** Somebody has shown who they are. */
   readonly identified = (request: IncomingMessage, identity: Identity): void => {
-    this.#identities.set(request, identity);
     if (identity.kind !== 'user') return;
     const { name, via = '', machineToken } = identity;
     this.#seen.set(name, true);
     const network = networkOf(this.#addressOf(request));
-    this.#repeats.login(JSON.stringify([name, via, machineToken, network]), () => ({
+    // No name holds a line break.
+    this.#repeats.login(`${name}\n${via}\n${machineToken ?? ''}\n${network}`, () => ({
       type: 'login',
       outcome: 'done',
       ...this.#client(request),
@@ -234,7 +233,7 @@ export class Audit {
   }
 
   #client(request: IncomingMessage): Pick<AuditEvent, 'who' | 'realm' | 'via' | 'from' | 'request'> {
-    const identity = this.#identities.get(request);
+    const identity = identityOf(request);
     const user = identity?.kind === 'user' ? identity : undefined;
     return {
       ...(user && { who: user.name, via: user.via, realm: user.realms && [...user.realms.keys()].join(', ') }),

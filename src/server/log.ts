@@ -166,16 +166,19 @@ let count = 0;
 export function requestId(request: IncomingMessage): string {
   const given = request.headers['x-request-id'];
   const id = typeof given === 'string' && /^[\w.-]{8,64}$/.test(given) ? given : `${boot}-${(++count).toString(36)}`;
-  ids.set(request, id);
+  (request as Numbered)[ID] = id;
   return id;
 }
 
 /** What `requestId` has said of this request. */
 export function requestIdOf(request: IncomingMessage): string | undefined {
-  return ids.get(request);
+  return (request as Numbered)[ID];
 }
 
-const ids = new WeakMap<IncomingMessage, string>();
+/** By a symbol: an entry of a WeakMap for each request costs as much as to write its line. */
+const ID = Symbol('request id');
+
+type Numbered = IncomingMessage & { [ID]?: string };
 
 let second = 0;
 let prefix = '';

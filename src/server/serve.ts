@@ -1,5 +1,6 @@
 import type { IncomingMessage } from 'node:http';
 import { setFlagsFromString } from 'node:v8';
+import { identityOf, setIdentity } from '../auth/identity.js';
 import type { Config } from '../config/schema.js';
 import { parseAddress } from '../config/values.js';
 import type { Certificates } from '../pki/certificates.js';
@@ -13,7 +14,7 @@ import { releaseBackup } from '../store/backup.js';
 import { Store } from '../store/store.js';
 import type { Anchor } from '../ui/trust-pages.js';
 import { followAnchor } from './anchor.js';
-import { createApp } from './app.js';
+import { type AppOptions, createApp } from './app.js';
 import { Audit } from './audit.js';
 import { type Authentication, addressOf, prepareAuthentication } from './authentication.js';
 import { openCertificate, type ServedCertificate } from './certificate.js';
@@ -23,7 +24,7 @@ import { allowPause } from './guard.js';
 import { type Health, watchHealth } from './health.js';
 import { immutableOf, startHousekeeping } from './housekeeping.js';
 import { createListener, type Handler, type Listener } from './listener.js';
-import { createAccessLog, createLogger, type Log, requestId, withoutSecrets } from './log.js';
+import { createAccessLog, createLogger, type Log, requestId, requestIdOf, withoutSecrets } from './log.js';
 import { watchMaintenance } from './maintenance.js';
 import { apiOnDemand, trustPagesOnDemand } from './on-demand.js';
 import { type Account, become, unreadable, volumeOwner } from './privileges.js';
@@ -219,8 +220,8 @@ interface Door {
   readonly listener: Listener;
   /** Has every request answered by the application; until then it is asked to come again. */
   admit(app: Handler): void;
-  /** For the access log. */
-  identified(request: IncomingMessage, name: string): void;
+  /** What every answer carries. */
+  readonly headers: AppOptions['headers'];
 }
 
 /** The listener and its access log. */
@@ -234,17 +235,18 @@ function openDoor(options: {
 }): Door {
   const { config, pair, trust, worker, log, onClose } = options;
   const { minimumtls, ciphersuites } = config.http.tls;
-  const principals = new WeakMap<IncomingMessage, string>();
+  const headers = carried(config.http.headers);
   const accessLog = config.log.accesslog.disabled
     ? undefined
     : createAccessLog({
         formatter: config.log.formatter,
         fields: fieldsOf(config, worker),
-        principal: request => principals.get(request),
+        principal: userOf,
         address: addressOf(config),
       });
   if (accessLog) onClose(() => accessLog.close());
-  let app: Handler = (_request, response) => void response.writeHead(503, { 'Retry-After': '1' }).end();
+  let app: Handler = (request, response) =>
+    void response.writeHead(503, [...headers(request), 'Retry-After', '1']).end();
   const listener = createListener({
     tls: pair
       ? { ...pair, minimumVersion: minimumtls, ciphers: ciphersuites, ...(trust && { clients: trust }) }
@@ -252,7 +254,6 @@ function openDoor(options: {
     log,
     handler: (request, response) => {
       const id = requestId(request);
-      response.setHeader('X-Request-Id', id);
       accessLog?.follow(request, response, id);
       app(request, response);
     },
@@ -262,8 +263,20 @@ function openDoor(options: {
     admit: handler => {
       app = handler;
     },
-    identified: (request, name) => void principals.set(request, name),
+    headers,
   };
+}
+
+/** The number of the request, and `http.headers`, which may have another one. */
+function carried(configured: Config['http']['headers']): AppOptions['headers'] {
+  const always = Object.entries(configured).flatMap(([name, values]) => values.flatMap(value => [name, value]));
+  if (Object.keys(configured).some(name => name.toLowerCase() === 'x-request-id')) return () => always;
+  return request => ['X-Request-Id', requestIdOf(request)!, ...always];
+}
+
+function userOf(request: IncomingMessage): string | undefined {
+  const identity = identityOf(request);
+  return identity?.kind === 'user' ? identity.name : undefined;
 }
 
 /** @returns whether there is something that cannot be read again, which is warned of */
@@ -315,7 +328,7 @@ function createApplication(parts: {
   readonly log: Log;
 }): Handler {
   const { config, driver, authentication, audit, anchor, health, names, refusal, door, log } = parts;
-  const { prefix, headers } = config.http;
+  const { prefix } = config.http;
   const authenticator = authentication.authenticator(driver, names);
   const store = openStore(config, driver, log);
   const entrance: Entrance = {
@@ -344,14 +357,13 @@ function createApplication(parts: {
     registry,
     api: apiOnDemand({ entrance, onChange: audit.changed, config, driver, store, authentication, names }),
     prefix,
-    headers,
+    headers: door.headers,
     health,
     pages: trustPagesOnDemand({ anchor, prefix }, entrance.onFault),
     onIdentity: (request, identity) => {
+      setIdentity(request, identity);
       audit.identified(request, identity);
-      if (identity.kind !== 'user') return;
-      door.identified(request, identity.name);
-      allowPause(request);
+      if (identity.kind === 'user') allowPause(request);
     },
   });
 }

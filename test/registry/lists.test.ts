@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
-import { mkdir } from 'node:fs/promises';
+import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { setTimeout as pause } from 'node:timers/promises';
 import fc from 'fast-check';
+import { SETTLED } from '../storage/places.js';
 import { RegistryFixture } from '../support/registry-fixture.js';
 
 /** Follows the Link headers from a path to the end. */
@@ -51,6 +53,37 @@ describe('lists', () => {
     assert.deepEqual(await pages(registry, '/v2/listed/tags/list?last=a%22%0d%0a%3e', 'tags'), [
       tags.filter(tag => tag > 'a"'),
     ]);
+  });
+
+  test('a tag is listed as long as it has its link, whatever is known of its folder', async () => {
+    const image = await registry.pushImage('links', 'a');
+    await registry.pushManifest('links', 'b', image.data);
+    const folder = join(registry.root, 'docker/registry/v2/repositories/links/_manifests/tags');
+    const listed = async () => (await registry.call('GET', '/v2/links/tags/list')).json();
+    const are = async (tags: string[], what: string) => assert.deepEqual(await listed(), { name: 'links', tags }, what);
+    // Until the list is one that is known.
+    const known = async (tags: string[]) => {
+      await pause(2 * SETTLED);
+      for (let look = 0; look < 4; look++) await are(tags, 'again');
+    };
+    await known(['a', 'b']);
+    await registry.pushManifest('links', 'c', image.data);
+    await are(['a', 'b', 'c'], 'one more');
+    await known(['a', 'b', 'c']);
+    await registry.call('DELETE', '/v2/links/manifests/b');
+    await are(['a', 'c'], 'one less');
+    // As a crash leaves it: before the link, and after it.
+    await mkdir(join(folder, 'd/current'), { recursive: true });
+    await known(['a', 'c']);
+    await writeFile(join(folder, 'd/current/link'), image.digest);
+    await are(['a', 'c', 'd'], 'a folder becomes a tag without a trace in the folder above');
+    await known(['a', 'c', 'd']);
+    await rm(join(folder, 'a/current/link'));
+    for (let look = 0; JSON.stringify(await listed()).includes('"a"'); look++) {
+      assert.ok(look < 500);
+      await pause(20);
+    }
+    await are(['c', 'd'], 'a link alone is gone');
   });
 
   test('n=0 is empty, without a Link', async () => {

@@ -19,6 +19,7 @@ import { GRACE } from '../../src/store/leases.js';
 import type { QuotaLimits } from '../../src/store/quotas.js';
 import { Store } from '../../src/store/store.js';
 import type { Validation } from '../../src/store/validation.js';
+import { SETTLED } from '../storage/places.js';
 import { memoryLog } from './listener.js';
 
 export interface Answer {
@@ -149,6 +150,9 @@ export class RegistryFixture extends RegistryUnderTest {
   static async start(
     options: {
       prefix?: string;
+      /** As the application has them. */
+      headers?: readonly string[];
+      everythingByFramework?: boolean;
       limits?: { manifestBytes?: number };
       root?: string;
       /** Another storage than a folder, not yet opened; whoever made it removes it after `stop`. */
@@ -170,7 +174,8 @@ export class RegistryFixture extends RegistryUnderTest {
     } = {},
   ): Promise<RegistryFixture> {
     const root = options.root ?? (options.driver ? '' : await mkdtemp(join(tmpdir(), 'registry-test-')));
-    const driver = options.driver ?? new FilesystemDriver({ root, readOnly: options.readOnlyVolume ?? false });
+    const driver =
+      options.driver ?? new FilesystemDriver({ root, readOnly: options.readOnlyVolume ?? false, settled: SETTLED });
     await driver.open();
     const manifestBytes = options.limits?.manifestBytes ?? 4 * 1024 * 1024;
     const store = new Store(driver, {
@@ -232,7 +237,8 @@ export class RegistryFixture extends RegistryUnderTest {
       registry,
       api,
       prefix: options.prefix ?? '',
-      headers: {},
+      headers: () => options.headers ?? [],
+      everythingByFramework: options.everythingByFramework ?? false,
       health: { healthy: true, status: 'ok' },
       pages: new Map(),
       onIdentity: () => {},

@@ -9,7 +9,7 @@ async function application(t: TestContext, health = { healthy: true, status: 'ok
     registry: async (_request, response) => void response.end('the registry'),
     api: async (_request, response) => void response.end('the API'),
     prefix: '/images',
-    headers: { 'X-Frame-Options': ['DENY'] },
+    headers: () => ['X-Frame-Options', 'DENY'],
     health,
     pages: new Map(),
     onIdentity: () => undefined,
