@@ -1,10 +1,21 @@
 import assert from 'node:assert/strict';
-import { lstatSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { chmod, type FileHandle, mkdir, mkdtemp, rm, symlink, truncate, utimes, writeFile } from 'node:fs/promises';
+import { constants, lstatSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import {
+  chmod,
+  type FileHandle,
+  mkdir,
+  mkdtemp,
+  open,
+  rm,
+  symlink,
+  truncate,
+  utimes,
+  writeFile,
+} from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
-import { BufferBudget } from '../../src/storage/filesystem/budget.js';
+import { BufferBudget, SLAB } from '../../src/storage/filesystem/budget.js';
 import { Flusher, sync } from '../../src/storage/filesystem/flusher.js';
 import { FileSegment } from '../../src/storage/filesystem/segment.js';
 import { FilesystemDriver } from '../../src/storage/filesystem.js';
@@ -186,8 +197,12 @@ describe('a file segment', () => {
   test('calls write again when it took a part only', async () => {
     const taken: Buffer[] = [];
     const handle = {
-      write: async (buffer: Buffer, offset: number, length: number) => {
-        const part = Buffer.from(buffer.subarray(offset, offset + Math.min(length, 70_001)));
+      writev: async (buffers: Buffer[], position: number) => {
+        assert.equal(
+          position,
+          taken.reduce((sum, { length }) => sum + length, 0),
+        );
+        const part = Buffer.from(Buffer.concat(buffers).subarray(0, 70_001));
         taken.push(part);
         return { bytesWritten: part.length };
       },
@@ -199,6 +214,69 @@ describe('a file segment', () => {
     for (const chunk of chunks) await writer.write(chunk);
     assert.equal(await writer.close(), 200 * 9_999);
     assert.ok(Buffer.concat(taken).equals(Buffer.concat(chunks)));
+  });
+
+  describe('of a large upload', () => {
+    let folder: string;
+    beforeEach(async () => {
+      folder = await temporaryFolder();
+    });
+    afterEach(() => rm(folder, { recursive: true }));
+
+    /** How many of 5 MiB went past the page cache, in chunks that fit nowhere. */
+    const direct = async (budget: BufferBudget) => {
+      const path = join(folder, 'segment');
+      let past = 0;
+      class Watched extends Flusher {
+        override async inTurn<T>(action: () => Promise<T>): Promise<T> {
+          const result = await super.inTurn(action);
+          past += (result as { bytesWritten: number }).bytesWritten;
+          return result;
+        }
+      }
+      const writer = new FileSegment(await open(path, 'wx'), path, budget, new Watched('/', sync, () => {}));
+      const chunks = Array.from({ length: Math.ceil((5 * MIB) / 16_001) }, (_, n) => Buffer.alloc(16_001, n));
+      for (const chunk of chunks) await writer.write(chunk);
+      const whole = Buffer.concat(chunks);
+      assert.equal(await writer.close(), whole.length);
+      assert.ok(readFileSync(path).equals(whole));
+      return past;
+    };
+    const canDirect = () =>
+      open(join(folder, 'probe'), constants.O_CREAT | constants.O_WRONLY | (constants.O_DIRECT ?? 0)).then(
+        handle => handle.close().then(() => constants.O_DIRECT !== undefined),
+        () => false,
+      );
+
+    test('whole batches go past the page cache, where that is possible, and its end through it', async () => {
+      assert.equal(await direct(new BufferBudget(32 * MIB)), (await canDirect()) ? 5 * MIB : 0);
+    });
+
+    test('small batches of many transfers leave it to the kernel to make larger ones', async () => {
+      const budget = new BufferBudget(32 * MIB);
+      for (let n = 0; n < 100; n++) budget.enter();
+      assert.equal(await direct(budget), 0);
+    });
+
+    test('a file system that turns it down has them as usual', async () => {
+      class Unaligned extends BufferBudget {
+        override take = () => Buffer.allocUnsafeSlow(SLAB + 1).subarray(1);
+        override isAligned = () => true;
+      }
+      const past = await direct(new Unaligned(32 * MIB));
+      // Some take memory at any address.
+      assert.ok(past === 0 || past === 5 * MIB);
+    });
+
+    test('buffers beyond the budget are no reason to wait', async () => {
+      const budget = new BufferBudget(SLAB);
+      const [first, second] = [budget.take(), budget.take()];
+      assert.deepEqual([budget.isAligned(first), budget.isAligned(second)], [true, false]);
+      budget.give(first);
+      budget.give(second);
+      assert.equal(budget.take().buffer, first.buffer);
+      assert.equal(await direct(budget), 0);
+    });
   });
 });
 

@@ -58,9 +58,14 @@ export class Flusher {
     if (this.#fault !== undefined) throw new StorageError('unavailable', this.#fault);
   }
 
+  /** Does something that holds a thread for as long as the disk needs, as a flush does, when it is its turn. */
+  inTurn<T>(action: () => Promise<T>): Promise<T> {
+    return this.#turns.take(action);
+  }
+
   /** Flushes the content of a file. */
   async file(handle: FileHandle, path: string): Promise<void> {
-    await this.#turns.take(() => this.#sync(handle, path, 'file'));
+    await this.inTurn(() => this.#sync(handle, path, 'file'));
     this.check();
   }
 
