@@ -71,7 +71,7 @@ export class FilesystemDriver implements StorageDriver {
     this.#mount = new Mount(this.#root);
     this.#spares = new SpareFolders(join(this.#root, PRIVATE, 'spare'));
     this.#recent = new Recent(this.#root, options.settled);
-    this.#flusher = new Flusher(this.#root, options.sync ?? sync, options.onFault ?? (() => {}));
+    this.#flusher = new Flusher(this.#root, options.sync ?? sync, options.onFault ?? (() => {}), this.#mount);
   }
 
   get epoch(): string {
@@ -156,7 +156,7 @@ export class FilesystemDriver implements StorageDriver {
   async create(key: string, data: Uint8Array, { durable = true } = {}): Promise<boolean> {
     const path = this.#path(key);
     return this.#change(`create ${key}`, async () => {
-      const created = !(await isBack(path)) && (await this.#link(path, data, durable));
+      const created = !(await isBack(path, this.#mount.isLocal)) && (await this.#link(path, data, durable));
       // Also when another was first: who hears that the object is there relies on it as much as its maker.
       if (durable) await this.#flusher.folder(dirname(path));
       return created;
@@ -395,7 +395,7 @@ export class FilesystemDriver implements StorageDriver {
 
   /** @param path the file that is looked for, which may be missed only because it is being removed and comes back */
   async #ifPresent<T>(action: string, path: string | undefined, body: () => Promise<T>): Promise<T | undefined> {
-    const found = await ifPresent(action, path, body);
+    const found = await ifPresent(action, path, body, this.#mount.isLocal);
     // An image must not count as deleted because its disk is away.
     if (found === undefined) await this.#mount.check();
     return found;
@@ -414,13 +414,18 @@ function objectInfo({ ino, size, mtimeMs, ctimeMs }: Pick<Stats, 'ino' | 'size' 
   return { size, modified: new Date(Math.round(mtimeMs)), version: `${ino}:${size}:${mtimeMs}:${ctimeMs}` };
 }
 
-async function ifPresent<T>(action: string, path: string | undefined, body: () => Promise<T>): Promise<T | undefined> {
+async function ifPresent<T>(
+  action: string,
+  path: string | undefined,
+  body: () => Promise<T>,
+  local = false,
+): Promise<T | undefined> {
   for (;;) {
     try {
       return await body();
     } catch (error) {
       if (!isAbsent(error)) throw storageFailure(action, error);
-      if (path === undefined || systemCode(error) !== 'ENOENT' || !(await isBack(path))) return undefined;
+      if (path === undefined || systemCode(error) !== 'ENOENT' || !(await isBack(path, local))) return undefined;
     }
   }
 }

@@ -53,6 +53,9 @@ export class Uploads {
   /** The hashes of all bytes up to one step. They are never updated in here: writers work on copies. */
   private readonly running = growingCache<string, { number: number; hashes: Hashes }>(1000);
 
+  /** Steps, which never change, by upload and number. Whether they are still there the storage tells. */
+  private readonly known = new LRUCache<string, Step>({ max: 1000 });
+
   constructor(
     private readonly driver: StorageDriver,
     private readonly blobs: Blobs,
@@ -208,16 +211,22 @@ export class Uploads {
     await this.driver.removeAll(layout.upload(repository, uuid), { durable: false });
   }
 
-  private createStep({ repository, uuid }: UploadKey, number: number, step: Step): Promise<boolean> {
+  private async createStep({ repository, uuid }: UploadKey, number: number, step: Step): Promise<boolean> {
     const data = Buffer.from(JSON.stringify(step));
-    return this.driver.create(layout.uploadStep(repository, uuid, number), data, { durable: false });
+    const created = await this.driver.create(layout.uploadStep(repository, uuid, number), data, { durable: false });
+    if (created) this.known.set(`${uuid}/${number}`, step);
+    return created;
   }
 
   private async readStep({ repository, uuid }: UploadKey, number: number): Promise<Step> {
+    const known = this.known.get(`${uuid}/${number}`);
+    if (known) return known;
     const data = await this.driver.get(layout.uploadStep(repository, uuid, number), 64 * 1024);
     // Steps are not flushed: a power cut may have left one empty.
     if (!data || data.length === 0) throw unknown();
-    return JSON.parse(data.toString('utf8')) as Step;
+    const step = JSON.parse(data.toString('utf8')) as Step;
+    this.known.set(`${uuid}/${number}`, step);
+    return step;
   }
 
   private steps(upload: UploadKey, last: number): Promise<Step[]> {

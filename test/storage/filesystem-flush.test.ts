@@ -21,11 +21,11 @@ describe('flushes', () => {
   let driver: FilesystemDriver;
 
   const real: Disk = () => undefined;
-  const watched: Sync = async (handle, path, kind) => {
+  const watched: Sync = async (descriptor, path, kind) => {
     const name = relative(root, path);
     const shown = name.startsWith('registry-secure/tmp/') ? 'a temporary file' : name || 'the root';
     flushed.push(shown);
-    await (disk(shown, kind) ?? sync(handle, path, kind));
+    await (disk(shown, kind) ?? sync(descriptor, path, kind));
   };
   const connect = async () => {
     const opened = new FilesystemDriver({ root, sync: watched, onFault: message => faults.push(message) });

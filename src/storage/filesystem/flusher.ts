@@ -1,17 +1,26 @@
-import { type FileHandle, open } from 'node:fs/promises';
+import { close, closeSync, fdatasync, fstat, fstatSync, fsync, open, openSync } from 'node:fs';
+import type { FileHandle } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { promisify } from 'node:util';
 import { systemCode } from '../../errors.js';
 import { growingCache } from '../../growing-cache.js';
 import { StorageError } from '../driver.js';
 import { isAbsent, isFull } from './failure.js';
+import type { Mount } from './mount.js';
 
 /** How a file or folder is flushed; tests put a failing disk here. */
-export type Sync = (handle: FileHandle, path: string, kind: 'file' | 'folder') => Promise<void>;
+export type Sync = (descriptor: number, path: string, kind: 'file' | 'folder') => Promise<void>;
 
-export const sync: Sync = async (handle, _path, kind) => {
-  if (kind === 'file') return handle.datasync();
+const flush = promisify(fsync);
+const flushData = promisify(fdatasync);
+const openFolder = promisify(open);
+const statFolder = promisify(fstat);
+const closeFolder = promisify(close);
+
+export const sync: Sync = async (descriptor, _path, kind) => {
+  if (kind === 'file') return flushData(descriptor);
   try {
-    await handle.sync();
+    await flush(descriptor);
   } catch (error) {
     // Some network and shared-folder file systems keep no entries of their own that could be flushed.
     if (systemCode(error) !== 'EINVAL') throw error;
@@ -47,6 +56,7 @@ export class Flusher {
     readonly root: string,
     readonly sync: Sync,
     readonly onFault: (message: string) => void,
+    private readonly mount?: Pick<Mount, 'isLocal'>,
   ) {}
 
   get hasFailed(): boolean {
@@ -65,7 +75,7 @@ export class Flusher {
 
   /** Flushes the content of a file. */
   async file(handle: FileHandle, path: string): Promise<void> {
-    await this.inTurn(() => this.#sync(handle, path, 'file'));
+    await this.inTurn(() => this.#sync(handle.fd, path, 'file'));
     this.check();
   }
 
@@ -126,26 +136,31 @@ export class Flusher {
 
   /** The identity of the flushed folder, '' where the file system tells none; undefined when there is no such folder. */
   async #flushFolder(path: string): Promise<string | undefined> {
-    let handle: FileHandle;
+    // The kernel has it in memory, since the caller has just changed it.
+    const local = this.mount?.isLocal ?? false;
+    let folder: number;
     try {
-      handle = await open(path, 'r');
+      folder = local ? openSync(path, 'r') : await openFolder(path, 'r');
     } catch (error) {
       if (isAbsent(error)) return undefined;
       throw error;
     }
     try {
-      const { ino, birthtimeNs } = await handle.stat({ bigint: true });
-      await this.#sync(handle, path, 'folder');
+      const { ino, birthtimeNs } = local
+        ? fstatSync(folder, { bigint: true })
+        : await statFolder(folder, { bigint: true });
+      await this.#sync(folder, path, 'folder');
       // Numbers of removed folders are used again, so without a time of birth no folder can be recognised.
       return birthtimeNs === 0n ? '' : `${ino}:${birthtimeNs}`;
     } finally {
-      await handle.close();
+      if (local) closeSync(folder);
+      else await closeFolder(folder);
     }
   }
 
-  async #sync(handle: FileHandle, path: string, kind: 'file' | 'folder'): Promise<void> {
+  async #sync(descriptor: number, path: string, kind: 'file' | 'folder'): Promise<void> {
     try {
-      await this.sync(handle, path, kind);
+      await this.sync(descriptor, path, kind);
     } catch (error) {
       if (isFull(error)) throw error;
       const first = this.#fault === undefined;
