@@ -1,6 +1,6 @@
 import type { FileHandle } from 'node:fs/promises';
 import { type ByteStream, LENT_CHUNKS, type ObjectInfo, StorageError } from '../driver.js';
-import type { BufferBudget } from './budget.js';
+import { type BufferBudget, Portion } from './budget.js';
 import { storageFailure } from './failure.js';
 
 /**
@@ -9,6 +9,7 @@ import { storageFailure } from './failure.js';
  */
 export class FileReader implements ByteStream {
   readonly #ring: Buffer[] = [];
+  readonly #portion: Portion;
   #turn = 0;
   #at: number;
   #reading: Promise<unknown> | undefined;
@@ -22,6 +23,7 @@ export class FileReader implements ByteStream {
     private readonly budget: BufferBudget,
   ) {
     this.#at = start;
+    this.#portion = new Portion(budget);
     budget.enter();
   }
 
@@ -31,7 +33,7 @@ export class FileReader implements ByteStream {
 
   async next(): Promise<IteratorResult<Buffer, undefined>> {
     if (this.#closed || this.#at >= this.end) return this.return();
-    const buffer = this.#buffer(Math.min(this.budget.share(), this.end - this.#at));
+    const buffer = this.#buffer(Math.min(this.#portion.next(), this.end - this.#at));
     try {
       const reading = this.handle.read(buffer, 0, buffer.length, this.#at);
       this.#reading = reading;
@@ -62,7 +64,8 @@ export class FileReader implements ByteStream {
   #buffer(size: number): Buffer {
     const turn = this.#turn++ % LENT_CHUNKS;
     let buffer = this.#ring[turn];
-    if (!buffer || buffer.length < size) {
+    // One that has become too large is let go.
+    if (!buffer || buffer.length < size || buffer.length > 2 * size) {
       buffer = Buffer.allocUnsafeSlow(size);
       this.#ring[turn] = buffer;
     }

@@ -2,7 +2,7 @@ import { constants } from 'node:fs';
 import { type FileHandle, open, unlink } from 'node:fs/promises';
 import { systemCode } from '../../errors.js';
 import { type SegmentWriter, StorageError } from '../driver.js';
-import { type BufferBudget, SLAB } from './budget.js';
+import { type BufferBudget, Portion, SLAB } from './budget.js';
 import { isAbsent, storageFailure } from './failure.js';
 import type { Flusher } from './flusher.js';
 
@@ -24,6 +24,9 @@ const LEAST_DIRECT = 512 * 1024;
 export class FileSegment implements SegmentWriter {
   #batch: Buffer[] = [];
   #filled = 0;
+  readonly #portion: Portion;
+  /** How large the batch may become. */
+  #most: number;
   /** Where in the file the batch belongs. */
   #position = 0;
   #inFlight: Promise<void> | undefined;
@@ -41,6 +44,8 @@ export class FileSegment implements SegmentWriter {
     readonly flusher: Flusher,
   ) {
     budget.enter();
+    this.#portion = new Portion(budget);
+    this.#most = this.#portion.next();
   }
 
   write(chunk: Uint8Array): Promise<void> | undefined {
@@ -72,7 +77,7 @@ export class FileSegment implements SegmentWriter {
   }
 
   #isFull(): boolean {
-    return this.#filled % SLAB === 0 && this.#filled > 0 && this.#filled + SLAB > this.budget.share();
+    return this.#filled % SLAB === 0 && this.#filled > 0 && this.#filled + SLAB > this.#most;
   }
 
   async close(): Promise<number> {
@@ -131,6 +136,7 @@ export class FileSegment implements SegmentWriter {
     this.#position += this.#filled;
     this.#batch = [];
     this.#filled = 0;
+    this.#most = this.#portion.next();
     this.#inFlight = this.#outcome(this.#write(bytes, position)).then(() => {
       this.#inFlight = undefined;
       for (const slab of slabs) this.budget.give(slab);
