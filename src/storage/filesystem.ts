@@ -156,7 +156,8 @@ export class FilesystemDriver implements StorageDriver {
   async create(key: string, data: Uint8Array, { durable = true } = {}): Promise<boolean> {
     const path = this.#path(key);
     return this.#change(`create ${key}`, async () => {
-      const created = !(await isBack(path, this.#mount.isLocal)) && (await this.#link(path, data, durable));
+      // By threads: who asks again and again until it has made the object must let others remove it.
+      const created = !(await isBack(path)) && (await this.#link(path, data, durable));
       // Also when another was first: who hears that the object is there relies on it as much as its maker.
       if (durable) await this.#flusher.folder(dirname(path));
       return created;
