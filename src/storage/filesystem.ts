@@ -70,7 +70,7 @@ export class FilesystemDriver implements StorageDriver {
     this.#readOnly = options.readOnly ?? false;
     this.#mount = new Mount(this.#root);
     this.#spares = new SpareFolders(join(this.#root, PRIVATE, 'spare'));
-    this.#recent = new Recent(this.#root, options.settled);
+    this.#recent = new Recent(this.#root, this.#mount, options.settled);
     this.#flusher = new Flusher(this.#root, options.sync ?? sync, options.onFault ?? (() => {}), this.#mount);
   }
 
@@ -87,7 +87,7 @@ export class FilesystemDriver implements StorageDriver {
         await this.#spares.stock();
       }
       await this.#mount.remember();
-      await this.#recent.open();
+      this.#recent.open();
       this.#epoch = await volumeEpoch(this.#root);
     } catch (error) {
       throw await refusal(this.#root, error);

@@ -54,7 +54,7 @@ export class Uploads {
   private readonly running = growingCache<string, { number: number; hashes: Hashes }>(1000);
 
   /** Steps, which never change, by upload and number. Whether they are still there the storage tells. */
-  private readonly known = new LRUCache<string, Step>({ max: 1000 });
+  private readonly known = growingCache<string, Step>(1000);
 
   constructor(
     private readonly driver: StorageDriver,

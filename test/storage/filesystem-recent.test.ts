@@ -7,6 +7,7 @@ import { createInterface } from 'node:readline';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { Mount } from '../../src/storage/filesystem/mount.js';
 import { Recent } from '../../src/storage/filesystem/recent.js';
 import { FilesystemDriver } from '../../src/storage/filesystem.js';
 import { Random } from '../support/random.js';
@@ -134,18 +135,20 @@ test('a list with a symbolic link is read each time: what is behind it changes w
 test('more looks than one turn has room for wait for the next one; a foreign file system is never looked at', async t => {
   const root = await folder(t);
   await writeFile(join(root, 'x'), 'x');
-  const recent = new Recent(root, 0);
+  const recent = new Recent(root, { isLocal: true }, 0);
   recent.meet('x');
   assert.equal(recent.look('x'), undefined, 'before it is open');
-  await recent.open();
+  recent.open();
   recent.meet('x');
   const looks = Array.from({ length: 1000 }, () => recent.look('x'));
   assert.ok(!(looks[0] instanceof Promise) && looks[0] !== undefined);
   assert.ok(looks.at(-1) instanceof Promise);
   for (const look of looks) assert.equal((await look)?.size, 1);
 
-  const foreign = new Recent('/proc', 0);
-  await foreign.open();
+  const mount = new Mount('/proc');
+  await mount.remember();
+  const foreign = new Recent('/proc', mount, 0);
+  foreign.open();
   foreign.meet('version');
   assert.equal(foreign.look('version'), undefined);
 });

@@ -1,8 +1,8 @@
 import { type Stats, statSync } from 'node:fs';
-import { statfs } from 'node:fs/promises';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { LRUCache } from 'lru-cache';
 import type { Entry } from '../driver.js';
+import type { Mount } from './mount.js';
 
 /** How long the kernel is taken to have in memory what this process has looked at (ms). */
 const RECENT = 5_000;
@@ -21,14 +21,6 @@ const KEPT = 16 * 1024 * 1024;
 
 /** What is known of one file or folder, beside its name and what was read of it: in bytes, roughly. */
 const OVERHEAD = 400;
-
-/**
- * The file systems that no other machine changes, as Linux numbers them (statfs(2)): ext2 to ext4, xfs, btrfs, zfs, f2fs,
- * overlayfs, tmpfs.
- */
-const LOCAL: ReadonlySet<number> = new Set([
-  0xef53, 0x58465342, 0x9123683e, 0x2fc12fc1, 0xf2f52010, 0x794c7630, 0x01021994,
-]);
 
 /**
  * Looks again at what this process has looked at a moment ago: the kernel then has it in memory and tells within 3 µs what
@@ -52,13 +44,13 @@ export class Recent {
   /** @param settled in place of `SETTLED` */
   constructor(
     private readonly root: string,
+    private readonly mount: Pick<Mount, 'isLocal'>,
     private readonly settled = SETTLED,
   ) {}
 
-  /** To be called once the root is there: until then there are no looks. */
-  async open(): Promise<void> {
-    if (process.platform !== 'linux' || !LOCAL.has((await statfs(this.root)).type)) return;
-    this.#device = statSync(this.root).dev;
+  /** To be called once the mount is remembered: until then there are no looks. */
+  open(): void {
+    if (this.mount.isLocal) this.#device = statSync(this.root).dev;
   }
 
   /** What is at this key now, with what was read of it before where that is right; undefined where only the slow way tells. */
