@@ -1,7 +1,8 @@
-// `npm run bench`: set up, then measure in this same process. `npm run bench -- login` measures logins, not throughput.
+// `npm run bench`: set up, then measure in this same process; `-- login` and `-- growth` measure something else.
 import { setup } from './setup.js';
 
 setup({ tests: true });
-const login = process.argv[2] === 'login';
-if (login) process.argv.splice(2, 1);
-await import(login ? '../dist/test/bench/login.js' : '../dist/test/bench/throughput.js');
+const [name] = process.argv.slice(2);
+const other = ['login', 'growth'].includes(name);
+if (other) process.argv.splice(2, 1);
+await import(`../dist/test/bench/${other ? name : 'table'}.js`);

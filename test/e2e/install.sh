@@ -1,5 +1,5 @@
 #!/bin/bash
-# Installs what `npm run test:e2e` and `npm run test:crash` need on Debian 12 or a like system with apt, as root. Quick
+# Installs what `npm run test:e2e`, `npm run test:crash` and `npm run bench` need on Debian 12 or a like system with apt, as root. Quick
 # when all is there.
 # Starts no service, and never installs crun: podman would prefer it, and it refuses a host with hybrid cgroups.
 set -eu
@@ -39,6 +39,7 @@ mkfs.xfs xfsprogs
 chromium chromium
 certutil libnss3-tools
 keytool default-jre-headless
+wrk wrk
 '
 export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 fail() { echo "install.sh: $*" >&2; exit 1; }

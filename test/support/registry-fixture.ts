@@ -1,4 +1,4 @@
-import { createHash, randomBytes } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import http from 'node:http';
 import { tmpdir } from 'node:os';
@@ -20,7 +20,10 @@ import type { QuotaLimits } from '../../src/store/quotas.js';
 import { Store } from '../../src/store/store.js';
 import type { Validation } from '../../src/store/validation.js';
 import { SETTLED } from '../storage/places.js';
+import { digestOf, manifestOf, OCI_MANIFEST } from './content.js';
 import { memoryLog } from './listener.js';
+
+export * from './content.js';
 
 export interface Answer {
   readonly status: number;
@@ -266,46 +269,4 @@ export interface PushedImage {
   readonly data: Buffer;
   readonly layer: Digest;
   readonly config: Digest;
-}
-
-export const OCI_MANIFEST = 'application/vnd.oci.image.manifest.v1+json';
-export const OCI_INDEX = 'application/vnd.oci.image.index.v1+json';
-export const OCI_CONFIG = 'application/vnd.oci.image.config.v1+json';
-export const OCI_LAYER = 'application/vnd.oci.image.layer.v1.tar+gzip';
-
-export function digestOf(data: Buffer, algorithm: 'sha256' | 'sha512' = 'sha256'): Digest {
-  return `${algorithm}:${createHash(algorithm).update(data).digest('hex')}`;
-}
-
-export function descriptorOf(data: Buffer, mediaType: string): { mediaType: string; digest: Digest; size: number } {
-  return { mediaType, digest: digestOf(data), size: data.length };
-}
-
-/** An OCI image manifest of the given config and layers. */
-export function manifestOf(
-  config: Buffer,
-  layers: readonly Buffer[],
-  more: Partial<Record<string, unknown>> = {},
-): Buffer {
-  return Buffer.from(
-    JSON.stringify({
-      schemaVersion: 2,
-      mediaType: OCI_MANIFEST,
-      config: descriptorOf(config, OCI_CONFIG),
-      layers: layers.map(layer => descriptorOf(layer, OCI_LAYER)),
-      ...more,
-    }),
-  );
-}
-
-/** An index of stored manifests. */
-export function indexOf(manifests: readonly Buffer[], more: Partial<Record<string, unknown>> = {}): Buffer {
-  return Buffer.from(
-    JSON.stringify({
-      schemaVersion: 2,
-      mediaType: OCI_INDEX,
-      manifests: manifests.map(data => descriptorOf(data, OCI_MANIFEST)),
-      ...more,
-    }),
-  );
 }
