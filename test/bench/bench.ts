@@ -3,12 +3,11 @@ import { join } from 'node:path';
 import type { Digest } from '../../src/reference.js';
 import { layout } from '../../src/store/layout.js';
 import { Namespace } from '../support/namespace.js';
-import { type Daemon, must } from '../support/process.js';
+import type { Daemon } from '../support/process.js';
 import { type Holdings, holdings } from './content.js';
 import { family } from './family.js';
 import { LARGE, layOut } from './files.js';
 import { Generators } from './generators.js';
-import { LargeStore } from './large-store.js';
 import type { Kind, Place } from './servers.js';
 
 /** What the servers hold: one image and two blobs, or that many repositories. */
@@ -48,7 +47,7 @@ export class Bench {
   readonly #servers = new Map<Store, Promise<Running[]>>();
   #ports = 5000;
   #workers: number | undefined;
-  #store: string | undefined;
+  #store: Promise<string> | undefined;
 
   private constructor(
     readonly namespace: Namespace,
@@ -92,7 +91,7 @@ export class Bench {
     const running: Running[] = [];
     for (const kind of this.options.kinds) {
       progress(`starting ${kind.name}`);
-      const server = await this.launch(this.prepare(kind, store));
+      const server = await this.launch(await this.prepare(kind, store));
       running.push(server);
       if (store === 'app' && kind.holds === 'volume')
         await this.generators.run(server.origin, { kind: 'seed', bytes: this.options.bytes });
@@ -103,12 +102,12 @@ export class Bench {
   }
 
   /** A place for a server that nothing has been started at. */
-  prepare(kind: Kind, store: Store | 'empty', of?: Server): Server {
+  async prepare(kind: Kind, store: Store | 'empty', of?: Server): Promise<Server> {
     const { ip, dir: base } = this.namespace;
     const port = ++this.#ports;
     const dir = join(base, `${port}`);
     mkdirSync(join(dir, 'tmp'), { recursive: true });
-    const volume = of?.place.volume ?? (store === 'large' ? this.#large() : join(dir, 'data'));
+    const volume = of?.place.volume ?? (store === 'large' ? await this.#large() : join(dir, 'data'));
     const [htpasswd, workers] = [join(base, 'htpasswd'), kind.name === 'ours' ? this.options.workers : this.#workers];
     const place = { ip, port, dir, volume, files: this.files, certs: this.certs, htpasswd, workers };
     return { kind, name: kind.name, origin: `https://${ip}:${port}`, place };
@@ -122,12 +121,24 @@ export class Bench {
   }
 
   /** The volume that nobody writes to, so that all share it. */
-  #large(): string {
-    if (this.#store) return this.#store;
-    this.#store = join(this.namespace.dir, 'large');
-    progress(`writing ${LARGE.repositories} repositories of ${LARGE.tags} tags`);
-    new LargeStore(this.#store).write(LARGE.repositories, LARGE.tags);
+  #large(): Promise<string> {
+    this.#store ??= this.volumeInMemory('large').then(async volume => {
+      progress(`writing ${LARGE.repositories} repositories of ${LARGE.tags} tags`);
+      await this.generators.run('https://nowhere', { kind: 'store', volume, ...LARGE });
+      return volume;
+    });
     return this.#store;
+  }
+
+  /**
+   * A folder in memory, which ends with the namespace: a disk would need minutes to write a million small files, and as many
+   * to remove them, and is not what is measured.
+   */
+  async volumeInMemory(name: string): Promise<string> {
+    const folder = join(this.namespace.dir, name);
+    mkdirSync(folder);
+    await this.namespace.must(['mount', '-t', 'tmpfs', '-o', 'size=75%,nr_inodes=0', 'tmpfs', folder]);
+    return folder;
   }
 
   /** The status of a GET. */
@@ -136,12 +147,8 @@ export class Bench {
     return Number(await this.namespace.must([...command, server.origin + path]));
   }
 
-  /** Ends all of them; the large store goes first, by a program that needs no hour for it. */
-  async close(): Promise<void> {
-    for (const running of this.#servers.values())
-      for (const { daemon } of await running.catch(() => [])) await daemon.stop();
-    if (this.#store) await must(['rm', '-rf', this.#store], { timeout: 600_000 });
-    await this.namespace.close();
+  close(): Promise<void> {
+    return this.namespace.close();
   }
 }
 

@@ -2,7 +2,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { descriptorOf, digestOf, manifestOf, OCI_INDEX, OCI_MANIFEST } from '../support/content.js';
 import { type Blob, type Holdings, paths } from './content.js';
-import { repositoryName } from './large-store.js';
+import { repositoryName } from './load/store.js';
 
 export const REFERRERS = 1000;
 

@@ -1,9 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { digestOf } from '../support/content.js';
 import { type Bench, dropPushed, type Running, renew, type Store } from './bench.js';
 import { ACCEPT, type Holdings, paths } from './content.js';
 import { type Usage, watch } from './family.js';
 import { LARGE, REFERRERS } from './files.js';
-import { repositoryName } from './large-store.js';
+import { repositoryName } from './load/store.js';
 import type { Upload } from './load/transfers.js';
 import type { Work } from './load/work.js';
 import { quantile } from './numbers.js';
@@ -111,6 +112,19 @@ function push(clients: number, upload: Upload): Workload {
   };
 }
 
+const HEADS: Workload = {
+  name: 'blob HEAD',
+  unit: 'requests/s',
+  better: 'more',
+  cost: 'ms/request',
+  store: 'app',
+  fits: any,
+  run: async ({ generators, held, options: { seconds } }, { origin }) => {
+    const blobs = held.image.layers.map(data => paths.blob(held, digestOf(data)));
+    return perSecond(await generators.run(origin, { kind: 'heads', paths: blobs, clients: 16, seconds }));
+  },
+};
+
 function images(clients: number): Workload {
   return {
     name: `small images, ${clients} at once`,
@@ -205,7 +219,7 @@ function startUp(name: string, store: 'empty' | 'large'): Workload {
     store: store === 'large' ? 'large' : 'app',
     fits: store === 'large' ? registries : any,
     run: async (bench, { kind }) => {
-      const { place, origin } = bench.prepare(kind, store);
+      const { place, origin } = await bench.prepare(kind, store);
       const work = await bench.generators.run(origin, { kind: 'start', ...kind.command(place) });
       return { value: work.seconds * 1000, work, usage: { cpu: work.cpu } };
     },
@@ -221,7 +235,7 @@ function memory(name: string, during: (bench: Bench, server: Running) => Promise
     store: 'app',
     fits: any,
     run: async (bench, of) => {
-      const server = await bench.launch(bench.prepare(of.kind, 'app', of));
+      const server = await bench.launch(await bench.prepare(of.kind, 'app', of));
       try {
         const end = watch(server.daemon.pid);
         const work = await during(bench, server);
@@ -257,6 +271,7 @@ export const WORKLOADS: readonly Workload[] = [
   keepAlive('manifest by digest', paths.manifest),
   newConnections('manifest by tag', held => paths.tag(held, 'v0')),
   newConnections('manifest by digest', paths.manifest),
+  HEADS,
   keepAlive('tags list', paths.tags),
   images(1),
   images(4),

@@ -1,15 +1,16 @@
 import { text } from 'node:stream/consumers';
 import { isMainThread, parentPort, workerData } from 'node:worker_threads';
 import type { Target } from './connection.js';
-import { type Latency, latency, type Pages, pages } from './requests.js';
+import { type Heads, heads, type Latency, latency, type Pages, pages } from './requests.js';
 import { type Referrers, referrers, type Seed, seed } from './seed.js';
 import { type Slow, slow } from './slow.js';
 import { type Start, start } from './start.js';
+import { type StoreJob, store } from './store.js';
 import { type Images, images, type Mixed, mixed, type Pull, type Push, pull, push } from './transfers.js';
 import type { Work } from './work.js';
 
 /** What one run of the load generator does. */
-export type Job = Pull | Push | Images | Mixed | Latency | Pages | Slow | Start | Seed | Referrers;
+export type Job = Pull | Push | Images | Mixed | Heads | Latency | Pages | Slow | Start | Seed | Referrers | StoreJob;
 
 /** Its standard input, as JSON; its standard output is the Work as JSON. */
 export interface Order {
@@ -27,6 +28,8 @@ function carryOut({ target, job }: Order): Promise<Work> {
       return images(target, job);
     case 'mixed':
       return mixed(target, job);
+    case 'heads':
+      return heads(target, job);
     case 'latency':
       return latency(target, job);
     case 'pages':
@@ -35,6 +38,8 @@ function carryOut({ target, job }: Order): Promise<Work> {
       return slow(target, job);
     case 'start':
       return start(target, job);
+    case 'store':
+      return store(job);
     case 'seed':
       return seed(target, job);
     case 'referrers':

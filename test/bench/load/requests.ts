@@ -1,7 +1,7 @@
 import { Worker } from 'node:worker_threads';
 import { Connection, type Target } from './connection.js';
 import type { Job } from './load.js';
-import { timed, type Work } from './work.js';
+import { byEach, during, timed, type Work } from './work.js';
 
 export interface Latency {
   readonly kind: 'latency';
@@ -19,6 +19,28 @@ export interface Pages {
   /** Asked for one after the other, again and again. */
   readonly paths: readonly string[];
   readonly seconds: number;
+}
+
+/** Asks for blobs again and again on connections that stay open. */
+export interface Heads {
+  readonly kind: 'heads';
+  readonly paths: readonly string[];
+  readonly clients: number;
+  readonly seconds: number;
+}
+
+/** Of the methods wrk knows only those whose answers have a body. */
+export function heads(target: Target, { paths, clients, seconds }: Heads): Promise<Work> {
+  return timed(() =>
+    byEach(clients, async client => {
+      const connection = new Connection(target);
+      const done = await during(seconds, async index => {
+        await connection.send('HEAD', paths[(index + client) % paths.length]!, { status: 200 });
+      });
+      connection.close();
+      return done;
+    }),
+  );
 }
 
 /** An open loop: a server that stops for a moment meets all that were sent meanwhile, not only the one that waits. */

@@ -1,7 +1,7 @@
 import { digestOf, OCI_MANIFEST } from '../../support/content.js';
 import { ACCEPT, Blob, imageOf, MIB } from '../content.js';
 import { Connection, type Target } from './connection.js';
-import { byEach, timed, type Work } from './work.js';
+import { byEach, during, timed, type Work } from './work.js';
 
 const GIB = 1 << 30;
 
@@ -96,14 +96,6 @@ export function push(target: Target, { repository, upload, clients, bytes }: Pus
       return bytes / GIB;
     }),
   );
-}
-
-/** Calls for the given time and then until what has begun is done; hands back how often. */
-async function during(seconds: number, does: (index: number) => Promise<void>): Promise<number> {
-  const end = performance.now() + seconds * 1000;
-  let done = 0;
-  while (performance.now() < end) await does(done++);
-  return done;
 }
 
 export function images(target: Target, { clients, seconds }: Images): Promise<Work> {

@@ -24,3 +24,11 @@ export async function byEach(clients: number, does: (client: number) => Promise<
   const done = await Promise.all(Array.from({ length: clients }, (_, client) => does(client)));
   return done.reduce((sum, one) => sum + one, 0);
 }
+
+/** Calls for the given time and then until what has begun is done; hands back how often. */
+export async function during(seconds: number, does: (index: number) => Promise<void>): Promise<number> {
+  const end = performance.now() + seconds * 1000;
+  let done = 0;
+  while (performance.now() < end) await does(done++);
+  return done;
+}

@@ -1,12 +1,21 @@
 import { linkSync, mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import type { Digest } from '../../src/reference.js';
-import { layout } from '../../src/store/layout.js';
-import { digestOf, manifestOf } from '../support/content.js';
-import { Blob } from './content.js';
+import type { Digest } from '../../../src/reference.js';
+import { layout } from '../../../src/store/layout.js';
+import { digestOf, manifestOf } from '../../support/content.js';
+import { Blob } from '../content.js';
+import { timed, type Work } from './work.js';
 
 /** Below what ext4 takes (65,000). */
 const LINKS_OF_A_FILE = 60_000;
+
+/** What is written: so many repositories of one image of one layer, under so many tags each. */
+export interface StoreJob {
+  readonly kind: 'store';
+  readonly volume: string;
+  readonly repositories: number;
+  readonly tags: number;
+}
 
 export const repositoryName = (index: number): string =>
   `group-${String(Math.floor(index / 100)).padStart(4, '0')}/app-${String(index % 100).padStart(2, '0')}`;
@@ -15,7 +24,7 @@ export const repositoryName = (index: number): string =>
  * Writes a volume as `registry:2` would have, but at the speed of the disk. The links are hard links to few files, for a
  * million files of 71 bytes would take 4 GB.
  */
-export class LargeStore {
+class LargeStore {
   readonly #folders = new Set<string>();
   readonly #files = new Map<Digest, { readonly path: string; links: number }>();
 
@@ -68,4 +77,11 @@ export class LargeStore {
     mkdirSync(path);
     this.#folders.add(path);
   }
+}
+
+export function store(job: StoreJob): Promise<Work> {
+  return timed(async () => {
+    new LargeStore(job.volume).write(job.repositories, job.tags);
+    return job.repositories;
+  });
 }
