@@ -8,7 +8,8 @@ import { type Holdings, holdings } from './content.js';
 import { family } from './family.js';
 import { LARGE, layOut } from './files.js';
 import { Generators } from './generators.js';
-import type { Kind, Place } from './servers.js';
+import type { StoreJob } from './load/store.js';
+import { type Kind, OURS, type Place } from './servers.js';
 
 /** What the servers hold: one image and two blobs, or that many repositories. */
 export type Store = 'app' | 'large';
@@ -91,25 +92,25 @@ export class Bench {
     const running: Running[] = [];
     for (const kind of this.options.kinds) {
       progress(`starting ${kind.name}`);
-      const server = await this.launch(await this.prepare(kind, store));
+      const server = await this.launch(this.prepare(kind, store === 'large' ? await this.large() : undefined));
       running.push(server);
       if (store === 'app' && kind.holds === 'volume')
         await this.generators.run(server.origin, { kind: 'seed', bytes: this.options.bytes });
       // The bare handler is to have as many processes as ours, and only it knows how many these are.
-      if (kind.name === 'ours') this.#workers ??= Math.max(1, family(server.daemon.pid).length - 1);
+      if (kind === OURS) this.#workers ??= Math.max(1, family(server.daemon.pid).length - 1);
     }
     return running;
   }
 
-  /** A place for a server that nothing has been started at. */
-  async prepare(kind: Kind, store: Store | 'empty', of?: Server): Promise<Server> {
+  /** A place for a server that nothing has been started at. @param volume an empty one unless told */
+  prepare(kind: Kind, volume?: string): Server {
     const { ip, dir: base } = this.namespace;
     const port = ++this.#ports;
     const dir = join(base, `${port}`);
     mkdirSync(join(dir, 'tmp'), { recursive: true });
-    const volume = of?.place.volume ?? (store === 'large' ? await this.#large() : join(dir, 'data'));
-    const [htpasswd, workers] = [join(base, 'htpasswd'), kind.name === 'ours' ? this.options.workers : this.#workers];
-    const place = { ip, port, dir, volume, files: this.files, certs: this.certs, htpasswd, workers };
+    const [htpasswd, workers] = [join(base, 'htpasswd'), kind === OURS ? this.options.workers : this.#workers];
+    const own = { ip, port, dir, volume: volume ?? join(dir, 'data'), htpasswd, workers };
+    const place = { ...own, files: this.files, certs: this.certs };
     return { kind, name: kind.name, origin: `https://${ip}:${port}`, place };
   }
 
@@ -121,13 +122,18 @@ export class Bench {
   }
 
   /** The volume that nobody writes to, so that all share it. */
-  #large(): Promise<string> {
+  large(): Promise<string> {
     this.#store ??= this.volumeInMemory('large').then(async volume => {
       progress(`writing ${LARGE.repositories} repositories of ${LARGE.tags} tags`);
-      await this.generators.run('https://nowhere', { kind: 'store', volume, ...LARGE });
+      await this.write({ volume, ...LARGE });
       return volume;
     });
     return this.#store;
+  }
+
+  /** Writes a store inside of the namespace, which alone sees a folder in memory. */
+  async write(job: Omit<StoreJob, 'kind'>): Promise<void> {
+    await this.generators.run('', { kind: 'store', ...job });
   }
 
   /**

@@ -30,11 +30,11 @@ export function cpuSeconds(pid: number): number {
   return family(pid).reduce((sum, one) => sum + ticks(one), 0) / 100;
 }
 
-export function pssMib(pid: number): number {
+function pssMib(pid: number): number {
   return kilobytes(pid, 'smaps_rollup', /^Pss:\s+(\d+) kB/m) / 1024;
 }
 
-function rssPeakMib(pid: number): number {
+export function rssPeakMib(pid: number): number {
   return kilobytes(pid, 'status', /^VmHWM:\s+(\d+) kB/m) / 1024;
 }
 

@@ -2,7 +2,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { descriptorOf, digestOf, manifestOf, OCI_INDEX, OCI_MANIFEST } from '../support/content.js';
 import { type Blob, type Holdings, paths } from './content.js';
-import { repositoryName } from './load/store.js';
+import { repositoryName, tagName } from './load/store.js';
 
 export const REFERRERS = 1000;
 
@@ -29,7 +29,7 @@ export function layOut(folder: string, held: Holdings): void {
   put(paths.referrers(held), { schemaVersion: 2, mediaType: OCI_INDEX, manifests });
   put('/v2/_catalog', { repositories: Array.from({ length: 100 }, (_, index) => repositoryName(index)) });
   const name = repositoryName(LARGE.repositories / 2);
-  put(`/v2/${name}/tags/list`, { name, tags: Array.from({ length: LARGE.tags }, (_, index) => `v${index}`) });
+  put(`/v2/${name}/tags/list`, { name, tags: Array.from({ length: LARGE.tags }, (_, index) => tagName(index)) });
 }
 
 /** The store on which listing and start-up are measured. */

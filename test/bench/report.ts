@@ -1,8 +1,6 @@
 import { median, quantile, short } from './numbers.js';
 import type { Measured, Sample } from './runner.js';
-
-/** The server that all are compared to. */
-export const OURS = 'ours';
+import { OURS } from './servers.js';
 
 interface Row {
   readonly workload: string;
@@ -24,7 +22,7 @@ interface Row {
 
 export function rowsOf(measured: readonly Measured[]): Row[] {
   return measured.flatMap(({ workload, samples }) => {
-    const ours = samples[OURS];
+    const ours = samples[OURS.name];
     return Object.entries(samples).map(([server, of]) => {
       const values = of.map(sample => sample.value);
       return {
@@ -109,7 +107,7 @@ export function textTable(measured: readonly Measured[]): string {
 }
 
 /** Words to the left, numbers to the right; a line of one or two cells is a sentence and widens nothing. */
-function aligned(lines: readonly (readonly string[])[]): string {
+export function aligned(lines: readonly (readonly string[])[]): string {
   const widths = lines
     .filter(line => line.length > 2)
     .reduce<number[]>((most, line) => line.map((cell, index) => Math.max(most[index] ?? 0, cell.length)), []);

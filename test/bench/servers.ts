@@ -40,7 +40,8 @@ export interface Kind {
   command(place: Place): Command;
 }
 
-const OURS: Kind = {
+/** The one that all are compared to. */
+export const OURS: Kind = {
   name: 'ours',
   needs: {},
   holds: 'volume',

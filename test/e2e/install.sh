@@ -1,6 +1,6 @@
 #!/bin/bash
-# Installs what `npm run test:e2e`, `npm run test:crash` and `npm run bench` need on Debian 12 or a like system with apt, as root. Quick
-# when all is there.
+# Installs what `npm run test:e2e`, `npm run test:crash` and `npm run bench` need on Debian 12 or a like system with apt, as
+# root. Quick when all is there.
 # Starts no service, and never installs crun: podman would prefer it, and it refuses a host with hybrid cgroups.
 set -eu
 

@@ -1,8 +1,10 @@
 import { text } from 'node:stream/consumers';
 import { isMainThread, parentPort, workerData } from 'node:worker_threads';
+import { type CommandJob, command } from './command.js';
 import type { Target } from './connection.js';
 import { type Heads, heads, type Latency, latency, type Pages, pages } from './requests.js';
 import { type Referrers, referrers, type Seed, seed } from './seed.js';
+import { type Sizes, sizes } from './sizes.js';
 import { type Slow, slow } from './slow.js';
 import { type Start, start } from './start.js';
 import { type StoreJob, store } from './store.js';
@@ -10,7 +12,21 @@ import { type Images, images, type Mixed, mixed, type Pull, type Push, pull, pus
 import type { Work } from './work.js';
 
 /** What one run of the load generator does. */
-export type Job = Pull | Push | Images | Mixed | Heads | Latency | Pages | Slow | Start | Seed | Referrers | StoreJob;
+export type Job =
+  | Pull
+  | Push
+  | Images
+  | Mixed
+  | Heads
+  | Latency
+  | Pages
+  | Slow
+  | Start
+  | Seed
+  | Referrers
+  | StoreJob
+  | Sizes
+  | CommandJob;
 
 /** Its standard input, as JSON; its standard output is the Work as JSON. */
 export interface Order {
@@ -38,6 +54,10 @@ function carryOut({ target, job }: Order): Promise<Work> {
       return slow(target, job);
     case 'start':
       return start(target, job);
+    case 'sizes':
+      return sizes(target, job);
+    case 'command':
+      return command(job);
     case 'store':
       return store(job);
     case 'seed':

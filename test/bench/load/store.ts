@@ -3,22 +3,41 @@ import { dirname, join } from 'node:path';
 import type { Digest } from '../../../src/reference.js';
 import { layout } from '../../../src/store/layout.js';
 import { digestOf, manifestOf } from '../../support/content.js';
-import { Blob } from '../content.js';
 import { timed, type Work } from './work.js';
 
 /** Below what ext4 takes (65,000). */
 const LINKS_OF_A_FILE = 60_000;
 
-/** What is written: so many repositories of one image of one layer, under so many tags each. */
+/** What is written. */
 export interface StoreJob {
   readonly kind: 'store';
   readonly volume: string;
   readonly repositories: number;
+  /** Of each repository, all of one image. */
   readonly tags: number;
+  /** Blobs that each repository has of its own, with its config and manifest; one image of one layer for all, unless told. */
+  readonly blobs?: number;
+  /** Tags of one repository more, whose name is `tags`. */
+  readonly more?: number;
 }
 
 export const repositoryName = (index: number): string =>
   `group-${String(Math.floor(index / 100)).padStart(4, '0')}/app-${String(index % 100).padStart(2, '0')}`;
+
+/** In the order of listings. */
+export const tagName = (index: number): string => `v${String(index).padStart(6, '0')}`;
+
+interface Image {
+  readonly layers: readonly Buffer[];
+  readonly config: Buffer;
+  readonly manifest: Buffer;
+}
+
+function imageOf(unique: string, layerCount: number): Image {
+  const layers = Array.from({ length: layerCount }, (_, index) => Buffer.from(`${unique} layer ${index}`));
+  const config = Buffer.from(JSON.stringify({ architecture: 'amd64', os: 'linux', unique }));
+  return { layers, config, manifest: manifestOf(config, layers) };
+}
 
 /**
  * Writes a volume as `registry:2` would have, but at the speed of the disk. The links are hard links to few files, for a
@@ -33,22 +52,30 @@ class LargeStore {
     this.#folders.add(volume);
   }
 
-  /** Repositories of one image of one layer, under so many tags each. */
-  write(repositories: number, tags: number): void {
-    const layer = Blob.known(1000, 200).whole();
-    const config = Buffer.from('{"architecture":"amd64","os":"linux"}');
-    const manifest = manifestOf(config, [layer]);
-    for (const data of [config, layer, manifest]) this.#file(layout.blob(digestOf(data)), data);
+  write({ repositories, tags, blobs, more = 0 }: Omit<StoreJob, 'volume'>): void {
+    const same = imageOf('', 1);
+    for (let index = 0; index < repositories; index++)
+      this.#repository(repositoryName(index), blobs ? imageOf(`${index}`, blobs - 2) : same, tags);
+    if (more > 0) this.#repository('tags', same, more);
+  }
+
+  #repository(name: string, { layers, config, manifest }: Image, tags: number): void {
     const digest = digestOf(manifest);
-    for (let index = 0; index < repositories; index++) {
-      const name = repositoryName(index);
-      for (const data of [config, layer]) this.#link(layout.layerLink(name, digestOf(data)), digestOf(data));
-      this.#link(layout.revisionLink(name, digest), digest);
-      for (let tag = 0; tag < tags; tag++) {
-        this.#link(layout.tagLink(name, `v${tag}`), digest);
-        this.#link(layout.tagIndexLink(name, `v${tag}`, digest), digest);
-      }
+    for (const data of [...layers, config]) {
+      this.#blob(data);
+      this.#link(layout.layerLink(name, digestOf(data)), digestOf(data));
     }
+    this.#blob(manifest);
+    this.#link(layout.revisionLink(name, digest), digest);
+    for (let tag = 0; tag < tags; tag++) {
+      this.#link(layout.tagLink(name, tagName(tag)), digest);
+      this.#link(layout.tagIndexLink(name, tagName(tag), digest), digest);
+    }
+  }
+
+  #blob(data: Buffer): void {
+    const key = layout.blob(digestOf(data));
+    if (!this.#folders.has(join(this.volume, dirname(key)))) this.#file(key, data);
   }
 
   #file(key: string, data: Buffer | string): string {
@@ -81,7 +108,7 @@ class LargeStore {
 
 export function store(job: StoreJob): Promise<Work> {
   return timed(async () => {
-    new LargeStore(job.volume).write(job.repositories, job.tags);
+    new LargeStore(job.volume).write(job);
     return job.repositories;
   });
 }

@@ -1,0 +1,55 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { run } from '../support/process.js';
+
+const BENCH = fileURLToPath(new URL('../../../bin/bench.js', import.meta.url));
+
+// The figures are not looked at, only that there are all of them: this machine may be busy.
+describe('npm run bench', { timeout: 240_000 }, () => {
+  const dir = mkdtempSync(join(tmpdir(), 'registry-secure-bench-'));
+  const [json, svg] = [join(dir, 'run.json'), join(dir, 'run.svg')];
+  const bench = (...args: string[]) => run([process.execPath, BENCH, ...args], { timeout: 220_000 });
+  after(() => rmSync(dir, { recursive: true }));
+
+  test('measures each server that a workload fits, and keeps what it found', async () => {
+    const size = ['--rounds', '1', '--seconds', '1', '--megabytes', '4'];
+    const only = ['--only', 'manifest by tag', '--only', 'whole push, 1', '--without', 'docker-registry, htpasswd'];
+    const { status, stdout, stderr } = await bench(...size, ...only, '--json', json, '--svg', svg);
+    assert.equal(status, 0, stderr);
+    const { results } = JSON.parse(readFileSync(json, 'utf8'));
+    const files = ['nginx', 'bare node:https'];
+    const found = results.map((one: { workload: { name: string }; samples: object }) => [
+      one.workload.name,
+      Object.keys(one.samples),
+    ]);
+    assert.deepEqual(found, [
+      ['manifest by tag', ['ours', 'docker-registry', ...files]],
+      ['manifest by tag, a connection each', ['ours', 'docker-registry', ...files]],
+      ['whole push, 1 at once', ['ours', 'docker-registry', 'bare node:https']],
+    ]);
+    for (const { samples } of results)
+      for (const [sample] of Object.values(samples) as Array<Array<Record<string, number>>>)
+        assert.ok(sample!.value! > 0 && sample!.pss! > 0 && sample!.rss! > 0, JSON.stringify(sample));
+    assert.match(stdout, /^manifest by tag\n {2}ours +[\d,.]+ .*requests\/s/m);
+    assert.match(readFileSync(svg, 'utf8'), /^<svg .*manifest by tag.*<\/svg>\n$/s);
+  });
+
+  test('prints the table of a run that was kept', async () => {
+    const { status, stdout } = await bench('--from', json, '--markdown');
+    assert.equal(status, 0);
+    assert.match(
+      stdout,
+      /^\| {2}\| ours \| docker-registry \| nginx \| bare node:https \|\n(\| --- ){5}\|\n\| manifest by tag<br>/m,
+    );
+  });
+
+  test('says what there is, for a name of nothing', async () => {
+    const { status, stderr } = await bench('--only', 'manifests');
+    assert.equal(status, 2);
+    assert.match(stderr, /^bench: --only manifests: nothing of that name; there are: manifest by tag; /m);
+  });
+});
