@@ -167,8 +167,14 @@ export function renew({ place }: Server, digest: string): boolean {
   return true;
 }
 
-/** Removes big blobs that no round needs again, or the disk would fill. */
+/** The repository of what nobody pulls again. */
+export const PUSHED = 'bench/pushed';
+
+/** Removes big blobs that no round needs again, or the disk would fill, and uploads whose clients have gone. */
 export function dropPushed({ place }: Server, { big, small }: Holdings): void {
+  const uploads = join(place.volume, layout.uploads(PUSHED));
+  if (existsSync(uploads))
+    for (const upload of readdirSync(uploads)) rmSync(join(uploads, upload), { recursive: true, force: true });
   const blobs = join(place.volume, layout.blobs);
   if (!existsSync(blobs)) return;
   for (const prefix of readdirSync(blobs))

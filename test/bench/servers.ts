@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { join } from 'node:path';
@@ -38,6 +39,8 @@ export interface Kind {
   /** Whether it answers pushes, be it by dropping them. */
   readonly pushes: boolean;
   command(place: Place): Command;
+  /** Whether one of its last connections took up the session of another, where it tells. */
+  resumed?(place: Place): boolean;
 }
 
 /** The one that all are compared to. */
@@ -77,6 +80,9 @@ const NGINX: Kind = {
     writeFileSync(config, nginxConfig(place));
     return { argv: ['nginx', '-p', place.dir, '-c', config], env: {}, cwd: place.dir };
   },
+  // $ssl_session_reused: "r" where it was, "." where not.
+  resumed: ({ dir }) =>
+    / r$/m.test(execFileSync('tail', ['-n', '1000', join(dir, 'access.log')], { encoding: 'utf8' })),
 };
 
 const BARE: Kind = {

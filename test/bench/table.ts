@@ -60,9 +60,15 @@ await main(async () => {
     try {
       const results: Measured[] = [];
       for (const workload of workloads) results.push(await measure(bench, workload, rounds));
-      return { machine: machine(), command: ['npm run bench --', ...process.argv.slice(2)].join(' '), results };
+      return { machine: machine(), command: commandLine(), results };
     } finally {
       await bench.close();
     }
   }
 });
+
+/** As it can be given to a shell again. */
+function commandLine(): string {
+  const quoted = process.argv.slice(2).map(word => (/^[\w./=-]+$/.test(word) ? word : `'${word}'`));
+  return ['npm run bench', ...(quoted.length > 0 ? ['--', ...quoted] : [])].join(' ');
+}

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { digestOf } from '../support/content.js';
-import { type Bench, dropPushed, type Running, renew, type Store } from './bench.js';
+import { type Bench, dropPushed, PUSHED, type Running, renew, type Store } from './bench.js';
 import { ACCEPT, type Holdings, paths } from './content.js';
 import { type Usage, watch } from './family.js';
 import { LARGE, REFERRERS } from './files.js';
@@ -66,9 +66,11 @@ function newConnections(name: string, path: (held: Holdings) => string): Workloa
     store: 'app',
     needs: { openssl: 'openssl' },
     fits: any,
-    run: async ({ generators, held, options: { seconds } }, { origin }) => {
+    run: async ({ generators, held, options: { seconds } }, { origin, kind, place }) => {
       const bytes = held.image.manifest.length;
-      return perSecond(await generators.newConnections(origin, { path: path(held), accept: ACCEPT, seconds, bytes }));
+      const work = await generators.newConnections(origin, { path: path(held), accept: ACCEPT, seconds, bytes });
+      if (kind.resumed?.(place)) throw new Error('sessions were resumed, so that not each request had a handshake');
+      return perSecond(work);
     },
   };
 }
@@ -104,7 +106,7 @@ function push(clients: number, upload: Upload): Workload {
     store: 'app',
     fits: pushes,
     run: async ({ generators, held, options: { bytes } }, server) => {
-      const job = { kind: 'push', repository: 'bench/pushed', upload, clients, bytes } as const;
+      const job = { kind: 'push', repository: PUSHED, upload, clients, bytes } as const;
       const work = await generators.run(server.origin, job);
       dropPushed(server, held);
       return mibPerSecond(work);
@@ -161,7 +163,7 @@ function latency(name: string, pushing: number): Workload {
     store: 'app',
     fits: pushing > 0 ? pushes : any,
     run: async ({ generators, held, options: { bytes, seconds } }, server) => {
-      const beside = { kind: 'push', repository: 'bench/pushed', upload: 'streamed', clients: pushing, bytes } as const;
+      const beside = { kind: 'push', repository: PUSHED, upload: 'streamed', clients: pushing, bytes } as const;
       const work = await generators.run(server.origin, {
         kind: 'latency',
         path: paths.tag(held, 'v0'),
@@ -243,6 +245,7 @@ function memory(name: string, during: (bench: Bench, server: Running) => Promise
         return { value: usage.pss, work, usage };
       } finally {
         await server.daemon.stop();
+        dropPushed(server, bench.held);
       }
     },
   };
@@ -260,7 +263,7 @@ function crowd({ generators, held }: Bench, { origin, kind }: Running): Promise<
     kind: 'slow',
     pushes: kind.pushes ? CROWD : 0,
     pulls: CROWD,
-    repository: 'bench/pushed',
+    repository: PUSHED,
     path: paths.blob(held, held.big.digest),
     seconds: 20,
   });

@@ -2,7 +2,8 @@ import { linkSync, mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { Digest } from '../../../src/reference.js';
 import { layout } from '../../../src/store/layout.js';
-import { digestOf, manifestOf } from '../../support/content.js';
+import type { ManifestRecord } from '../../../src/store/records.js';
+import { digestOf, manifestOf, OCI_MANIFEST } from '../../support/content.js';
 import { timed, type Work } from './work.js';
 
 /** Below what ext4 takes (65,000). */
@@ -40,7 +41,7 @@ function imageOf(unique: string, layerCount: number): Image {
 }
 
 /**
- * Writes a volume as `registry:2` would have, but at the speed of the disk. The links are hard links to few files, for a
+ * Writes a volume as pushes would have, but at the speed of the disk. The links are hard links to few files, for a
  * million files of 71 bytes would take 4 GB.
  */
 class LargeStore {
@@ -67,6 +68,9 @@ class LargeStore {
     }
     this.#blob(manifest);
     this.#link(layout.revisionLink(name, digest), digest);
+    const pushedAt = new Date().toISOString();
+    const record: ManifestRecord = { version: 1, mediaType: OCI_MANIFEST, size: manifest.length, pushedAt };
+    this.#file(layout.record(name, digest), JSON.stringify(record));
     for (let tag = 0; tag < tags; tag++) {
       this.#link(layout.tagLink(name, tagName(tag)), digest);
       this.#link(layout.tagIndexLink(name, tagName(tag), digest), digest);
