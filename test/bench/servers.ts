@@ -1,5 +1,4 @@
-import { execFileSync } from 'node:child_process';
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { closeSync, fstatSync, mkdirSync, openSync, readSync, writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -81,8 +80,7 @@ const NGINX: Kind = {
     return { argv: ['nginx', '-p', place.dir, '-c', config], env: {}, cwd: place.dir };
   },
   // $ssl_session_reused: "r" where it was, "." where not.
-  resumed: ({ dir }) =>
-    / r$/m.test(execFileSync('tail', ['-n', '1000', join(dir, 'access.log')], { encoding: 'utf8' })),
+  resumed: ({ dir }) => / r$/m.test(endOf(join(dir, 'access.log'))),
 };
 
 const BARE: Kind = {
@@ -166,4 +164,16 @@ http {
   }
 }
 `;
+}
+
+/** The last 64 KiB: it may be gigabytes. */
+function endOf(file: string): string {
+  const opened = openSync(file, 'r');
+  try {
+    const end = Buffer.alloc(64 * 1024);
+    const read = readSync(opened, end, 0, end.length, Math.max(0, fstatSync(opened).size - end.length));
+    return end.toString('utf8', 0, read);
+  } finally {
+    closeSync(opened);
+  }
 }
