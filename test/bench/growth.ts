@@ -58,7 +58,7 @@ async function grow(bench: Bench, curve: Curve, rounds: number, most: number): P
   for (const at of curve.points.filter(point => point <= most)) {
     const samples: number[][] = [];
     for (let round = 0; round < rounds; round++) {
-      progress(`${curve.name}, ${short(at)} ${curve.of}, round ${round + 1} of ${rounds}`);
+      progress(`${curve.name}, ${at.toLocaleString('en-US')} ${curve.of}, round ${round + 1} of ${rounds}`);
       samples.push(await curve.measure(bench, at));
     }
     points.push({ at, values: curve.series.map((_, index) => median(samples.map(sample => sample[index]!))) });
@@ -74,7 +74,7 @@ function table(grown: readonly Grown[]): string {
     const rows = points.map(({ at, values }, index) => {
       const before = points[index - 1];
       const cells = values.flatMap((value, at_) => [short(value), before ? exponent(before, { at, values }, at_) : '']);
-      return ['', short(at), ...cells];
+      return ['', at.toLocaleString('en-US'), ...cells];
     });
     return `${name}\n${aligned([head, ...rows])}\n`;
   });
