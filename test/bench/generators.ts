@@ -7,7 +7,7 @@ import type { Job, Order } from './load/load.js';
 import type { Work } from './load/work.js';
 
 const LOAD = fileURLToPath(new URL('./load/load.js', import.meta.url));
-/** The generator ends with the process that measures, however that one ends. */
+/** What a process is started by that is to end with the one that starts it, however that one ends. */
 const TIED = ['setpriv', '--pdeathsig', 'KILL', '--'];
 /** No generator runs for so long (ms). */
 const PATIENCE = 900_000;
@@ -75,7 +75,7 @@ export class Generators {
     // It puts the path between GET and " HTTP/1.0", so the request ends in a field of no meaning.
     const request = [`${path} HTTP/1.1`, ...fields, 'X-Rest:'].join('\r\n');
     const one = ['openssl', 's_time', '-connect', host, '-new', '-time', `${seconds}`, '-www', request];
-    const all = ['sh', '-c', 'for client in 1 2 3 4 5 6 7 8; do "$@" & done; wait', 'sh', ...one];
+    const all = ['sh', '-c', 'for client in 1 2 3 4 5 6 7 8; do "$@" & done; wait', 'sh', ...TIED, ...one];
     const started = performance.now();
     const { output, cpu } = await this.#timed(all, seconds);
     const took = (performance.now() - started) / 1000;
@@ -88,7 +88,7 @@ export class Generators {
   /** Runs a command inside and adds up the CPU seconds of it and its children. */
   async #timed(argv: readonly string[], seconds: number): Promise<{ output: string; cpu: number }> {
     // `times` prints those of the shell, then those of its children, user and system: 0m0.00s 0m0.00s.
-    const shell = [...TIED, 'sh', '-c', '"$@" || exit; echo; times', 'sh', ...argv];
+    const shell = [...TIED, 'sh', '-c', '"$@" || exit; echo; times', 'sh', ...TIED, ...argv];
     // The client's trust is no part of it: without the system's folder of authorities it need not search that each time.
     const env = { SSL_CERT_DIR: '/nonexistent', SSL_CERT_FILE: '/dev/null' };
     const output = await this.namespace.must(shell, { env, timeout: seconds * 1000 + PATIENCE });
