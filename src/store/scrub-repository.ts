@@ -1,4 +1,3 @@
-import { setTimeout as pause } from 'node:timers/promises';
 import { type Digest, isTag } from '../reference.js';
 import { inBatches } from './batches.js';
 import { layout } from './layout.js';
@@ -13,9 +12,6 @@ const LARGEST_MANIFEST = 64 * 1024 * 1024;
 /** A push writes what it notes of a manifest before the manifest's link: such a note is an orphan only later (ms). */
 const SETTLED = 3_600_000;
 
-/** So long must a finding last (ms): then it is no push or delete that is under way. */
-const PATIENCE = 500;
-
 /** Looks at one thing; what it finds can be mended by `mend`, where there is one. */
 type Check = () => Promise<Suspicion | undefined>;
 
@@ -25,22 +21,34 @@ interface Suspicion {
   readonly mend?: () => Promise<string | undefined>;
 }
 
-/** Checks every link of a repository, and what is known of its manifests. */
-export async function scrubRepository(run: ScrubRun, repository: string): Promise<void> {
+/** What is to be looked at once more, later. */
+export interface SecondLook {
+  /** How much. */
+  readonly suspects: number;
+  /** Tells of what is found again, and mends it where that is wanted. */
+  again(): Promise<void>;
+}
+
+/** Checks every link of a repository, and what is known of its manifests. @returns undefined where all is well */
+export async function scrubRepository(run: ScrubRun, repository: string): Promise<SecondLook | undefined> {
   const scrubber = new RepositoryScrubber(run, repository);
   const suspects: Check[] = [];
   for await (const checks of scrubber.checks()) {
     const suspicious = await inBatches(checks, async check => ((await check()) ? [check] : []));
     suspects.push(...suspicious.flat());
   }
-  if (suspects.length === 0) return;
-  await pause(run.options.patience ?? PATIENCE);
-  for (const check of suspects) {
-    const suspicion = await check();
-    if (!suspicion) continue;
-    const repaired = run.options.repair ? await suspicion.mend?.() : undefined;
-    run.found({ ...suspicion.finding, ...(repaired !== undefined && { repaired }) });
-  }
+  if (suspects.length === 0) return undefined;
+  return {
+    suspects: suspects.length,
+    again: async () => {
+      for (const check of suspects) {
+        const suspicion = await check();
+        if (!suspicion) continue;
+        const repaired = run.options.repair ? await suspicion.mend?.() : undefined;
+        run.found({ ...suspicion.finding, ...(repaired !== undefined && { repaired }) });
+      }
+    },
+  };
 }
 
 class RepositoryScrubber {

@@ -1,8 +1,9 @@
+import { setTimeout as pause } from 'node:timers/promises';
 import type { Digest } from '../reference.js';
 import type { StorageDriver } from '../storage/driver.js';
 import { everyRepository } from './collector.js';
 import { scrubBlobs } from './scrub-blobs.js';
-import { scrubRepository } from './scrub-repository.js';
+import { type SecondLook, scrubRepository } from './scrub-repository.js';
 import type { Store } from './store.js';
 import type { Validation } from './validation.js';
 
@@ -24,6 +25,12 @@ type FindingKind =
   | 'wrong-record'
   | 'missing-record'
   | 'orphan';
+
+/** So long must a finding last (ms): then it is no push or delete that is under way. */
+const PATIENCE = 500;
+
+/** How many findings wait for that at a time. */
+const MOST_SUSPECTS = 1_000;
 
 export interface Finding {
   readonly kind: FindingKind;
@@ -121,10 +128,20 @@ export async function scrub(driver: StorageDriver, store: Store, options: ScrubO
     },
   };
   await scrubBlobs(run);
+  // Together, for a volume of `registry:2` has something in every repository.
+  let waiting: SecondLook[] = [];
+  const lookAgain = async () => {
+    if (waiting.length > 0) await pause(options.patience ?? PATIENCE);
+    for (const look of waiting) await look.again();
+    waiting = [];
+  };
   for await (const { name } of everyRepository(driver)) {
-    await scrubRepository(run, name);
+    const look = await scrubRepository(run, name);
+    if (look) waiting.push(look);
     report.repositories += 1;
     options.onProgress(report);
+    if (waiting.reduce((sum, { suspects }) => sum + suspects, 0) >= MOST_SUSPECTS) await lookAgain();
   }
+  await lookAgain();
   return report;
 }

@@ -25,12 +25,15 @@ interface Result {
   readonly kinds: string[];
 }
 
-async function run(registry: RegistryFixture, { repair = false, validation = STRICT } = {}): Promise<Result> {
+async function run(
+  registry: RegistryFixture,
+  { repair = false, validation = STRICT, patience = 20 } = {},
+): Promise<Result> {
   const findings: Finding[] = [];
   const report = await scrub(registry.driver, registry.store, {
     repair,
     validation,
-    patience: 20,
+    patience,
     onFinding: finding => findings.push(finding),
     onProgress: () => {},
   });
@@ -227,6 +230,18 @@ describe('scrub', () => {
     await utimes(file(gone), long, long);
     assert.deepEqual((await run(registry, { repair: true })).kinds, ['orphan']);
     await assert.rejects(stat(file(gone)), { code: 'ENOENT' });
+  });
+
+  test('findings of many repositories wait for their second look together', async () => {
+    const names = Array.from({ length: 20 }, (_, n) => `many/r${n}`);
+    for (const name of names) {
+      await registry.pushImage(name, 'v1');
+      await rm(file(layout.records(name)), { recursive: true });
+    }
+    const start = performance.now();
+    const { kinds } = await run(registry, { patience: 1_000 });
+    assert.deepEqual(kinds, Array(20).fill('missing-record'));
+    assert.ok(performance.now() - start < 10_000, 'not one after the other');
   });
 
   test('entries among the referrers are made, and removed', async () => {
