@@ -77,17 +77,17 @@ export interface StorageDriver {
 
   /**
    * Sets an object's time of last change to now, which renews a lease; false when there is none. After true the object
-   * is there, and no `removeStale` whose `before` lies in the past takes it.
+   * is there, and no `removeStale` of a time in the past takes it.
    */
   touch(key: string): Promise<boolean>;
 
   /**
-   * Removes one object unless it was changed, replaced or touched at `before` or later. Atomic against all of those, in
-   * any process: an object that has to stay is never absent, not for a moment, nor after a crash. Takes the folders that
+   * Removes one object unless it was changed, replaced or touched at `known` or later; or, where that is what `stat` has
+   * told, since then. Atomic against all of those, in any process: an object that has to stay is never absent, not for a moment, nor after a crash. Takes the folders that
    * this leaves empty along. Not for keys that `create` decides. Survives a power cut unless `durable` is false.
    * @returns whether it has removed one
    */
-  removeStale(key: string, before: Date, options?: { durable?: boolean }): Promise<boolean>;
+  removeStale(key: string, known: Date | ObjectInfo, options?: { durable?: boolean }): Promise<boolean>;
 
   /** Removes the folder, those below it and those above, as far as they hold no object. Where there are no folders, nothing. */
   removeEmptyFolders(prefix: string): Promise<void>;
@@ -95,8 +95,9 @@ export interface StorageDriver {
 
 export interface ObjectInfo {
   readonly size: number;
+  /** When it was changed, replaced or touched last. Where a store counts in whole seconds, the end of that second. */
   readonly modified: Date;
-  /** Opaque. Whenever the object has been written, replaced or touched it is another one, for every process. */
+  /** Opaque. Whenever the object has been written or replaced it is another one, for every process. */
   readonly version: string;
 }
 

@@ -26,7 +26,9 @@ import { Recent, type Seen } from './filesystem/recent.js';
 import { FileSegment } from './filesystem/segment.js';
 import { readSmall } from './filesystem/small.js';
 import { SpareFolders } from './filesystem/spares.js';
-import { checkVolume, FORMAT_FILE, PRIVATE, prepareVolume, refusal } from './filesystem/volume.js';
+import { checkVolume, prepareVolume, refusal } from './filesystem/volume.js';
+import { FORMAT_FILE, PRIVATE } from './format.js';
+import { checkKey } from './key.js';
 
 export interface FilesystemOptions {
   /** The folder that holds `docker/registry/v2`, as in `registry:2`. Made when missing. */
@@ -242,8 +244,9 @@ export class FilesystemDriver implements StorageDriver {
     return this.#change(`touch ${key}`, () => renew(path));
   }
 
-  async removeStale(key: string, before: Date, { durable = true } = {}): Promise<boolean> {
+  async removeStale(key: string, known: Date | ObjectInfo, { durable = true } = {}): Promise<boolean> {
     const path = this.#path(key);
+    const before = known instanceof Date ? known : new Date(known.modified.getTime() + 1);
     return this.#change(`remove stale ${key}`, async () => {
       const removed = await removeStaleFile(path, before).catch(error => {
         if (!isFull(error)) throw error;
@@ -402,10 +405,9 @@ export class FilesystemDriver implements StorageDriver {
     return found;
   }
 
-  /** Defence in depth: `store/layout.ts` makes no such key. @throws TypeError */
+  /** @throws TypeError */
   #path(key: string): string {
-    if (/[\0\\]/.test(key) || key.split('/').some(part => part === '' || part === '.' || part === '..'))
-      throw new TypeError(`not a storage key: ${JSON.stringify(key)}`);
+    checkKey(key);
     return `${this.#root}/${key}`;
   }
 }

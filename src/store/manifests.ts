@@ -249,8 +249,8 @@ export class Manifests {
     const info = await this.driver.stat(key);
     const digest = info && (await readLink(this.driver, key));
     if (!digest || !digests.includes(digest)) return;
+    if (!(await this.driver.removeStale(key, info))) return;
     const before = new Date(info.modified.getTime() + 1);
-    if (!(await this.driver.removeStale(key, before))) return;
     const former = await digestsIn(this.driver, layout.tagIndex(repository, tag));
     await inBatches(former, name =>
       this.driver.removeStale(layout.tagIndexLink(repository, tag, name), before, { durable: false }),

@@ -50,7 +50,7 @@ async function scrubBlob(run: ScrubRun, digest: Digest): Promise<void> {
     if (!run.options.repair || tries > TRIES) return run.found(finding);
     const quarantine = verdict.state === 'corrupt' ? await copy(run.driver, digest, key) : undefined;
     // Whoever has pushed it again since, or renewed it, keeps it: then it is another case.
-    if (await run.driver.removeStale(key, new Date(info.modified.getTime() + 1)))
+    if (await run.driver.removeStale(key, info))
       return run.found({ ...finding, repaired: quarantine ? `moved to ${quarantine}` : 'removed' });
     if (quarantine) await run.driver.remove(quarantine);
     run.corrupt.delete(digest);

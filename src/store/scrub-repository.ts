@@ -215,7 +215,7 @@ class RepositoryScrubber {
       return undefined;
     const about = { repository, digest, key };
     const mend = async () => {
-      const removed = await driver.removeStale(key, new Date(info.modified.getTime() + 1));
+      const removed = await driver.removeStale(key, info);
       return removed ? 'removed' : undefined;
     };
     const message = canonical
@@ -243,7 +243,7 @@ class RepositoryScrubber {
     if (!info || Date.now() - info.modified.getTime() < SETTLED) return undefined;
     if (await driver.stat(layout.revisionLink(repository, digest))) return undefined;
     const mend = async () => {
-      const removed = await driver.removeStale(key, new Date(info.modified.getTime() + 1));
+      const removed = await driver.removeStale(key, info);
       return removed ? 'removed' : undefined;
     };
     return { finding: { kind: 'orphan', repository, digest, key, message }, mend };

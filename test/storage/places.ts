@@ -14,12 +14,14 @@ export interface Place {
   connect(options?: { readonly flush?: boolean }): StorageDriver;
   /** Frees everything. All drivers are closed by then. */
   remove(): Promise<void>;
+  /** Whether the times of objects are whole seconds there. */
+  readonly wholeSeconds?: boolean;
 }
 
 /** Two ticks of the slowest clock of Linux (ms): so tests see what is kept, without seconds of waiting. */
 export const SETTLED = 20;
 
-/** Every storage driver there is: one that is added here has to pass all tests that are about any driver. */
+/** Every storage driver that needs nothing but Node; those that need a service are in test/stores. */
 export const PLACES: Readonly<Record<string, () => Promise<Place>>> = {
   filesystem: async () => {
     const root = await mkdtemp(join(tmpdir(), 'registry-secure-'));

@@ -314,7 +314,7 @@ export function testDriver(name: string, makePlace: () => Promise<Place>): void 
     });
 
     test('of removers at once one has removed a stale object', async () => {
-      for (let n = 0; n < 20; n++) {
+      const race = async () => {
         const key = `${folder()}/link`;
         await put(key, 'x');
         const before = await stale(driver, key);
@@ -323,7 +323,8 @@ export function testDriver(name: string, makePlace: () => Promise<Place>): void 
         );
         assert.ok(removed.includes(true));
         assert.equal(await driver.stat(key), undefined);
-      }
+      };
+      for (let n = 0; n < 4; n++) await Promise.all([race(), race(), race(), race(), race()]);
     });
 
     test('what is touched or replaced is never absent, whoever removes it as stale', async () => {

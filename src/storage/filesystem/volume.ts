@@ -4,10 +4,11 @@ import { dirname, join } from 'node:path';
 import { OperatorError, systemCode } from '../../errors.js';
 import { makeFolders } from '../../folder.js';
 import { StorageError } from '../driver.js';
+import { checkFormat, FORMAT_FILE, PRIVATE } from '../format.js';
 import { isFull } from './failure.js';
 import type { Flusher } from './flusher.js';
 
-/**
+/*
  * What this program keeps for itself in a volume, beside the tree of `registry:2`:
  *
  *     registry-secure/          0700: what lies here is for this program only
@@ -15,9 +16,6 @@ import type { Flusher } from './flusher.js';
  *     registry-secure/tmp/      small files and joined segments before they get their name
  *     registry-secure/spare/    empty folders, for when the disk is full (spares.ts)
  */
-export const PRIVATE = 'registry-secure';
-
-const FORMAT = 1;
 
 /**
  * Temporaries of processes that were killed are told by age, not by the process number in a name: processes of several
@@ -33,7 +31,7 @@ const LEFTOVER_MS = 24 * 60 * 60 * 1000;
  */
 export async function prepareVolume(root: string, flusher: Flusher): Promise<boolean> {
   await makeRoot(root, flusher);
-  const used = await checkFormat(root);
+  const used = await checkFormatFile(root);
   const temporaries = join(root, PRIVATE, 'tmp');
   await makeFolders(temporaries, 0o700, root);
   await removeLeftovers(temporaries);
@@ -50,11 +48,8 @@ export async function checkVolume(root: string): Promise<void> {
     throw new OperatorError(`there is no data folder ${root}`, { fix: 'check the path, or the mount', cause: error });
   });
   if (!info.isDirectory()) throw Object.assign(new Error(), { code: 'ENOTDIR' });
-  await checkFormat(root);
+  await checkFormatFile(root);
 }
-
-/** The content of the format file of a fresh volume. */
-export const FORMAT_FILE = { key: `${PRIVATE}/format`, content: Buffer.from(`${FORMAT}\n`) };
 
 async function makeRoot(root: string, flusher: Flusher): Promise<void> {
   const first = await makeFolders(root, 0o777);
@@ -63,7 +58,7 @@ async function makeRoot(root: string, flusher: Flusher): Promise<void> {
 }
 
 /** @returns whether there is one */
-async function checkFormat(root: string): Promise<boolean> {
+async function checkFormatFile(root: string): Promise<boolean> {
   const path = join(root, FORMAT_FILE.key);
   let content: string;
   try {
@@ -72,15 +67,7 @@ async function checkFormat(root: string): Promise<boolean> {
     if (systemCode(error) === 'ENOENT') return false;
     throw error;
   }
-  const version = /^(\d{1,6})\n?$/.exec(content)?.[1];
-  if (version === undefined)
-    throw new OperatorError(`${path} is damaged: it should hold a format version such as ${FORMAT}`, {
-      fix: 'restore it from a backup of the volume, or write the version that last ran here into it',
-    });
-  if (Number(version) > FORMAT)
-    throw new OperatorError(`${path} says format ${version}, and this version knows ${FORMAT} only`, {
-      fix: 'start the newer version of registry-secure that wrote this volume, or a later one',
-    });
+  checkFormat(content, path);
   return true;
 }
 

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { setTimeout } from 'node:timers/promises';
 import type { StorageDriver } from '../../../src/storage/driver.js';
 import { scrub } from '../../../src/store/scrub.js';
 import type { Place } from '../../storage/places.js';
@@ -28,6 +29,11 @@ export class Processes {
 
   async stop(): Promise<void> {
     for (const registry of this.#running) await registry.stop();
+  }
+
+  /** Waits until what is written next has a later time than all before. */
+  async tick(): Promise<void> {
+    await setTimeout(this.place.wholeSeconds ? 1001 : 2);
   }
 
   driver(at: number): StorageDriver {

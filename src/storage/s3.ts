@@ -1,0 +1,343 @@
+import { randomUUID } from 'node:crypto';
+import { OperatorError } from '../errors.js';
+import type { ByteRange } from '../reference.js';
+import {
+  type ByteStream,
+  type Entry,
+  type ObjectInfo,
+  type SegmentWriter,
+  type StorageDriver,
+  StorageError,
+} from './driver.js';
+import { checkFormat, FORMAT_FILE, PRIVATE } from './format.js';
+import { checkKey } from './key.js';
+import { gather, joinParts, planParts } from './s3/assemble.js';
+import { Bucket, type Found, newWrite } from './s3/bucket.js';
+import { attemptsOf, isUnknown, isUnmet, s3Failure, s3Refusal } from './s3/failure.js';
+import { listChildren } from './s3/listing.js';
+import { type S3Options, SMALLEST_PART } from './s3/options.js';
+import { S3Reader } from './s3/reader.js';
+import { Removals } from './s3/removals.js';
+import { PartBudget, S3Segment } from './s3/segment.js';
+
+const SMALL_OBJECT = 16 * 1024 * 1024;
+
+/** How many requests run at once on behalf of one call. */
+const WIDTH = 16;
+
+/** How far the clocks may lie apart (ms): leases and the collector compare times of both. */
+const MOST_SKEW = 5 * 60_000;
+
+/** After this time (ms) an upload of parts is one of a process that died. */
+const ABANDONED = 7 * 24 * 3_600_000;
+
+/** What is added to the key of an object for the one whose time says when it was renewed last. */
+const RENEWED = '~renewed';
+
+/**
+ * Objects of a bucket: the key is the one of S3, below the root. What the service has answered is durable, and its lists
+ * show it. It has no conditional deletes that would serve (s3/removals.ts), and no way to set a time without writing the
+ * bytes again: so a renewal is an object of its own, beside the one that it is for.
+ */
+export class S3Driver implements StorageDriver {
+  readonly name = 's3';
+  readonly epoch = 's3';
+  readonly #bucket: Bucket;
+  readonly #removals: Removals;
+  readonly #budget: PartBudget;
+  /** The sizes of segments that were closed lately: they need not be asked for. */
+  readonly #sizes = new Map<string, number>();
+  /** Whether the service creates an object only where there is none. */
+  #conditional = true;
+  /** What waits for a key, where it does not. */
+  readonly #turns = new Map<string, Promise<unknown>>();
+  #passed = 0;
+
+  constructor(private readonly options: S3Options) {
+    this.#bucket = new Bucket(options);
+    this.#removals = new Removals(this.#bucket, options.calm);
+    this.#budget = new PartBudget(options.chunkSize);
+  }
+
+  /** How many requests of each kind were sent to the service. */
+  get requests(): ReadonlyMap<string, number> {
+    return this.#bucket.requests;
+  }
+
+  /** How many bytes have passed through this machine once more, since the service could not join them by itself. */
+  get passedAgain(): number {
+    return this.#passed;
+  }
+
+  async open(): Promise<void> {
+    const bucket = this.#bucket;
+    try {
+      await bucket.list(`${PRIVATE}/`, { most: 1 });
+      if (Math.abs(bucket.ahead) > MOST_SKEW)
+        throw new OperatorError(
+          `the clocks of this machine and of the object store lie ${Math.round(Math.abs(bucket.ahead) / 60_000)} minutes apart`,
+          { fix: 'set the clock of this machine, best by NTP: timedatectl set-ntp true' },
+        );
+      const format = await this.get(FORMAT_FILE.key, 1024);
+      if (format) checkFormat(format.toString('utf8'), `${FORMAT_FILE.key} in the bucket ${bucket.name}`);
+      if (this.options.readOnly) return;
+      await this.#probe();
+      if (!format) await this.create(FORMAT_FILE.key, FORMAT_FILE.content);
+    } catch (error) {
+      throw s3Refusal({ bucket: bucket.name, endpoint: bucket.endpoint, region: this.options.region }, error);
+    }
+    // Mere tidying up, which not every service has.
+    this.#giveUpAbandoned().catch(() => undefined);
+  }
+
+  async close(): Promise<void> {
+    await this.#removals.close().catch(() => undefined);
+    this.#bucket.close();
+  }
+
+  async stat(key: string): Promise<ObjectInfo | undefined> {
+    checkKey(key);
+    return (await this.#look(key))?.info;
+  }
+
+  async get(key: string, limit = SMALL_OBJECT): Promise<Buffer | undefined> {
+    checkKey(key);
+    const found = await this.#bucket.get(key);
+    if (!found) return undefined;
+    const { size } = found.info;
+    if (size > limit) {
+      found.body.destroy();
+      throw new StorageError('unavailable', `get ${key}: it has ${size} bytes, more than ${limit}`);
+    }
+    const chunks: Buffer[] = [];
+    for await (const chunk of new S3Reader(this.#bucket, key, found, 0, size)) chunks.push(chunk);
+    return Buffer.concat(chunks);
+  }
+
+  async read(key: string, range?: ByteRange): Promise<ByteStream | undefined> {
+    checkKey(key);
+    const found = await this.#bucket.get(key, { range });
+    if (!found) return undefined;
+    const end = range === undefined ? found.info.size : Math.min(range.end + 1, found.info.size);
+    return new S3Reader(this.#bucket, key, found, range?.start ?? 0, end);
+  }
+
+  async write(key: string, data: Uint8Array): Promise<void> {
+    checkKey(key);
+    this.#checkWritable(`write ${key}`);
+    do await this.#bucket.put(key, data);
+    while (!(await this.#stays(key)));
+  }
+
+  async create(key: string, data: Uint8Array): Promise<boolean> {
+    checkKey(key);
+    this.#checkWritable(`create ${key}`);
+    const write = newWrite();
+    for (;;) {
+      const created = this.#conditional
+        ? await this.#createOnCondition(key, data, write)
+        : await this.#inTurn(key, () => this.#createUnlessThere(key, data, write));
+      if (!created || (await this.#removals.spared(key))) return created;
+      const found = await this.#bucket.find(key);
+      if (found) return found.write === write;
+    }
+  }
+
+  async remove(key: string): Promise<boolean> {
+    checkKey(key);
+    this.#checkWritable(`remove ${key}`);
+    const found = await this.#look(key);
+    if (!found) return false;
+    if (found.isRenewed) await this.#bucket.delete(key + RENEWED);
+    await this.#bucket.delete(key);
+    return true;
+  }
+
+  async removeAll(prefix: string): Promise<void> {
+    checkKey(prefix);
+    this.#checkWritable(`remove all of ${prefix}`);
+    let isFirst = true;
+    for (let token: string | undefined, last = false; !last; ) {
+      const { objects, next } = await this.#bucket.list(`${prefix}/`, { token });
+      const keys = objects.map(({ key }) => key);
+      // The first by itself: it is the one without which the others count for nothing.
+      for (const batch of isFirst ? [keys.slice(0, 1), ...inParts(keys.slice(1))] : inParts(keys))
+        await Promise.all(batch.map(key => this.#bucket.delete(key)));
+      isFirst = false;
+      token = next;
+      last = next === undefined;
+    }
+  }
+
+  async list(prefix: string, options: { after?: string; limit?: number } = {}): Promise<Entry[]> {
+    checkKey(prefix);
+    return listChildren(this.#bucket, prefix, options, name => name.endsWith(RENEWED));
+  }
+
+  async createSegment(key: string): Promise<SegmentWriter> {
+    checkKey(key);
+    this.#checkWritable(`create segment ${key}`);
+    return new S3Segment(this.#bucket, key, this.#budget, size => this.#remember(key, size));
+  }
+
+  async assemble(segments: readonly string[], key: string): Promise<void> {
+    for (const one of [...segments, key]) checkKey(one);
+    this.#checkWritable(`assemble ${key}`);
+    const pieces = await Promise.all(segments.map(async segment => ({ key: segment, size: await this.#sizeOf(segment) })));
+    const size = pieces.reduce((sum, piece) => sum + piece.size, 0);
+    const { threshold, chunkSize, concurrency } = this.options.copy;
+    do {
+      if (pieces.length === 1 && size <= threshold) await this.#bucket.copy(pieces[0]!.key, key);
+      else if (size < SMALLEST_PART) {
+        const whole = pieces.flatMap(piece =>
+          piece.size > 0 ? [{ key: piece.key, range: { start: 0, end: piece.size - 1 } }] : [],
+        );
+        await this.#bucket.put(key, await gather(this.#bucket, whole));
+        this.#passed += size;
+      } else {
+        const with_ = { bucket: this.#bucket, budget: this.#budget, concurrency };
+        // Such an object can carry the time at which it was begun.
+        const renew = () => this.#bucket.put(key + RENEWED, Buffer.alloc(0));
+        this.#passed += await joinParts(with_, key, planParts(pieces, chunkSize), renew);
+      }
+    } while (!(await this.#stays(key)));
+  }
+
+  async touch(key: string): Promise<boolean> {
+    checkKey(key);
+    this.#checkWritable(`touch ${key}`);
+    if (!(await this.#bucket.find(key))) return false;
+    for (;;) {
+      await this.#bucket.put(key + RENEWED, Buffer.alloc(0));
+      const spared = await this.#removals.spared(key);
+      const found = await this.#look(key);
+      if (!found) return false;
+      if (spared || found.isRenewed) return true;
+    }
+  }
+
+  async removeStale(key: string, known: Date | ObjectInfo): Promise<boolean> {
+    checkKey(key);
+    this.#checkWritable(`remove stale ${key}`);
+    const isStale = ({ modified, version }: ObjectInfo) =>
+      known instanceof Date
+        ? modified < known
+        : version === known.version && modified.getTime() === known.modified.getTime();
+    const look = async () => {
+      const found = await this.#look(key);
+      return found && isStale(found.info) ? { also: found.isRenewed ? [key + RENEWED] : [] } : undefined;
+    };
+    return (await look()) !== undefined && this.#removals.remove(key, look);
+  }
+
+  /** A renewal whose object is gone. */
+  async removeEmptyFolders(prefix: string): Promise<void> {
+    checkKey(prefix);
+    this.#checkWritable(`remove empty folders of ${prefix}`);
+    const { objects, next } = await this.#bucket.list(`${prefix}/`);
+    if (next !== undefined || objects.some(({ key }) => !key.endsWith(RENEWED))) return;
+    for (const { key } of objects) await this.#bucket.delete(key);
+  }
+
+  /** Whether an object that was just written is there, and no removal that is under way takes it. */
+  async #stays(key: string): Promise<boolean> {
+    return (await this.#removals.spared(key)) || (await this.#bucket.find(key)) !== undefined;
+  }
+
+  /** The object with its renewal. */
+  async #look(key: string): Promise<(Found & { isRenewed: boolean }) | undefined> {
+    const [found, renewal] = await Promise.all([this.#bucket.find(key), this.#bucket.peek(key + RENEWED)]);
+    if (!found) return undefined;
+    const { info } = found;
+    const modified = renewal && renewal.info.modified > info.modified ? renewal.info.modified : info.modified;
+    return { ...found, info: { ...info, modified }, isRenewed: renewal !== undefined };
+  }
+
+  async #createOnCondition(key: string, data: Uint8Array, write: string): Promise<boolean> {
+    try {
+      await this.#bucket.putIfAbsent(key, data, write);
+      return true;
+    } catch (error) {
+      if (!isUnmet(error)) throw s3Failure(`create ${key}`, error);
+      // The first answer may have been lost, and then it is ours.
+      return attemptsOf(error) > 1 && (await this.#bucket.find(key))?.write === write;
+    }
+  }
+
+  async #createUnlessThere(key: string, data: Uint8Array, write: string): Promise<boolean> {
+    if (await this.#bucket.find(key)) return false;
+    await this.#bucket.put(key, data, write);
+    return true;
+  }
+
+  async #inTurn<T>(key: string, action: () => Promise<T>): Promise<T> {
+    const turn = (this.#turns.get(key) ?? Promise.resolve()).then(action, action);
+    this.#turns.set(key, turn);
+    try {
+      return await turn;
+    } finally {
+      if (this.#turns.get(key) === turn) this.#turns.delete(key);
+    }
+  }
+
+  /** Proves that objects can be written, read and removed, and finds out whether they are created on a condition. */
+  async #probe(): Promise<void> {
+    const bucket = this.#bucket;
+    const key = `${PRIVATE}/tmp/${randomUUID()}`;
+    const content = Buffer.from('check');
+    const writes = async (): Promise<boolean> => {
+      try {
+        await bucket.putIfAbsent(key, content, newWrite());
+        return true;
+      } catch (error) {
+        if (isUnmet(error)) return false;
+        throw error;
+      }
+    };
+    try {
+      await writes();
+      this.#conditional = !(await writes());
+    } catch (error) {
+      if (!isUnknown(error)) throw error;
+      this.#conditional = false;
+      await bucket.put(key, content);
+    }
+    const read = await this.get(key);
+    await bucket.deleteWithin(60, key);
+    if (!read?.equals(content) || (await bucket.find(key)))
+      throw new StorageError('unavailable', 'what was written was not read, or what was removed is still there');
+    if (!this.#conditional)
+      this.options.onNotice?.(
+        `the object store at ${bucket.endpoint} cannot create an object only where there is none: one process alone may serve this bucket`,
+      );
+  }
+
+  async #giveUpAbandoned(): Promise<void> {
+    const before = this.#bucket.now() - ABANDONED;
+    for (const { key, id, started } of await this.#bucket.unfinishedUploads(''))
+      if (started.getTime() < before) await this.#bucket.abortUpload(key, id);
+  }
+
+  #remember(segment: string, size: number): void {
+    this.#sizes.set(segment, size);
+    if (this.#sizes.size > 10_000) this.#sizes.delete(this.#sizes.keys().next().value!);
+  }
+
+  async #sizeOf(segment: string): Promise<number> {
+    const known = this.#sizes.get(segment);
+    if (known !== undefined) return known;
+    const found = await this.#bucket.find(segment);
+    if (!found) throw new StorageError('unavailable', `assemble: the segment ${segment} is gone`);
+    return found.info.size;
+  }
+
+  #checkWritable(action: string): void {
+    if (this.options.readOnly) throw new StorageError('unavailable', `${action}: the bucket is open for reading only`);
+  }
+}
+
+function inParts<T>(items: readonly T[]): T[][] {
+  const parts: T[][] = [];
+  for (let start = 0; start < items.length; start += WIDTH) parts.push(items.slice(start, start + WIDTH));
+  return parts;
+}

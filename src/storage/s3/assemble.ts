@@ -1,0 +1,114 @@
+import type { ByteRange } from '../../reference.js';
+import { StorageError } from '../driver.js';
+import type { Bucket, Part } from './bucket.js';
+import { SMALLEST_PART } from './options.js';
+import { completeUpload, type PartBudget } from './segment.js';
+
+/** A stretch of one object. */
+interface Stretch {
+  readonly key: string;
+  readonly range: ByteRange;
+}
+
+/** What one part is made of: a stretch that the service copies by itself, or several that pass through this machine. */
+export type PartSource = Stretch | readonly Stretch[];
+
+export interface Piece {
+  readonly key: string;
+  readonly size: number;
+}
+
+/**
+ * Divides pieces into parts. No part but the last may be smaller than `smallest`, so smaller pieces are gathered, with as
+ * much of the next as that takes.
+ * @param chunkSize of what is copied at once, at least `smallest`
+ */
+export function planParts(pieces: readonly Piece[], chunkSize: number, smallest = SMALLEST_PART): PartSource[] {
+  const parts: PartSource[] = [];
+  let gathered: Stretch[] = [];
+  let bytes = 0;
+  for (const { key, size } of pieces) {
+    let at = 0;
+    while (at < size) {
+      const left = size - at;
+      if (bytes === 0 && left >= smallest) {
+        // What is left after this part is none, or enough for one.
+        const length = left < chunkSize + smallest ? left : chunkSize;
+        parts.push({ key, range: { start: at, end: at + length - 1 } });
+        at += length;
+        continue;
+      }
+      const length = Math.min(left, smallest - bytes);
+      gathered.push({ key, range: { start: at, end: at + length - 1 } });
+      bytes += length;
+      at += length;
+      if (bytes < smallest) continue;
+      parts.push(gathered);
+      gathered = [];
+      bytes = 0;
+    }
+  }
+  if (gathered.length > 0) parts.push(gathered);
+  return parts;
+}
+
+/** The bytes of some stretches. @throws StorageError where one is not all there */
+export async function gather(bucket: Bucket, stretches: readonly Stretch[]): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  for (const { key, range } of stretches) {
+    const found = await bucket.get(key, { range });
+    if (!found) throw new StorageError('unavailable', `read ${key}: it is gone`);
+    let received = 0;
+    for await (const chunk of found.body) {
+      chunks.push(chunk as Buffer);
+      received += (chunk as Buffer).length;
+    }
+    if (received !== range.end - range.start + 1)
+      throw new StorageError('unavailable', `read ${key}: ${received} bytes came of ${range.start}-${range.end}`);
+  }
+  return Buffer.concat(chunks);
+}
+
+/**
+ * Makes one object of parts of others, in one step as readers see it.
+ * @param concurrency how many parts are copied at once
+ * @param beforeLast called when all is there but the name
+ * @returns how many bytes have passed through this machine
+ */
+export async function joinParts(
+  { bucket, budget, concurrency }: { bucket: Bucket; budget: PartBudget; concurrency: number },
+  key: string,
+  sources: readonly PartSource[],
+  beforeLast: () => Promise<void>,
+): Promise<number> {
+  const upload = await bucket.startUpload(key);
+  let passed = 0;
+  const make = async (source: PartSource, number: number): Promise<Part> => {
+    if ('key' in source) return bucket.copyPart(key, upload.id, number, source.key, source.range);
+    return budget.sending(SMALLEST_PART, async () => {
+      const data = await gather(bucket, source);
+      passed += data.length;
+      return bucket.uploadPart(key, upload.id, number, data);
+    });
+  };
+  try {
+    const parts: Part[] = [];
+    const waiting = sources.entries();
+    const lane = async () => {
+      for (const [index, source] of waiting) parts.push(await make(source, index + 1));
+    };
+    await allSettled(Array.from({ length: Math.min(concurrency, sources.length) }, lane));
+    await beforeLast();
+    await completeUpload(bucket, key, upload, parts);
+  } catch (error) {
+    await bucket.abortUpload(key, upload.id).catch(() => undefined);
+    throw error;
+  }
+  return passed;
+}
+
+/** Waits for all, so that nothing is under way any more when one has failed. */
+async function allSettled(work: ReadonlyArray<Promise<void>>): Promise<void> {
+  const failed = (await Promise.allSettled(work)).find(result => result.status === 'rejected');
+  if (failed) throw failed.reason;
+}

@@ -1,0 +1,421 @@
+import { randomBytes } from 'node:crypto';
+import http from 'node:http';
+import https from 'node:https';
+import type { Readable } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
+import {
+  AbortMultipartUploadCommand,
+  CompleteMultipartUploadCommand,
+  CopyObjectCommand,
+  CreateMultipartUploadCommand,
+  DeleteObjectCommand,
+  GetObjectCommand,
+  type GetObjectCommandOutput,
+  HeadObjectCommand,
+  type HeadObjectCommandOutput,
+  ListMultipartUploadsCommand,
+  ListObjectsV2Command,
+  type ListObjectsV2CommandOutput,
+  PutObjectCommand,
+  S3Client,
+  type S3ClientConfig,
+  UploadPartCommand,
+  UploadPartCopyCommand,
+} from '@aws-sdk/client-s3';
+import { getSignedUrl } from '@aws-sdk/s3-request-presigner';
+import type { ByteRange } from '../../reference.js';
+import { type ObjectInfo, StorageError } from '../driver.js';
+import { isAbsent, isConflict, s3Failure } from './failure.js';
+import type { S3Options } from './options.js';
+
+/** In milliseconds. */
+const CONNECT = 5_000;
+const IDLE = 30_000;
+
+/** The SDK waits between them for a random time that grows, and stops where too many requests fail. */
+const ATTEMPTS = 4;
+
+/** How often what meets another request is tried. */
+const TRIES = 6;
+
+/** Pulls hold a connection each, and must not keep small requests waiting. */
+const MOST_CONNECTIONS = 2_000;
+
+/** Names the write that made an object: two of the same bytes have the same ETag, and a second may hold both. */
+const WRITE = 'registry-secure-write';
+
+/** What one request has told of an object. */
+export interface Found {
+  readonly info: ObjectInfo;
+  readonly etag: string | undefined;
+  /** Which write has made it; undefined where another program did. */
+  readonly write: string | undefined;
+}
+
+export interface Part {
+  readonly PartNumber: number;
+  readonly ETag: string | undefined;
+}
+
+/** An object that is being made of parts. */
+export interface Upload {
+  readonly id: string;
+  /** As `Found` will have it. */
+  readonly write: string;
+}
+
+export interface Listed {
+  readonly key: string;
+  readonly modified: Date;
+}
+
+/**
+ * A bucket, by the driver's keys: requests to the service, each with a time-out, tried again and counted. Whatever fails
+ * for good is a StorageError.
+ */
+export class Bucket {
+  readonly name: string;
+  readonly endpoint: string;
+  /** How many of each kind were sent, those that were sent again too. */
+  readonly requests = new Map<string, number>();
+  readonly #client: S3Client;
+  readonly #prefix: string;
+  readonly #written: { StorageClass?: never; ACL?: never; ServerSideEncryption?: never; SSEKMSKeyId?: string };
+  readonly #agents: { http: http.Agent; https: https.Agent };
+  /** The service's clock less ours, in milliseconds, as its last answer tells. */
+  #ahead = 0;
+
+  constructor(readonly options: S3Options) {
+    this.name = options.bucket;
+    this.endpoint = options.endpoint ?? `the region ${options.region}`;
+    this.#prefix = options.root === '' ? '' : `${options.root}/`;
+    const agent = { keepAlive: true, maxSockets: MOST_CONNECTIONS };
+    this.#agents = {
+      http: new http.Agent(agent),
+      https: new https.Agent({ ...agent, rejectUnauthorized: !options.skipVerify }),
+    };
+    this.#client = new S3Client(clientConfig(options, this.#agents));
+    this.#written = {
+      ...(options.storageClass && { StorageClass: options.storageClass as never }),
+      ...(options.acl && { ACL: options.acl as never }),
+      ...(options.encrypt && { ServerSideEncryption: (options.keyId ? 'aws:kms' : 'AES256') as never }),
+      ...(options.encrypt && options.keyId && { SSEKMSKeyId: options.keyId }),
+    };
+    this.#client.middlewareStack.add(
+      (next, { commandName = '' }) =>
+        async args => {
+          this.#count(commandName.replace(/Command$/, ''));
+          const result = await next(args);
+          this.#hear((result.response as { headers?: Record<string, string> }).headers?.date);
+          return result;
+        },
+      { step: 'finalizeRequest', priority: 'low', name: 'countRequests' },
+    );
+  }
+
+  close(): void {
+    this.#client.destroy();
+    for (const agent of Object.values(this.#agents)) agent.destroy();
+  }
+
+  /** The time by the service's clock, which has whole seconds. */
+  now(): number {
+    return Date.now() + this.#ahead;
+  }
+
+  /** How far our clock lies behind the service's, in milliseconds. */
+  get ahead(): number {
+    return this.#ahead;
+  }
+
+  /**
+   * Undefined when there is no such object. HEAD answers 404 also where the bucket is gone, and on one service where the key
+   * was withdrawn; so it is asked again in a way that tells. For an object must not count as deleted then.
+   */
+  async find(key: string): Promise<Found | undefined> {
+    const found = await this.peek(key);
+    if (found) return found;
+    const byte = await this.get(key, { range: { start: 0, end: 0 } });
+    byte?.body.destroy();
+    return byte;
+  }
+
+  /** The same for what may as well be missed. */
+  async peek(key: string): Promise<Found | undefined> {
+    const found = await this.#unlessAbsent(`look at ${key}`, () =>
+      this.#client.send(new HeadObjectCommand(this.#at(key))),
+    );
+    return found && foundOf(found, found.ContentLength ?? 0);
+  }
+
+  /** The object, or a range of it. @param etag where it must not be another by now */
+  async get(
+    key: string,
+    { range, etag }: { range?: ByteRange | undefined; etag?: string | undefined } = {},
+  ): Promise<(Found & { body: Readable }) | undefined> {
+    const found = await this.#unlessAbsent(`read ${key}`, () =>
+      this.#client.send(
+        new GetObjectCommand({
+          ...this.#at(key),
+          ...(range && { Range: `bytes=${range.start}-${range.end}` }),
+          ...(etag && { IfMatch: etag }),
+        }),
+      ),
+    );
+    if (!found) return undefined;
+    const total = /\/(\d+)$/.exec(found.ContentRange ?? '')?.[1];
+    const size = total === undefined ? (found.ContentLength ?? 0) : Number(total);
+    return { ...foundOf(found, size), body: found.Body as Readable };
+  }
+
+  /** @param write as `Found` has it */
+  async put(key: string, data: Uint8Array, write = newWrite()): Promise<void> {
+    await this.#attempt(`write ${key}`, () => this.#client.send(this.#putting(key, data, write)));
+  }
+
+  /** @throws as the service does: when it is sent again because the first answer was lost, the object may be this one */
+  async putIfAbsent(key: string, data: Uint8Array, write: string): Promise<void> {
+    await unlessConflict(() => this.#client.send(this.#putting(key, data, write, { IfNoneMatch: '*' })));
+  }
+
+  async copy(from: string, key: string): Promise<void> {
+    await this.#attempt(`copy ${from} to ${key}`, () =>
+      this.#client.send(
+        new CopyObjectCommand({
+          ...this.#at(key),
+          ...this.#made(),
+          MetadataDirective: 'REPLACE',
+          CopySource: this.#source(from),
+        }),
+      ),
+    );
+  }
+
+  async delete(key: string): Promise<void> {
+    await this.#attempt(`remove ${key}`, () => this.#client.send(new DeleteObjectCommand(this.#at(key))));
+  }
+
+  /**
+   * Removes an object within so many seconds or never: the service itself refuses the request once it has expired, however
+   * long the network has held it back.
+   */
+  async deleteWithin(seconds: number, key: string): Promise<void> {
+    await this.#attempt(`remove ${key}`, async () => {
+      const url = await getSignedUrl(this.#client, new DeleteObjectCommand(this.#at(key)), {
+        expiresIn: seconds,
+        signingDate: new Date(this.now()),
+      });
+      this.#count('DeleteObject');
+      const status = await this.#sendDelete(url, seconds * 1000);
+      if (status >= 300 && status !== 404)
+        throw new StorageError('unavailable', `remove ${key}: the object store answers ${status}`);
+    });
+  }
+
+  /** A page of the children of a folder, or with no `delimiter` of all below it, from after `after`. */
+  async list(
+    prefix: string,
+    {
+      after,
+      token,
+      delimiter,
+      most,
+    }: {
+      after?: string | undefined;
+      token?: string | undefined;
+      delimiter?: '/' | undefined;
+      most?: number | undefined;
+    } = {},
+  ): Promise<{ objects: Listed[]; folders: string[]; next: string | undefined }> {
+    const page: ListObjectsV2CommandOutput = await this.#attempt(`list ${prefix}`, () =>
+      this.#client.send(
+        new ListObjectsV2Command({
+          Bucket: this.name,
+          Prefix: `${this.#prefix}${prefix}`,
+          ...(delimiter && { Delimiter: delimiter }),
+          ...(after !== undefined && { StartAfter: `${this.#prefix}${prefix}${after}` }),
+          ...(token !== undefined && { ContinuationToken: token }),
+          ...(most !== undefined && { MaxKeys: most }),
+        }),
+      ),
+    );
+    return {
+      objects: (page.Contents ?? []).map(({ Key, LastModified }) => ({
+        key: Key!.slice(this.#prefix.length),
+        modified: LastModified!,
+      })),
+      folders: (page.CommonPrefixes ?? []).map(({ Prefix }) => Prefix!.slice(this.#prefix.length, -1)),
+      next: page.IsTruncated ? page.NextContinuationToken : undefined,
+    };
+  }
+
+  async startUpload(key: string): Promise<Upload> {
+    const write = newWrite();
+    const { UploadId } = await this.#attempt(`begin ${key}`, () =>
+      this.#client.send(new CreateMultipartUploadCommand({ ...this.#at(key), ...this.#made(write) })),
+    );
+    return { id: UploadId!, write };
+  }
+
+  async uploadPart(key: string, id: string, number: number, data: Uint8Array): Promise<Part> {
+    const { ETag } = await this.#attempt(`write part ${number} of ${key}`, () =>
+      this.#client.send(
+        new UploadPartCommand({ ...this.#at(key), UploadId: id, PartNumber: number, Body: data as Buffer }),
+      ),
+    );
+    return { PartNumber: number, ETag };
+  }
+
+  async copyPart(key: string, id: string, number: number, from: string, range: ByteRange): Promise<Part> {
+    const { CopyPartResult } = await this.#attempt(`copy a part of ${from} to ${key}`, () =>
+      this.#client.send(
+        new UploadPartCopyCommand({
+          ...this.#at(key),
+          UploadId: id,
+          PartNumber: number,
+          CopySource: this.#source(from),
+          CopySourceRange: `bytes=${range.start}-${range.end}`,
+        }),
+      ),
+    );
+    return { PartNumber: number, ETag: CopyPartResult?.ETag };
+  }
+
+  /** @throws as the service does: when it is sent again because the first answer was lost, the upload may be gone */
+  async completeUpload(key: string, id: string, parts: readonly Part[]): Promise<void> {
+    await this.#client.send(
+      new CompleteMultipartUploadCommand({
+        ...this.#at(key),
+        UploadId: id,
+        MultipartUpload: { Parts: parts.toSorted((one, other) => one.PartNumber - other.PartNumber) },
+      }),
+    );
+  }
+
+  async abortUpload(key: string, id: string): Promise<void> {
+    await this.#attempt(`give up ${key}`, () =>
+      this.#client.send(new AbortMultipartUploadCommand({ ...this.#at(key), UploadId: id })),
+    );
+  }
+
+  /** Those that were begun and neither completed nor given up. */
+  async unfinishedUploads(prefix: string): Promise<Array<{ key: string; id: string; started: Date }>> {
+    const { Uploads = [] } = await this.#attempt('list unfinished uploads', () =>
+      this.#client.send(new ListMultipartUploadsCommand({ Bucket: this.name, Prefix: `${this.#prefix}${prefix}` })),
+    );
+    return Uploads.flatMap(({ Key, UploadId, Initiated }) =>
+      Key && UploadId && Initiated ? [{ key: Key.slice(this.#prefix.length), id: UploadId, started: Initiated }] : [],
+    );
+  }
+
+  #at(key: string): { Bucket: string; Key: string } {
+    return { Bucket: this.name, Key: `${this.#prefix}${key}` };
+  }
+
+  #putting(key: string, data: Uint8Array, write: string, condition: { IfNoneMatch?: '*' } = {}): PutObjectCommand {
+    return new PutObjectCommand({ ...this.#at(key), ...this.#made(write), ...condition, Body: data });
+  }
+
+  #made(write = newWrite()) {
+    return { ...this.#written, ContentType: 'application/octet-stream', Metadata: { [WRITE]: write } };
+  }
+
+  #source(key: string): string {
+    return [this.name, ...`${this.#prefix}${key}`.split('/')].map(encodeURIComponent).join('/');
+  }
+
+  #count(kind: string): void {
+    this.requests.set(kind, (this.requests.get(kind) ?? 0) + 1);
+  }
+
+  #hear(date: string | undefined): void {
+    const told = Date.parse(date ?? '');
+    if (!Number.isNaN(told)) this.#ahead = told + 500 - Date.now();
+  }
+
+  async #attempt<T>(action: string, request: () => Promise<T>): Promise<T> {
+    try {
+      return await unlessConflict(request);
+    } catch (error) {
+      throw s3Failure(action, error);
+    }
+  }
+
+  async #unlessAbsent<T>(action: string, request: () => Promise<T>): Promise<T | undefined> {
+    try {
+      return await request();
+    } catch (error) {
+      if (isAbsent(error)) return undefined;
+      throw s3Failure(action, error);
+    }
+  }
+
+  #sendDelete(url: string, timeout: number): Promise<number> {
+    const secure = url.startsWith('https:');
+    const agent = secure ? this.#agents.https : this.#agents.http;
+    return new Promise((resolve, reject) => {
+      const request = (secure ? https : http).request(url, { method: 'DELETE', agent, timeout }, response => {
+        response.resume();
+        response.once('end', () => resolve(response.statusCode ?? 0)).once('error', reject);
+      });
+      request.once('timeout', () => request.destroy(new Error('no answer in time')));
+      request.once('error', reject);
+      request.end();
+    });
+  }
+}
+
+function clientConfig(options: S3Options, agents: { http: http.Agent; https: https.Agent }): S3ClientConfig {
+  const { credentials, endpoint, userAgent } = options;
+  return {
+    region: options.region,
+    ...(endpoint && { endpoint }),
+    ...(!endpoint && !options.secure && { tls: false }),
+    forcePathStyle: options.pathStyle,
+    ...(credentials && { credentials }),
+    ...(userAgent && { customUserAgent: userAgent }),
+    useAccelerateEndpoint: options.accelerate ?? false,
+    useDualstackEndpoint: options.dualStack ?? false,
+    useFipsEndpoint: options.fips ?? false,
+    maxAttempts: ATTEMPTS,
+    retryMode: 'standard',
+    // Bodies are buffers, so the signature covers their SHA-256, which every service checks; other checksums some refuse.
+    requestChecksumCalculation: 'WHEN_REQUIRED',
+    responseChecksumValidation: 'WHEN_REQUIRED',
+    requestHandler: {
+      connectionTimeout: CONNECT,
+      socketTimeout: IDLE,
+      httpAgent: agents.http,
+      httpsAgent: agents.https,
+    },
+    logger: { trace() {}, debug() {}, info() {}, warn() {}, error() {} },
+  };
+}
+
+function foundOf(found: HeadObjectCommandOutput | GetObjectCommandOutput, size: number): Found {
+  const { ETag, LastModified = new Date(0), Metadata } = found;
+  const write = Metadata?.[WRITE];
+  const version = `${ETag}:${write ?? ''}:${LastModified.getTime()}`;
+  return { info: { size, modified: endOfSecond(LastModified), version }, etag: ETag, write };
+}
+
+/** The SDK tries again what failed on the way, but not what met another request. */
+async function unlessConflict<T>(request: () => Promise<T>): Promise<T> {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await request();
+    } catch (error) {
+      if (!isConflict(error) || tries === TRIES) throw error;
+      await sleep(Math.random() * 20 * 2 ** tries);
+    }
+  }
+}
+
+export function newWrite(): string {
+  return randomBytes(8).toString('hex');
+}
+
+/** HTTP dates have no fractions: what happened is no later than this. */
+export function endOfSecond(date: Date): Date {
+  return date.getTime() % 1000 === 0 ? new Date(date.getTime() + 999) : date;
+}

@@ -1,0 +1,109 @@
+import { mkdirSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { S3Driver } from '../../src/storage/s3.js';
+import type { S3Options } from '../../src/storage/s3/options.js';
+import type { Place } from '../storage/places.js';
+import { Daemon, requireTools } from './process.js';
+
+const MIB = 1024 * 1024;
+
+/** An S3 service on loopback: versitygw over a folder of its own. */
+export class Versitygw {
+  static readonly credentials = { accessKeyId: 'test', secretAccessKey: 'testsecret' };
+  #buckets = 0;
+
+  private constructor(
+    readonly dir: string,
+    readonly port: number,
+    private daemon: Daemon,
+  ) {}
+
+  static async start(): Promise<Versitygw> {
+    requireTools('versitygw');
+    const dir = await mkdtemp(join(tmpdir(), 'versitygw-'));
+    mkdirSync(join(dir, 'data'));
+    const port = await freePort();
+    return new Versitygw(dir, port, await run(dir, port));
+  }
+
+  get endpoint(): string {
+    return `http://127.0.0.1:${this.port}`;
+  }
+
+  /** Makes a bucket. */
+  makeBucket(): string {
+    const name = `bucket-${++this.#buckets}`;
+    mkdirSync(join(this.dir, 'data', name));
+    return name;
+  }
+
+  /** What reaches a bucket of this service. */
+  options(bucket: string, more: Partial<S3Options> = {}): S3Options {
+    return {
+      bucket,
+      region: 'us-east-1',
+      endpoint: this.endpoint,
+      pathStyle: true,
+      credentials: Versitygw.credentials,
+      root: '',
+      secure: false,
+      chunkSize: 10 * MIB,
+      copy: { chunkSize: 32 * MIB, concurrency: 100, threshold: 32 * MIB },
+      calm: 100,
+      ...more,
+    };
+  }
+
+  /** A bucket of its own, as the tests of every driver want it. */
+  async place(more: Partial<S3Options> = {}): Promise<Place> {
+    const bucket = this.makeBucket();
+    return {
+      connect: () => new S3Driver(this.options(bucket, more)),
+      remove: () => rm(join(this.dir, 'data', bucket), { recursive: true }),
+      wholeSeconds: true,
+    };
+  }
+
+  /** SIGKILL, and a new start on the same folder and port. */
+  async restart(): Promise<void> {
+    await this.daemon.stop('SIGKILL');
+    this.daemon = await run(this.dir, this.port);
+  }
+
+  async kill(): Promise<void> {
+    await this.daemon.stop('SIGKILL');
+  }
+
+  async stop(): Promise<void> {
+    await this.daemon.stop('SIGKILL');
+    await rm(this.dir, { recursive: true });
+  }
+}
+
+async function run(dir: string, port: number): Promise<Daemon> {
+  const { accessKeyId, secretAccessKey } = Versitygw.credentials;
+  const daemon = new Daemon('versitygw', ['versitygw', '-q', '--port', `127.0.0.1:${port}`, 'posix', join(dir, 'data')], {
+    env: { ROOT_ACCESS_KEY: accessKeyId, ROOT_SECRET_KEY: secretAccessKey, HOME: dir },
+    log: join(dir, 'log'),
+  });
+  await daemon.ready(() =>
+    fetch(`http://127.0.0.1:${port}/`).then(
+      () => true,
+      () => false,
+    ),
+  );
+  return daemon;
+}
+
+function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const server = createServer().once('error', reject);
+    server.listen(0, '127.0.0.1', () => {
+      const { port } = server.address() as { port: number };
+      server.close(() => resolve(port));
+    });
+  });
+}
