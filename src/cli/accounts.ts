@@ -4,6 +4,7 @@ import { newName } from '../auth/htpasswd-edit.js';
 import type { Config } from '../config/schema.js';
 import { OperatorError } from '../errors.js';
 import type { StorageDriver } from '../storage/driver.js';
+import { dataFolderOf } from '../storage/open.js';
 import {
   type AccountChange,
   type AccountState,
@@ -128,6 +129,7 @@ export async function leftBehind(user: string, command: Command): Promise<string
 /** Undefined where there is no data yet. */
 async function beside<T>(command: Command, task: (driver: StorageDriver) => Promise<T>): Promise<T | undefined> {
   const config = volumeConfig(command);
-  if (!existsSync(config.storage.filesystem.rootdirectory)) return undefined;
+  const folder = dataFolderOf(config.storage);
+  if (folder !== undefined && !existsSync(folder)) return undefined;
   return withVolume(config, { readOnly: true }, task);
 }

@@ -5,6 +5,7 @@ import { type AuditFinding, type AuditReport, verifyAudit, verifyFile } from '..
 import { OperatorError, systemCode } from '../errors.js';
 import { sealDriver } from '../server/audit.js';
 import { roughSize } from '../size.js';
+import { placeOf } from '../storage/open.js';
 import { Progress } from './progress.js';
 import { addVolumeOptions, volumeConfig, withVolume } from './volume.js';
 
@@ -87,7 +88,7 @@ async function whole(
   const { folder, head } = config.audit;
   return withVolume(config, { readOnly: true }, async driver => {
     const seals = await Seals.open(await sealDriver(config.audit, driver, { readOnly: true }), { make: false });
-    const place = head ?? config.storage.filesystem.rootdirectory;
+    const place = head ?? placeOf(config.storage);
     if (!seals)
       throw new OperatorError(`there is no key of an audit log in ${place}`, {
         fix: 'name what serve is given: its configuration, --dir or --root, and audit.head where it is set',

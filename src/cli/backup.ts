@@ -8,7 +8,9 @@ import { OperatorError } from '../errors.js';
 import { syncFolder } from '../folder.js';
 import { validationOf } from '../server/validation.js';
 import { roughSize } from '../size.js';
+import type { StorageDriver } from '../storage/driver.js';
 import { FilesystemDriver } from '../storage/filesystem.js';
+import { dataFolderOf } from '../storage/open.js';
 import { archiveTo, type BackupOptions, backupTo } from '../store/backup.js';
 import { Progress } from './progress.js';
 import { beforeSignal } from './signals.js';
@@ -53,7 +55,7 @@ export function backup(program: Command): void {
       const { report, text } = await withVolume(config, { readOnly: true }, source =>
         to === '-' || to.endsWith('.tar')
           ? toArchive(source, to, options)
-          : toFolder(source, resolve(to), { ...options, share: !copy }, config.storage.filesystem.rootdirectory),
+          : toFolder(source, resolve(to), { ...options, share: !copy }, dataFolderOf(config.storage)),
       );
       progress.clear();
       if (problems.length > 0) process.exitCode = 1;
@@ -70,14 +72,14 @@ export function backup(program: Command): void {
 }
 
 async function toFolder(
-  source: FilesystemDriver,
+  source: StorageDriver,
   folder: string,
   options: BackupOptions & { share: boolean },
-  root: string,
+  data: string | undefined,
 ): Promise<{ report: object; text: string }> {
   // Images may be private: nobody else is to look into a new folder.
   await mkdir(folder, { recursive: true, mode: 0o700 });
-  if ((await realpath(folder)) === (await realpath(root)))
+  if (data !== undefined && (await realpath(folder)) === (await realpath(data)))
     throw new OperatorError(`${folder} is the data folder itself`, { fix: 'name another folder' });
   const target = new FilesystemDriver({ root: folder });
   await target.open();
@@ -95,7 +97,7 @@ async function toFolder(
 }
 
 async function toArchive(
-  source: FilesystemDriver,
+  source: StorageDriver,
   to: string,
   options: BackupOptions,
 ): Promise<{ report: object; text: string }> {

@@ -5,6 +5,7 @@ import { OperatorError, systemCode } from '../errors.js';
 import { validationOf } from '../server/validation.js';
 import { roughSize } from '../size.js';
 import { FilesystemDriver } from '../storage/filesystem.js';
+import { dataFolderOf } from '../storage/open.js';
 import { checkSource, type RestoreOptions, restoreFrom } from '../store/backup.js';
 import type { FolderReport } from '../store/copy-folder.js';
 import { Progress } from './progress.js';
@@ -35,7 +36,7 @@ export function restore(program: Command): void {
     .action(async (from: string, file: string | undefined) => {
       const { force = false, copy = false, dryRun = false, json = false } = command.opts<Options>();
       const config = volumeConfig(command, file);
-      const root = config.storage.filesystem.rootdirectory;
+      const data = dataFolderOf(config.storage);
       const progress = new Progress('restore');
       const problems: string[] = [];
       const options: RestoreOptions = {
@@ -51,7 +52,7 @@ export function restore(program: Command): void {
         },
       };
       // Before this process becomes another user, who may not be allowed to open it.
-      const source = from === '-' ? undefined : await openSource(from, root);
+      const source = from === '-' ? undefined : await openSource(from, data);
       const report = await withVolume(config, { readOnly: dryRun, make: !dryRun }, async target => {
         if (source instanceof FilesystemDriver) {
           await checkReadable(from);
@@ -69,7 +70,7 @@ export function restore(program: Command): void {
 }
 
 /** A folder, or an archive. @throws OperatorError where there is none, or it cannot be opened */
-async function openSource(from: string, root: string): Promise<FilesystemDriver | FileHandle> {
+async function openSource(from: string, data: string | undefined): Promise<FilesystemDriver | FileHandle> {
   const info = await stat(from).catch(cause => {
     throw new OperatorError(`there is no backup ${from}`, { fix: 'name a folder or a .tar file', cause });
   });
@@ -77,8 +78,8 @@ async function openSource(from: string, root: string): Promise<FilesystemDriver 
     return open(from).catch(cause => {
       throw new OperatorError(`${from} cannot be read (${systemCode(cause)})`, { fix: 'check its permissions', cause });
     });
-  const [place, data] = await Promise.all([from, root].map(path => realpath(path).catch(() => resolve(path))));
-  if (place === data)
+  const realOf = (path: string) => realpath(path).catch(() => resolve(path));
+  if (data !== undefined && (await realOf(from)) === (await realOf(data)))
     throw new OperatorError(`${from} is the data folder itself`, { fix: 'name the folder of a backup' });
   const source = new FilesystemDriver({ root: resolve(from), readOnly: true });
   await source.open();

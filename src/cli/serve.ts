@@ -4,6 +4,7 @@ import { type Loaded, loadConfig } from '../config/load.js';
 import { createLogger } from '../server/log.js';
 import { becomeVolumeOwner, setRootAside, wantsVolumeOwner } from '../server/privileges.js';
 import { supervise } from '../server/workers.js';
+import { dataFolderOf } from '../storage/open.js';
 import { addConfigFlags, flagsFrom } from './config-flags.js';
 import { dirOption, nameOptions } from './options.js';
 import { carryOut, type Order, type ServingOptions } from './order.js';
@@ -62,9 +63,9 @@ export async function serveUntilStopped(order: Order): Promise<void> {
     orderOfOthers: { ...order, ...(up && { up: { user: up.user } }) } satisfies Order,
     log,
     release: async readAsRoot => {
-      const { rootdirectory } = config.storage.filesystem;
-      if (asVolumeOwner && readAsRoot) return setRootAside(rootdirectory);
-      if (asVolumeOwner) await becomeVolumeOwner(rootdirectory, { fresh: false });
+      const folder = dataFolderOf(config.storage);
+      if (asVolumeOwner && readAsRoot) return setRootAside(folder);
+      if (asVolumeOwner) await becomeVolumeOwner(folder, { fresh: false });
       return task => task();
     },
     stop,

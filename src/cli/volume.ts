@@ -4,8 +4,8 @@ import { loadConfig } from '../config/load.js';
 import type { Config } from '../config/schema.js';
 import { OperatorError } from '../errors.js';
 import { becomeVolumeOwner, wantsVolumeOwner } from '../server/privileges.js';
-import { StorageError } from '../storage/driver.js';
-import { FilesystemDriver } from '../storage/filesystem.js';
+import { type StorageDriver, StorageError } from '../storage/driver.js';
+import { dataFolderOf, storageOf } from '../storage/open.js';
 import { dirOption } from './options.js';
 
 /** The arguments of every command that works on the data that `serve` serves. */
@@ -37,22 +37,37 @@ export function volumeConfig(
 export async function withVolume<T>(
   config: Config,
   options: { readOnly: boolean; make?: boolean },
-  task: (driver: FilesystemDriver) => Promise<T>,
+  task: (driver: StorageDriver) => Promise<T>,
 ): Promise<T> {
-  const root = config.storage.filesystem.rootdirectory;
-  // What is not there must not be made, as a rule: it would be the wrong place.
-  if (options.make) await mkdir(root, { recursive: true });
-  else await new FilesystemDriver({ root, readOnly: true }).open();
-  if (!options.readOnly) await becomeVolumeOwner(root, { fresh: wantsVolumeOwner(process.env.REGISTRY_SECURE_USER) });
-  const driver = new FilesystemDriver({ root, readOnly: options.readOnly });
+  const { storage } = config;
+  const folder = dataFolderOf(storage);
+  if (folder !== undefined) await enter(folder, options, () => storageOf(storage, { readOnly: true }));
+  const onNotice = (message: string) => process.stderr.write(`registry-secure: warning: ${message}\n`);
+  const driver = await storageOf(storage, { readOnly: options.readOnly, onNotice });
   await driver.open();
   try {
     return await task(driver);
   } catch (error) {
     if (!(error instanceof StorageError)) throw error;
-    const fix = error.kind === 'full' ? `free some space: df -h ${root}` : 'check the disk and the permissions';
-    throw new OperatorError(error.message, { fix, cause: error });
+    throw new OperatorError(error.message, { fix: wayOut(error, folder), cause: error });
   } finally {
     await driver.close();
   }
+}
+
+/** Makes the folder where that is asked for, and becomes its owner. */
+async function enter(
+  folder: string,
+  { readOnly, make }: { readOnly: boolean; make?: boolean },
+  look: () => Promise<StorageDriver>,
+): Promise<void> {
+  // What is not there must not be made, as a rule: it would be the wrong place.
+  if (make) await mkdir(folder, { recursive: true });
+  else await (await look()).open();
+  if (!readOnly) await becomeVolumeOwner(folder, { fresh: wantsVolumeOwner(process.env.REGISTRY_SECURE_USER) });
+}
+
+function wayOut({ kind }: StorageError, folder: string | undefined): string {
+  if (folder === undefined) return kind === 'full' ? 'raise the quota, or free some space' : 'check the object store';
+  return kind === 'full' ? `free some space: df -h ${folder}` : 'check the disk and the permissions';
 }

@@ -21,6 +21,9 @@ export interface Shown {
 export function shown({ config, sources }: Loaded): Map<string, Shown> {
   const values = new Map<string, Shown>();
   collect(TREE, config, sources, values);
+  // One kind of storage alone is in force, and may be named.
+  if (config.storage.s3)
+    for (const path of values.keys()) if (path.startsWith('storage.filesystem.')) values.delete(path);
   return values;
 }
 

@@ -24,6 +24,7 @@ import {
 } from './keys.js';
 import { oidc } from './oidc.js';
 import { legacyHashes, needsClientCertificates, realmProblem, realms } from './realms.js';
+import { s3 } from './s3.js';
 import { tokenServer } from './token-server.js';
 import { quote } from './values.js';
 
@@ -124,7 +125,8 @@ const access = section(
   context.addIssue({ code: 'custom', path: ['groups'], message: 'is set, but access.policy is not', params: { fix } });
 });
 
-const objectStore = (about: string) => unsupported('refused', about, 'use storage.filesystem');
+const objectStore = (about: string) =>
+  unsupported('refused', about, 'use storage.filesystem, or storage.s3 where it speaks that API');
 
 const storage = section(
   {
@@ -198,14 +200,14 @@ const storage = section(
       },
       'Maintenance.',
     ),
-    s3: objectStore('Amazon S3 and stores that speak its API.'),
+    s3,
     azure: objectStore('Azure Blob Storage.'),
     gcs: objectStore('Google Cloud Storage.'),
     swift: objectStore('OpenStack Swift.'),
     oss: objectStore('Aliyun OSS, which Distribution 3 no longer has.'),
     inmemory: unsupported('refused', 'Memory, for tests.', 'use storage.filesystem on a tmpfs'),
   },
-  'Where the data lives: one kind, and what goes for each. `REGISTRY_STORAGE=filesystem` replaces the section.',
+  'Where the data lives: one kind, and what goes for each. `REGISTRY_STORAGE=filesystem` or `s3` replaces the section.',
   { choice: 'kind of storage' },
 );
 

@@ -15,6 +15,7 @@ import { exposedKey, loadServerPair, parseCertificates, readPem, type ServerPair
 import { namesHint, thisMachine } from '../pki/machine.js';
 import { notAfter } from '../pki/x509.js';
 import { FilesystemDriver } from '../storage/filesystem.js';
+import { dataFolderOf, placeOf, storageOf } from '../storage/open.js';
 import { quoted } from '../trust/shell.js';
 import type { Check, Say } from './check.js';
 import { ask, askPlainly, type Endpoint, refusalOf, shakeHands } from './connection.js';
@@ -182,7 +183,8 @@ async function checkPasswords(file: string, legacy: readonly LegacyHash[], say: 
 
 async function checkData({ inspected: { config } }: Installation, say: Say): Promise<void> {
   if (!config) return;
-  const root = config.storage.filesystem.rootdirectory;
+  const root = dataFolderOf(config.storage);
+  if (root === undefined) return checkBucket(config, say);
   if (await isMissing(root)) {
     say.warning(`there is no data folder ${root} yet`, {
       fix: 'serve makes it; where a volume should be mounted there, it is not',
@@ -204,6 +206,17 @@ async function checkData({ inspected: { config } }: Installation, say: Say): Pro
       fix: 'check the path, or the mount',
     });
   await sayRoom(root, say);
+}
+
+async function checkBucket({ storage }: Config, say: Say): Promise<void> {
+  const readOnly = storage.maintenance.readonly.enabled;
+  try {
+    const driver = await storageOf(storage, { readOnly, onNotice: message => say.warning(message) });
+    await driver.open().finally(() => driver.close());
+    say.ok(`${placeOf(storage)} can be ${readOnly ? 'read' : 'written'}`);
+  } catch (error) {
+    sayError(say, error);
+  }
 }
 
 async function sayWhose(root: string, readOnly: boolean, say: Say): Promise<void> {

@@ -20,6 +20,7 @@ import type { Certificates } from '../pki/certificates.js';
 import type { Change } from '../registry/exchange.js';
 import { type StorageDriver, StorageError } from '../storage/driver.js';
 import { FilesystemDriver } from '../storage/filesystem.js';
+import { dataFolderOf } from '../storage/open.js';
 import { addressOf } from './authentication.js';
 import { type Log, requestIdOf, withoutSecrets } from './log.js';
 import { type Account, handingOver } from './privileges.js';
@@ -104,9 +105,9 @@ export class Audit {
   async prepare(account: Account | undefined): Promise<void> {
     const { folder, head } = this.config.audit;
     if (!this.#early || !account) return;
-    const data = `${this.config.storage.filesystem.rootdirectory}${sep}`;
+    const data = dataFolderOf(this.config.storage);
     for (const place of [folder, head])
-      if (place !== undefined && !place.startsWith(data))
+      if (place !== undefined && (data === undefined || !place.startsWith(`${data}${sep}`)))
         await handingOver(account, place, async () => void (await makeFolders(place, 0o700)));
   }
 

@@ -34,10 +34,12 @@ export function wantsVolumeOwner(value: string | undefined): boolean {
  * Whom root should become to serve this volume: its owner. An empty one of root's, or none at all, becomes that of
  * `SERVICE`. Undefined where there is nothing to become: this process is not root's, or root has written to the volume,
  * as `registry:2` does; then the warning says what to do about it.
+ * @param root undefined where there is no folder, and so nobody whose it is: `SERVICE`
  * @throws OperatorError when the volume cannot be given away
  */
-export async function volumeOwner(root: string): Promise<{ account?: Account; warning?: string }> {
+export async function volumeOwner(root: string | undefined): Promise<{ account?: Account; warning?: string }> {
   if (process.getuid?.() !== 0) return {};
+  if (root === undefined) return { account: SERVICE };
   await mkdir(root, { recursive: true }).catch(cause => {
     throw new OperatorError(`the data folder ${root} cannot be made (${systemCode(cause) ?? cause})`, {
       fix: 'mount a volume there that can be written to',
@@ -64,9 +66,12 @@ export async function volumeOwner(root: string): Promise<{ account?: Account; wa
  * @param fresh whether one that nobody has written to is given away first, as `serve` does it
  * @throws OperatorError as `volumeOwner` and `become`
  */
-export async function becomeVolumeOwner(root: string, { fresh }: { fresh: boolean }): Promise<void> {
+export async function becomeVolumeOwner(root: string | undefined, { fresh }: { fresh: boolean }): Promise<void> {
   if (process.getuid?.() !== 0) return;
-  const account = fresh ? (await volumeOwner(root)).account : soleWriter(await writersOf(root), await stat(root));
+  const account =
+    fresh || root === undefined
+      ? (await volumeOwner(root)).account
+      : soleWriter(await writersOf(root), await stat(root));
   if (account) become(account);
 }
 
@@ -117,9 +122,9 @@ export type AsStarted = <T>(task: () => T) => T;
  * or signal goes further. It takes root back to start another process, and for nothing else.
  * @throws OperatorError when this is not allowed
  */
-export async function setRootAside(root: string): Promise<AsStarted> {
+export async function setRootAside(root: string | undefined): Promise<AsStarted> {
   if (process.getuid?.() !== 0) return task => task();
-  const account = soleWriter(await writersOf(root), await stat(root));
+  const account = root === undefined ? SERVICE : soleWriter(await writersOf(root), await stat(root));
   if (!account) return task => task();
   const assume = ({ uid, gid }: Account) => {
     // Root first where it is taken back: nobody else may change the group.

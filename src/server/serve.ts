@@ -9,7 +9,8 @@ import type { ServerPair } from '../pki/inspect.js';
 import type { Machine } from '../pki/machine.js';
 import { folderOf } from '../pki/renewal.js';
 import { createRegistry, type Entrance } from '../registry/registry.js';
-import { FilesystemDriver } from '../storage/filesystem.js';
+import type { StorageDriver } from '../storage/driver.js';
+import { dataFolderOf, placeOf, storageOf } from '../storage/open.js';
 import { releaseBackup } from '../store/backup.js';
 import { Store } from '../store/store.js';
 import type { Anchor } from '../ui/trust-pages.js';
@@ -110,8 +111,8 @@ async function start(options: ServeOptions, onClose: OnClose, close: () => Promi
   const watch = watching(audit, log, onClose);
   for (const warning of options.warnings) log.warn(warning);
   const address = parseAddress(config.http.addr);
-  const data = config.storage.filesystem.rootdirectory;
-  const { account, warning: stillRoot } = options.asVolumeOwner ? await volumeOwner(data) : {};
+  const folder = dataFolderOf(config.storage);
+  const { account, warning: stillRoot } = options.asVolumeOwner ? await volumeOwner(folder) : {};
   if (stillRoot) log.warn(stillRoot);
 
   const certificate = await openCertificate({ ...options, host: address.host, account, watch, log });
@@ -143,7 +144,11 @@ async function start(options: ServeOptions, onClose: OnClose, close: () => Promi
   if (leads) await startUpkeep({ passphrase, certificate, clients, log, record: audit.record, onClose });
 
   const readOnly = config.storage.maintenance.readonly.enabled;
-  const driver = new FilesystemDriver({ root: data, readOnly, onFault: message => log.error(message) });
+  const driver = await storageOf(config.storage, {
+    readOnly,
+    onFault: message => log.error(message),
+    onNotice: message => log.warn(message),
+  });
   await driver.open();
   onClose(() => driver.close());
   await audit.open(driver);
@@ -166,6 +171,7 @@ async function start(options: ServeOptions, onClose: OnClose, close: () => Promi
 
   const { port } = early ?? (await listener.listen(address));
   started();
+  const data = placeOf(config.storage);
   if (isFirstToServe(worker)) log.info('listening', { addr: config.http.addr, port, tls: pair !== undefined, data });
   return {
     host: address.host,
@@ -315,7 +321,7 @@ async function startUpkeep(options: {
 /** What answers requests, from the storage to the web. */
 function createApplication(parts: {
   readonly config: Config;
-  readonly driver: FilesystemDriver;
+  readonly driver: StorageDriver;
   readonly authentication: Authentication;
   readonly audit: Audit;
   readonly anchor: () => Promise<Anchor | undefined>;
@@ -368,7 +374,7 @@ function createApplication(parts: {
   });
 }
 
-function openStore(config: Config, driver: FilesystemDriver, log: Log): Store {
+function openStore(config: Config, driver: StorageDriver, log: Log): Store {
   return new Store(driver, {
     largestManifest: config.limits.manifestsize,
     quotas: config.limits.quotas,

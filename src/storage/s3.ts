@@ -183,7 +183,9 @@ export class S3Driver implements StorageDriver {
   async assemble(segments: readonly string[], key: string): Promise<void> {
     for (const one of [...segments, key]) checkKey(one);
     this.#checkWritable(`assemble ${key}`);
-    const pieces = await Promise.all(segments.map(async segment => ({ key: segment, size: await this.#sizeOf(segment) })));
+    const pieces = await Promise.all(
+      segments.map(async segment => ({ key: segment, size: await this.#sizeOf(segment) })),
+    );
     const size = pieces.reduce((sum, piece) => sum + piece.size, 0);
     const { threshold, chunkSize, concurrency } = this.options.copy;
     do {

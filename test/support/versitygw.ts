@@ -3,8 +3,8 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { S3Driver } from '../../src/storage/s3.js';
 import type { S3Options } from '../../src/storage/s3/options.js';
+import { S3Driver } from '../../src/storage/s3.js';
 import type { Place } from '../storage/places.js';
 import { Daemon, requireTools } from './process.js';
 
@@ -85,10 +85,14 @@ export class Versitygw {
 
 async function run(dir: string, port: number): Promise<Daemon> {
   const { accessKeyId, secretAccessKey } = Versitygw.credentials;
-  const daemon = new Daemon('versitygw', ['versitygw', '-q', '--port', `127.0.0.1:${port}`, 'posix', join(dir, 'data')], {
-    env: { ROOT_ACCESS_KEY: accessKeyId, ROOT_SECRET_KEY: secretAccessKey, HOME: dir },
-    log: join(dir, 'log'),
-  });
+  const daemon = new Daemon(
+    'versitygw',
+    ['versitygw', '-q', '--port', `127.0.0.1:${port}`, 'posix', join(dir, 'data')],
+    {
+      env: { ROOT_ACCESS_KEY: accessKeyId, ROOT_SECRET_KEY: secretAccessKey, HOME: dir },
+      log: join(dir, 'log'),
+    },
+  );
   await daemon.ready(() =>
     fetch(`http://127.0.0.1:${port}/`).then(
       () => true,
@@ -98,7 +102,7 @@ async function run(dir: string, port: number): Promise<Daemon> {
   return daemon;
 }
 
-function freePort(): Promise<number> {
+export function freePort(): Promise<number> {
   return new Promise((resolve, reject) => {
     const server = createServer().once('error', reject);
     server.listen(0, '127.0.0.1', () => {

@@ -37,9 +37,11 @@ test('every default is what a configuration without anything has', () => {
   const server = { realm: 'https://a.example/', service: 's', issuer: 'i', jwks: '/keys' };
   const token = Object.entries(server).map(([name, value]) => [`REGISTRY_AUTH_TOKEN_${name.toUpperCase()}`, value]);
   const provider = { REGISTRY_AUTH_OIDC_ISSUER: 'https://a.example', REGISTRY_AUTH_OIDC_CLIENTID: 'i' };
+  const bucket = { REGISTRY_STORAGE: 's3', REGISTRY_STORAGE_S3_BUCKET: 'b', REGISTRY_STORAGE_S3_REGION: 'r' };
   const values = new Map([
     ...shown(load({ env: Object.fromEntries(token) })),
     ...shown(load({ env: provider })),
+    ...shown(load({ env: bucket })),
     ...shown(load({})),
   ]);
   for (const { path, fallback, shape } of NODES)

@@ -94,6 +94,8 @@ export class Bucket {
       http: new http.Agent(agent),
       https: new https.Agent({ ...agent, rejectUnauthorized: !options.skipVerify }),
     };
+    // Which version of Node it is to run on is no operator's business; the version of the SDK is pinned.
+    process.env.AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED ??= 'true';
     this.#client = new S3Client(clientConfig(options, this.#agents));
     this.#written = {
       ...(options.storageClass && { StorageClass: options.storageClass as never }),

@@ -115,7 +115,7 @@ export function s3Refusal({ bucket, endpoint, region }: Place, thrown: unknown):
   if (name === 'AccessDenied' || status === 403)
     return refuse(
       `the object store at ${endpoint} refuses access to the bucket ${bucket} (${name || 'HTTP 403'})`,
-      "allow this key to list the bucket and to get, put and delete its objects; where it is to read only: REGISTRY_STORAGE_MAINTENANCE_READONLY_ENABLED=true",
+      'allow this key to list the bucket and to get, put and delete its objects; where it is to read only: REGISTRY_STORAGE_MAINTENANCE_READONLY_ENABLED=true',
     );
   if (/^(?:DEPTH_ZERO_SELF_SIGNED_CERT|SELF_SIGNED_CERT_IN_CHAIN|UNABLE_TO_\w+|CERT_\w+|ERR_TLS_CERT_\w+)$/.test(code))
     return refuse(

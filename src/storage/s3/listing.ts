@@ -20,7 +20,9 @@ export async function listChildren(
       ...page.objects.map(({ key }) => ({ name: key.slice(folder.length + 1), folder: false })),
       ...page.folders.map(key => ({ name: key.slice(folder.length + 1), folder: true })),
     ];
-    entries.push(...found.filter(({ name }) => isChild(name) && !isHidden(name) && (after === undefined || name > after)));
+    entries.push(
+      ...found.filter(({ name }) => isChild(name) && !isHidden(name) && (after === undefined || name > after)),
+    );
     token = page.next;
     entries.sort(inOrder);
     if (entries.length >= limit && !mayPrecede(entries[limit - 1]!.name, lastKey(found))) break;
