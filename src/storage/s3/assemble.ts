@@ -2,6 +2,7 @@ import type { ByteRange } from '../../reference.js';
 import { StorageError } from '../driver.js';
 import type { Bucket, Part } from './bucket.js';
 import { SMALLEST_PART } from './options.js';
+import { S3Reader } from './reader.js';
 import { completeUpload, type PartBudget } from './segment.js';
 
 /** A stretch of one object. */
@@ -58,13 +59,7 @@ export async function gather(bucket: Bucket, stretches: readonly Stretch[]): Pro
   for (const { key, range } of stretches) {
     const found = await bucket.get(key, { range });
     if (!found) throw new StorageError('unavailable', `read ${key}: it is gone`);
-    let received = 0;
-    for await (const chunk of found.body) {
-      chunks.push(chunk as Buffer);
-      received += (chunk as Buffer).length;
-    }
-    if (received !== range.end - range.start + 1)
-      throw new StorageError('unavailable', `read ${key}: ${received} bytes came of ${range.start}-${range.end}`);
+    for await (const chunk of new S3Reader(bucket, key, found, range.start, range.end + 1)) chunks.push(chunk);
   }
   return Buffer.concat(chunks);
 }

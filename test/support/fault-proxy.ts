@@ -1,0 +1,158 @@
+import { once } from 'node:events';
+import http, { type IncomingMessage, type ServerResponse } from 'node:http';
+import { setTimeout } from 'node:timers/promises';
+import type { Random } from './random.js';
+
+/** What can go wrong between a registry and its object store, by the moment at which it does. */
+const FAULTS = [
+  '503 before',
+  '500 after',
+  'reset before',
+  'reset after',
+  'request cut',
+  'answer cut',
+  'slow',
+  'error in a 200 before',
+  'error in a 200 after',
+] as const;
+
+type Fault = (typeof FAULTS)[number];
+
+const ERROR =
+  '<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>InternalError</Code><Message>We failed.</Message></Error>';
+
+/** Stands before an object store on loopback, and breaks some of what passes. */
+export class FaultProxy {
+  /** How many of the requests meet one, from 0 to 1. */
+  rate = 0;
+  /** Which ones; all unless told. */
+  kinds: readonly Fault[] = FAULTS;
+  /** How many there were, by their kind. */
+  readonly faults = new Map<Fault, number>();
+  /** What is to be answered in place of the service's date, in milliseconds more. */
+  skew = 0;
+  readonly #server: http.Server;
+  readonly #agent = new http.Agent({ keepAlive: true });
+
+  private constructor(
+    private readonly target: number,
+    private readonly random: Random,
+  ) {
+    this.#server = http.createServer((request, response) => {
+      this.#pass(request, response).catch(() => response.destroy());
+    });
+  }
+
+  static async start(target: number, random: Random): Promise<FaultProxy> {
+    const proxy = new FaultProxy(target, random);
+    proxy.#server.listen(0, '127.0.0.1');
+    await once(proxy.#server, 'listening');
+    return proxy;
+  }
+
+  get endpoint(): string {
+    return `http://127.0.0.1:${(this.#server.address() as { port: number }).port}`;
+  }
+
+  get count(): number {
+    return [...this.faults.values()].reduce((sum, number) => sum + number, 0);
+  }
+
+  async stop(): Promise<void> {
+    this.#agent.destroy();
+    this.#server.closeAllConnections();
+    this.#server.close();
+    await once(this.#server, 'close');
+  }
+
+  async #pass(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const fault = this.#choose(request);
+    if (fault === '503 before') {
+      request.resume();
+      await once(request, 'end');
+      response.writeHead(503, { 'content-type': 'application/xml' });
+      response.end(ERROR.replace('InternalError', 'SlowDown'));
+      return;
+    }
+    if (fault === 'error in a 200 before') {
+      request.resume();
+      await once(request, 'end');
+      response.writeHead(200, { 'content-type': 'application/xml' });
+      response.end(ERROR);
+      return;
+    }
+    if (fault === 'reset before') {
+      request.socket.destroy();
+      return;
+    }
+    if (fault === 'slow') await setTimeout(this.random.between(50, 400));
+    const answer = await this.#forward(request, fault === 'request cut');
+    if (!answer || fault === 'reset after') {
+      answer?.resume();
+      request.socket.destroy();
+      return;
+    }
+    if (fault === '500 after' || fault === 'error in a 200 after') {
+      answer.resume();
+      response.writeHead(fault === '500 after' ? 500 : 200, { 'content-type': 'application/xml' });
+      response.end(ERROR);
+      return;
+    }
+    const { headers } = answer;
+    const date = this.skew === 0 ? undefined : new Date(Date.now() + this.skew).toUTCString();
+    response.writeHead(answer.statusCode!, { ...headers, ...(date && { date }) });
+    if (fault !== 'answer cut') {
+      answer.pipe(response);
+      return;
+    }
+    let left = Math.floor(Number(headers['content-length'] ?? 0) / 2);
+    for await (const chunk of answer as AsyncIterable<Buffer>) {
+      response.write(chunk.subarray(0, left));
+      left -= chunk.length;
+      if (left <= 0) break;
+    }
+    request.socket.destroy();
+  }
+
+  /** Only such as can happen to the request. */
+  #choose({ method, url, headers }: IncomingMessage): Fault | undefined {
+    if (!this.random.chance(this.rate)) return undefined;
+    const fault = this.random.pick(this.kinds);
+    // The two requests that take so long that services begin to answer before they know.
+    const isLong = 'x-amz-copy-source' in headers || (method === 'POST' && url!.includes('uploadId='));
+    if (fault.startsWith('error in') && !isLong) return undefined;
+    if (fault === 'request cut' && Number(headers['content-length'] ?? 0) < 2) return undefined;
+    if (fault === 'answer cut' && (method !== 'GET' || url!.includes('list-type'))) return undefined;
+    this.faults.set(fault, (this.faults.get(fault) ?? 0) + 1);
+    return fault;
+  }
+
+  /** @param cut whether to send half of the body and break off; then there is no answer */
+  async #forward(request: IncomingMessage, cut: boolean): Promise<IncomingMessage | undefined> {
+    const { method, url, headers } = request;
+    const onward = http.request({
+      host: '127.0.0.1',
+      port: this.target,
+      method,
+      path: url,
+      headers,
+      ...(!cut && { agent: this.#agent }),
+    });
+    const answered = new Promise<IncomingMessage | undefined>((resolve, reject) => {
+      onward.once('response', resolve).once('error', cut ? () => resolve(undefined) : reject);
+    });
+    if (!cut) {
+      request.pipe(onward);
+      return answered;
+    }
+    let left = Math.floor(Number(headers['content-length']) / 2);
+    for await (const chunk of request as AsyncIterable<Buffer>) {
+      onward.write(chunk.subarray(0, left));
+      left -= chunk.length;
+      if (left <= 0) break;
+    }
+    await new Promise<void>(resolve => onward.write('', () => resolve()));
+    onward.destroy();
+    return undefined;
+  }
+}
