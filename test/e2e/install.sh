@@ -1,5 +1,5 @@
 #!/bin/bash
-# Installs what `npm run test:e2e`, `npm run test:crash` and `npm run bench` need on Debian 12 or a like system with apt, as
+# Installs what `npm run test:stores`, `test:e2e`, `test:crash` and `bench` need on Debian 12 or a like system with apt, as
 # root. Quick when all is there.
 # Starts no service, and never installs crun: podman would prefer it, and it refuses a host with hybrid cgroups.
 set -eu
@@ -66,6 +66,15 @@ if [ -n "$packages" ]; then
   # runc is named so that apt takes it where podman accepts either of the two runtimes.
   apt-get -q update </dev/null
   apt-get -q -y install --no-install-recommends $packages runc </dev/null
+fi
+
+# An S3 service for tests: no package of Debian. The place of the binary is one where commands are looked for.
+versitygw=1.8.0
+if ! versitygw --version 2>/dev/null | grep -q "$versitygw"; then
+  [ "$(id -u)" = 0 ] || fail "run as root: versitygw $versitygw is missing"
+  command -v go >/dev/null || fail "no go (1.24 or newer) here to build versitygw $versitygw with"
+  echo "install.sh: building versitygw $versitygw"
+  GOBIN=/usr/local/bin go install "github.com/versity/versitygw/cmd/versitygw@v$versitygw"
 fi
 
 left=$(missing)

@@ -11,5 +11,5 @@ describe('on versitygw', () => {
   after(() => service?.stop());
 
   testDriver('s3', () => service.place());
-  testModel('s3', () => service.place());
+  testModel('s3', () => service.place(), { alone: 4, atOnce: 4 });
 });

@@ -29,6 +29,8 @@ export class FaultProxy {
   kinds: readonly Fault[] = FAULTS;
   /** How many there were, by their kind. */
   readonly faults = new Map<Fault, number>();
+  /** What the service is to say it does not know. */
+  unknown: (request: IncomingMessage) => boolean = () => false;
   /** What is to be answered in place of the service's date, in milliseconds more. */
   skew = 0;
   readonly #server: http.Server;
@@ -66,6 +68,13 @@ export class FaultProxy {
   }
 
   async #pass(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    if (this.unknown(request)) {
+      request.resume();
+      await once(request, 'end');
+      response.writeHead(501, { 'content-type': 'application/xml' });
+      response.end(ERROR.replace('InternalError', 'NotImplemented'));
+      return;
+    }
     const fault = this.#choose(request);
     if (fault === '503 before') {
       request.resume();

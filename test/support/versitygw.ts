@@ -67,10 +67,10 @@ export class Versitygw {
     };
   }
 
-  /** SIGKILL, and a new start on the same folder and port. */
-  async restart(): Promise<void> {
-    await this.daemon.stop('SIGKILL');
-    this.daemon = await run(this.dir, this.port);
+  /** On the same folder and port. @param flags of versitygw */
+  async restart(...flags: string[]): Promise<void> {
+    await this.kill();
+    this.daemon = await run(this.dir, this.port, flags);
   }
 
   async kill(): Promise<void> {
@@ -83,11 +83,11 @@ export class Versitygw {
   }
 }
 
-async function run(dir: string, port: number): Promise<Daemon> {
+async function run(dir: string, port: number, flags: readonly string[] = []): Promise<Daemon> {
   const { accessKeyId, secretAccessKey } = Versitygw.credentials;
   const daemon = new Daemon(
     'versitygw',
-    ['versitygw', '-q', '--port', `127.0.0.1:${port}`, 'posix', join(dir, 'data')],
+    ['versitygw', '-q', ...flags, '--port', `127.0.0.1:${port}`, 'posix', join(dir, 'data')],
     {
       env: { ROOT_ACCESS_KEY: accessKeyId, ROOT_SECRET_KEY: secretAccessKey, HOME: dir },
       log: join(dir, 'log'),

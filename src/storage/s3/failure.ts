@@ -7,6 +7,9 @@ const FULL = /^(?:QuotaExceeded|XMinio\w*(?:Full|Quota\w*)|InsufficientStorage|I
 /** The last is versitygw's, of a folder that is just being removed. */
 const CONFLICTS = ['ConditionalRequestConflict', 'OperationAborted', 'ExistingObjectIsDirectory'];
 
+/** The last is versitygw's. */
+const UNKNOWN_KEY = ['InvalidAccessKeyId', 'InvalidClientTokenId', 'XAdminUserNotFound'];
+
 interface Answer {
   readonly name?: string;
   readonly message?: string;
@@ -84,7 +87,7 @@ export function s3Refusal({ bucket, endpoint, region }: Place, thrown: unknown):
       'there are no credentials for the object store',
       'set storage.s3.accesskey and secretkey (REGISTRY_STORAGE_S3_ACCESSKEY, …_SECRETKEY), or give the machine a role',
     );
-  if (['InvalidAccessKeyId', 'InvalidClientTokenId', 'UnrecognizedClientException'].includes(name))
+  if (UNKNOWN_KEY.includes(name))
     return refuse(`the object store at ${endpoint} does not know the access key`, 'check storage.s3.accesskey');
   if (name === 'SignatureDoesNotMatch')
     return refuse(`the object store at ${endpoint} says that the secret key is wrong`, 'check storage.s3.secretkey');

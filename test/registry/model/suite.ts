@@ -18,8 +18,8 @@ const parameters = (usual: number) => ({
   ...(MODEL_PATH && { path: MODEL_PATH }),
 });
 
-/** Registers the tests of a registry against the reference, on one kind of storage. */
-export function testModel(name: string, makePlace: () => Promise<Place>): void {
+/** Registers the tests of a registry against the reference, on one kind of storage. @param runs how many of each, unless told */
+export function testModel(name: string, makePlace: () => Promise<Place>, runs = { alone: 10, atOnce: 8 }): void {
   test(`on the driver ${name}, a registry does what the reference model does`, async () => {
     const holds = fc.asyncProperty(recipe, operations, async (recipe, operations) => {
       const place = await makePlace();
@@ -33,7 +33,7 @@ export function testModel(name: string, makePlace: () => Promise<Place>): void {
         await place.remove();
       }
     });
-    await fc.assert(holds, parameters(10));
+    await fc.assert(holds, parameters(runs.alone));
   });
 
   test(`on the driver ${name}, what clients do at once has taken effect in some order`, async () => {
@@ -53,6 +53,6 @@ export function testModel(name: string, makePlace: () => Promise<Place>): void {
         await place.remove();
       }
     });
-    await fc.assert(holds, parameters(8));
+    await fc.assert(holds, parameters(runs.atOnce));
   });
 }

@@ -1,0 +1,172 @@
+import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, afterEach, before, describe, test } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
+import { OperatorError } from '../../src/errors.js';
+import type { StorageDriver } from '../../src/storage/driver.js';
+import type { S3Options } from '../../src/storage/s3/options.js';
+import { S3Driver } from '../../src/storage/s3.js';
+import { FaultProxy } from '../support/fault-proxy.js';
+import { Random } from '../support/random.js';
+import { RegistryFixture } from '../support/registry-fixture.js';
+import { Versitygw } from '../support/versitygw.js';
+
+describe('a bucket', { timeout: 120_000 }, () => {
+  let service: Versitygw;
+  let proxy: FaultProxy;
+  const open: StorageDriver[] = [];
+  before(async () => {
+    service = await Versitygw.start();
+    proxy = await FaultProxy.start(service.port, new Random(1));
+  });
+  afterEach(async () => {
+    for (const driver of open.splice(0)) await driver.close();
+  });
+  after(async () => {
+    await proxy?.stop();
+    await service?.stop();
+  });
+
+  const connect = (bucket: string, more: Partial<S3Options> = {}): S3Driver => {
+    const driver = new S3Driver(service.options(bucket, more));
+    open.push(driver);
+    return driver;
+  };
+
+  const refused = (what: string, options: () => Partial<S3Options>, message: RegExp, fix: RegExp) =>
+    test(`does not open with ${what}, and says in one line what to do`, async () => {
+      const driver = connect('bucket' in options() ? '' : service.makeBucket(), options());
+      await assert.rejects(driver.open(), (error: unknown) => {
+        assert.ok(error instanceof OperatorError, String(error));
+        assert.match(error.message, message);
+        assert.match(error.fix!, fix);
+        assert.doesNotMatch(`${error.message}${error.fix}`, /\n|testsecret|wrong-secret/);
+        return true;
+      });
+    });
+
+  refused(
+    'an access key that nobody knows',
+    () => ({ credentials: { accessKeyId: 'nobody', secretAccessKey: 'wrong-secret' } }),
+    /does not know the access key/,
+    /storage\.s3\.accesskey/,
+  );
+  refused(
+    'a wrong secret key',
+    () => ({ credentials: { ...Versitygw.credentials, secretAccessKey: 'wrong-secret' } }),
+    /secret key is wrong/,
+    /storage\.s3\.secretkey/,
+  );
+  refused('the name of no bucket', () => ({ bucket: 'none' }), /there is no bucket none at/, /make it, or check/);
+  refused('another region', () => ({ region: 'eu-west-1' }), /not in the region eu-west-1/, /region to us-east-1/);
+  refused('a port where nobody listens', () => ({ endpoint: 'http://127.0.0.1:1' }), /ECONNREFUSED/, /regionendpoint/);
+  refused(
+    'TLS where there is none',
+    () => ({ endpoint: service.endpoint.replace('http:', 'https:') }),
+    /does not speak TLS/,
+    /secure to false/,
+  );
+  refused(
+    'a clock that is wrong',
+    () => {
+      proxy.skew = 600_000;
+      return { endpoint: proxy.endpoint };
+    },
+    /lie 10 minutes apart/,
+    /set the clock/,
+  );
+
+  test('of a newer format is not touched', async () => {
+    const bucket = service.makeBucket();
+    const driver = connect(bucket);
+    await driver.open();
+    await driver.write('registry-secure/format', Buffer.from('2\n'));
+    await assert.rejects(connect(bucket).open(), /says format 2, and this version knows 1 only/);
+  });
+
+  test('that may only be read says so, and is served for reading where that is asked for', async () => {
+    const bucket = service.makeBucket();
+    const writer = connect(bucket);
+    await writer.open();
+    await writer.write('docker/x', Buffer.from('x'));
+    await service.restart('--readonly');
+    await assert.rejects(connect(bucket).open(), (error: OperatorError) => {
+      assert.match(error.message, /refuses access to the bucket/);
+      assert.match(error.fix!, /get, put and delete .* REGISTRY_STORAGE_MAINTENANCE_READONLY_ENABLED=true/);
+      return true;
+    });
+    const reader = connect(bucket, { readOnly: true });
+    await reader.open();
+    assert.equal((await reader.get('docker/x'))?.toString(), 'x');
+    await assert.rejects(reader.write('docker/x', Buffer.from('y')), { name: 'StorageError' });
+    await service.restart();
+    assert.deepEqual(
+      readdirSync(join(service.dir, 'data', bucket)).sort(),
+      ['.sgwtmp', 'docker', 'registry-secure'].sort(),
+    );
+  });
+
+  test('whose service dies is answered for with 503 and Retry-After, and served again when it is back', async () => {
+    const driver = new S3Driver(service.options(service.makeBucket()));
+    const registry = await RegistryFixture.start({ driver });
+    const image = await registry.pushImage('team/app', 'latest');
+    await service.kill();
+    for (const [method, path] of [
+      ['GET', '/v2/team/app/manifests/latest'],
+      ['HEAD', `/v2/team/app/blobs/${image.layer}`],
+      ['GET', `/v2/team/app/blobs/${image.layer}`],
+      ['POST', '/v2/team/app/blobs/uploads/'],
+      ['GET', '/v2/team/app/tags/list'],
+      ['DELETE', '/v2/team/app/manifests/latest'],
+    ] as const) {
+      const { status, headers } = await registry.call(method, path);
+      assert.deepEqual([status, headers['retry-after']], [503, '10'], `${method} ${path}`);
+    }
+    assert.ok(registry.faults.length >= 6, 'each was told of');
+    await service.restart();
+    const { status, body } = await registry.call('GET', '/v2/team/app/manifests/latest');
+    assert.deepEqual([status, body.equals(image.data)], [200, true]);
+    await registry.stop();
+  });
+
+  test('without conditional writes is served by one process, and the operator is told', async () => {
+    const bare = await FaultProxy.start(service.port, new Random(1));
+    bare.unknown = ({ headers }) => 'if-none-match' in headers;
+    const notices: string[] = [];
+    const driver = connect(service.makeBucket(), { endpoint: bare.endpoint, onNotice: notice => notices.push(notice) });
+    await driver.open();
+    assert.match(notices.join('\n'), /^the object store at .* one process alone may serve this bucket$/);
+    const won = await Promise.all(
+      Array.from({ length: 40 }, (_, n) => driver.create('docker/steps/1', Buffer.from(`${n}`))),
+    );
+    assert.equal(won.filter(Boolean).length, 1);
+    assert.equal((await driver.get('docker/steps/1'))?.toString(), String(won.indexOf(true)));
+    await driver.close();
+    await bare.stop();
+  });
+
+  test('a write waits for whoever is about to remove the object, and is there in the end', async () => {
+    const bucket = service.makeBucket();
+    const [driver, other] = [connect(bucket), connect(bucket)];
+    await driver.open();
+    const key = 'docker/layer/link';
+    const sign = `registry-secure/doomed/${createHash('sha256').update(key).digest('hex')}/one`;
+    await other.write('registry-secure/removers/one', Buffer.alloc(0));
+    await other.write(sign, Buffer.from(key));
+    // What the process knew before counts for a while.
+    await setTimeout(200);
+    let done = false;
+    const written = driver.write(key, Buffer.from('new')).then(() => {
+      done = true;
+    });
+    while (!(await other.get(key))) await setTimeout(10);
+    // The remover has looked at the object before that.
+    await other.remove(key);
+    assert.equal(done, false, 'nobody was told that it is there');
+    await other.remove(sign);
+    await written;
+    assert.equal((await other.get(key))?.toString(), 'new');
+  });
+});

@@ -1,0 +1,179 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import fc from 'fast-check';
+import { OperatorError } from '../../src/errors.js';
+import { StorageError } from '../../src/storage/driver.js';
+import { planParts } from '../../src/storage/s3/assemble.js';
+import type { Bucket } from '../../src/storage/s3/bucket.js';
+import { s3Failure, s3Refusal } from '../../src/storage/s3/failure.js';
+import { listChildren } from '../../src/storage/s3/listing.js';
+import { PartBudget } from '../../src/storage/s3/segment.js';
+
+const MIB = 1024 * 1024;
+
+test('parts hold all bytes in their order, and none but the last is too small', () => {
+  const pieces = fc.array(fc.nat(60), { maxLength: 12 });
+  fc.assert(
+    fc.property(pieces, fc.integer({ min: 10, max: 30 }), (sizes, chunkSize) => {
+      const parts = planParts(
+        sizes.map((size, n) => ({ key: `${n}`, size })),
+        chunkSize,
+        10,
+      );
+      const stretches = parts.map(part => ('key' in part ? [part] : part));
+      const bytes = stretches
+        .flat()
+        .flatMap(({ key, range }) =>
+          Array.from({ length: range.end - range.start + 1 }, (_, n) => `${key}:${range.start + n}`),
+        );
+      assert.deepEqual(
+        bytes,
+        sizes.flatMap((size, n) => Array.from({ length: size }, (_, at) => `${n}:${at}`)),
+      );
+      for (const [n, part] of stretches.entries()) {
+        const size = part.reduce((sum, { range }) => sum + range.end - range.start + 1, 0);
+        assert.ok(size >= 10 || n === stretches.length - 1, `part ${n} of ${size}`);
+        assert.ok(size < chunkSize + 10, `part ${n} of ${size}`);
+      }
+    }),
+  );
+});
+
+test('a large piece is left to the service but for what its neighbours need', () => {
+  const parts = planParts(
+    [
+      { key: 'small', size: 1 },
+      { key: 'large', size: 100 },
+    ],
+    30,
+    10,
+  );
+  assert.deepEqual(parts[0], [
+    { key: 'small', range: { start: 0, end: 0 } },
+    { key: 'large', range: { start: 0, end: 8 } },
+  ]);
+  assert.ok(parts.slice(1).every(part => 'key' in part));
+});
+
+/** A service that lists some keys at a time, in its own order. */
+function listingOf(keys: readonly string[], pageSize: number): Bucket {
+  const sorted = keys.toSorted();
+  return {
+    list: async (prefix: string, { after, token }: { after?: string; token?: string }) => {
+      const children = new Set(
+        sorted
+          .filter(key => key.startsWith(prefix))
+          .map(key => {
+            const slash = key.indexOf('/', prefix.length);
+            return slash < 0 ? key : key.slice(0, slash + 1);
+          }),
+      );
+      const from = token ?? (after === undefined ? '' : `${prefix}${after}`);
+      const rest = [...children].sort().filter(key => key > from);
+      const page = rest.slice(0, pageSize);
+      return {
+        objects: page.filter(key => !key.endsWith('/')).map(key => ({ key, modified: new Date(0) })),
+        folders: page.filter(key => key.endsWith('/')).map(key => key.slice(0, -1)),
+        next: rest.length > pageSize ? page.at(-1) : undefined,
+      };
+    },
+  } as unknown as Bucket;
+}
+
+test('children come in the order of their names, whatever pages a service makes of them', async () => {
+  const name = fc
+    .string({ unit: fc.constantFrom('a', 'b', '-', '.', '0', '_'), minLength: 1, maxLength: 3 })
+    .filter(name => name !== '.' && name !== '..');
+  // What is a folder is no object, as everywhere in the layout.
+  const tree = fc.dictionary(name, fc.boolean(), { maxKeys: 25 });
+  await fc.assert(
+    fc.asyncProperty(
+      tree,
+      fc.integer({ min: 1, max: 5 }),
+      name,
+      fc.integer({ min: 1, max: 6 }),
+      async (tree, pageSize, after, limit) => {
+        const bucket = listingOf(
+          Object.entries(tree).map(([name, folder]) => `at/${name}${folder ? '/link' : ''}`),
+          pageSize,
+        );
+        const all = Object.entries(tree)
+          .map(([name, folder]) => ({ name, folder }))
+          .sort((one, other) => (one.name < other.name ? -1 : 1));
+        const list = (options: { after?: string; limit?: number }) => listChildren(bucket, 'at', options, () => false);
+        assert.deepEqual(await list({}), all);
+        const rest = all.filter(({ name }) => name > after);
+        assert.deepEqual(await list({ after }), rest);
+        assert.deepEqual(await list({ after, limit }), rest.slice(0, limit));
+      },
+    ),
+    { numRuns: 1000 },
+  );
+});
+
+describe('memory of uploads', () => {
+  test('many at once get the smallest parts, and very large objects larger ones', () => {
+    const budget = new PartBudget(10 * MIB);
+    budget.enter();
+    assert.equal(budget.size(1), 10 * MIB);
+    for (let n = 1; n < 100; n++) budget.enter();
+    assert.equal(budget.size(1), 5 * MIB);
+    let total = 0;
+    for (let number = 1; number <= 10_000; number++) total += budget.size(number);
+    assert.ok(total > 300 * 1024 * MIB, `${total / 1024 / MIB} GiB fit into 10,000 parts`);
+  });
+
+  test('only so much is sent at once, and one part always is', async () => {
+    const budget = new PartBudget(100 * MIB);
+    let sending = 0;
+    let most = 0;
+    const send = async () => {
+      most = Math.max(most, ++sending);
+      await new Promise(resolve => setImmediate(resolve));
+      sending -= 1;
+    };
+    await Promise.all(Array.from({ length: 20 }, () => budget.sending(10 * MIB, send)));
+    assert.equal(most, 6);
+    await budget.sending(100 * MIB, send);
+  });
+});
+
+describe('what services answer', () => {
+  const said = (name: string, status: number, more: object = {}) =>
+    Object.assign(new Error('told'), { name, $metadata: { httpStatusCode: status }, ...more });
+
+  test('no room is told from every other failure', () => {
+    for (const error of [said('QuotaExceeded', 403), said('XMinioStorageFull', 507), said('Unknown', 507)])
+      assert.equal((s3Failure('write x', error) as StorageError).kind, 'full');
+    for (const error of [said('SlowDown', 503), said('AccessDenied', 403), new Error('socket hang up')])
+      assert.equal((s3Failure('write x', error) as StorageError).kind, 'unavailable');
+  });
+
+  test('each way of not being let in has its fix', () => {
+    const place = { bucket: 'b', endpoint: 'https://s3.example.com', region: 'eu-west-1' };
+    const cases: Array<[unknown, RegExp, RegExp]> = [
+      [said('InvalidAccessKeyId', 403), /does not know the access key/, /accesskey/],
+      [said('ExpiredToken', 400), /credentials have expired/, /renew/],
+      [said('RequestTimeTooSkewed', 403), /clock is wrong/, /NTP/],
+      [said('AccessDenied', 403), /refuses access to the bucket b \(AccessDenied\)/, /allow this key/],
+      [
+        said('PermanentRedirect', 301, { $response: { headers: { 'x-amz-bucket-region': 'us-west-2' } } }),
+        /not in the region eu-west-1/,
+        /to us-west-2/,
+      ],
+      [said('CredentialsProviderError', 0), /no credentials/, /REGISTRY_STORAGE_S3_ACCESSKEY/],
+      [Object.assign(new Error('self'), { code: 'DEPTH_ZERO_SELF_SIGNED_CERT' }), /not trusted/, /NODE_EXTRA_CA_CERTS/],
+      [Object.assign(new Error('late'), { name: 'TimeoutError' }), /cannot be reached/, /network/],
+      [said('Teapot', 418), /cannot be used: Teapot: told \(HTTP 418\)/, /check/],
+    ];
+    for (const [error, message, fix] of cases)
+      for (const thrown of [error, new StorageError('unavailable', 'list', error)]) {
+        const refusal = s3Refusal(place, thrown);
+        assert.ok(refusal instanceof OperatorError, String(error));
+        assert.match(refusal.message, message);
+        assert.match(refusal.fix!, fix);
+      }
+    const bug = new RangeError('a bug');
+    assert.equal(s3Refusal(place, bug), bug);
+  });
+});
