@@ -32,7 +32,7 @@ in force and where it comes from, with secrets masked. Both take the options of 
 - **Variables** hold YAML: \`REGISTRY_HTTP_HEADERS='{X-Frame-Options: [DENY]}'\`. A list item goes by its index
   (\`REGISTRY_HTTP_TLS_CIPHERSUITES_0\`), an entry of a map by its name (\`REGISTRY_LOG_FIELDS_SERVICE\`). They are applied in
   lexical order. A variable without a value takes away what the file says.
-- **Kinds**: \`REGISTRY_AUTH=htpasswd\` and \`REGISTRY_STORAGE=filesystem\` pick one and replace the section of the file.
+- **Kinds**: \`REGISTRY_AUTH=htpasswd\` and \`REGISTRY_STORAGE=s3\` pick one and replace the section of the file.
 - **Durations** are numbers with units: \`168h\`, \`1h30m\`, \`30s\`, \`500ms\`. A bare number is nanoseconds, as in the original.
 - **Paths** are relative to the working directory. \`DIR\` is \`--dir\`, by default the working directory.
 - **Words** for truth values: \`true\`, \`yes\`, \`on\`, \`y\` and \`false\`, \`no\`, \`off\`, \`n\`.

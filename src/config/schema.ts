@@ -162,7 +162,7 @@ const storage = section(
       'Deletes.',
     ),
     redirect: section(
-      { disable: key(yesNo, false, 'The filesystem has no URLs to redirect to.', { status: 'accepted' }) },
+      { disable: key(yesNo, false, 'Pulls are streamed, and verified on the way.', { status: 'accepted' }) },
       'Redirects of pulls to an object store.',
     ),
     cache: section(

@@ -5,10 +5,10 @@ import { SMALLEST_PART } from './options.js';
 
 const MIB = 1024 * 1024;
 
-/** What the parts that are being collected may take together, beyond `SMALLEST_PART` for each open upload. */
-const COLLECTED = 160 * MIB;
+/** What the parts of all uploads may take together, two of each; beyond that, two of `SMALLEST_PART` for each. */
+const HELD = 160 * MIB;
 
-/** What the parts that are being sent may take together. */
+/** Of that, what may be under way at once. */
 const SENT = 64 * MIB;
 
 /** A service takes 10,000 parts: with these of 5 MiB, objects of 5 GiB, 15, 35 … and 310 in all. */
@@ -33,7 +33,7 @@ export class PartBudget {
 
   /** The size of the part of that number, in bytes. */
   size(number: number): number {
-    const share = Math.floor(COLLECTED / Math.max(1, this.#open));
+    const share = Math.floor(HELD / (2 * Math.max(1, this.#open)));
     const size = Math.max(SMALLEST_PART, Math.min(this.chunkSize, share));
     return size * 2 ** Math.min(MOST_DOUBLINGS, Math.floor((number - 1) / PARTS_OF_ONE_SIZE));
   }
