@@ -5,7 +5,8 @@ import { SMALLEST_PART } from '../../src/storage/s3/options.js';
 import { S3Driver } from '../../src/storage/s3.js';
 import { collect } from '../../src/store/collector.js';
 import { scrub } from '../../src/store/scrub.js';
-import { FaultProxy } from '../support/fault-proxy.js';
+import { collect as collectStream } from '../storage/suite.js';
+import { type Fault, FaultProxy } from '../support/fault-proxy.js';
 import { Random } from '../support/random.js';
 import { type Answer, digestOf, manifestOf, OCI_MANIFEST, RegistryFixture } from '../support/registry-fixture.js';
 import { Versitygw } from '../support/versitygw.js';
@@ -31,6 +32,68 @@ describe('an object store that fails', { timeout: LONG ? 3_600_000 : 300_000 }, 
     service = await Versitygw.start();
   });
   after(() => service?.stop());
+
+  describe('one fault', () => {
+    let proxy: FaultProxy;
+    let driver: S3Driver;
+    before(async () => {
+      proxy = await FaultProxy.start(service.port, new Random(1));
+      const copy = { chunkSize: SMALLEST_PART, concurrency: 4, threshold: SMALLEST_PART };
+      const more = { endpoint: proxy.endpoint, chunkSize: SMALLEST_PART, copy };
+      driver = new S3Driver(service.options(service.makeBucket(), more));
+      await driver.open();
+    });
+    after(async () => {
+      await driver?.close();
+      await proxy?.stop();
+    });
+
+    /** Has the next requests that can meet the fault meet it. */
+    const meet = async <T>(kind: Fault, times: number, work: () => Promise<T>): Promise<T> => {
+      const before = proxy.count;
+      Object.assign(proxy, { rate: 1, kinds: [kind], most: before + times });
+      try {
+        return await work();
+      } finally {
+        assert.equal(proxy.count, before + times, `${kind} was met`);
+        proxy.rate = 0;
+      }
+    };
+
+    for (const kind of ['500 after', 'reset after', '503 before', 'request cut'] as const)
+      test(`who creates an object has created it, although: ${kind}`, async () => {
+        const key = `docker/steps/${kind.replace(' ', '-')}`;
+        assert.equal(await meet(kind, 1, () => driver.create(key, Buffer.from('mine'))), true);
+        assert.equal((await driver.get(key))?.toString(), 'mine');
+        assert.equal(await meet(kind, 1, () => driver.create(key, Buffer.from('other'))), false);
+        assert.equal((await driver.get(key))?.toString(), 'mine');
+      });
+
+    for (const kind of ['error in a 200 before', 'error in a 200 after', '500 after'] as const)
+      for (const size of [1000, 12_000_000])
+        test(`an upload of ${size} bytes becomes an object, although: ${kind}`, async () => {
+          const at = `docker/upload/${size}-${kind.replaceAll(' ', '-')}`;
+          const content = new Random(size).bytes(size);
+          const writer = await driver.createSegment(`${at}/1`);
+          await writer.write(content);
+          // What is small is written in one request, which has no such answer.
+          const closes = size > SMALLEST_PART || kind === '500 after' ? 1 : 0;
+          assert.equal(await meet(kind, closes, () => writer.close()), size);
+          await meet(kind, 1, () => driver.assemble([`${at}/1`], `${at}/data`));
+          assert.ok((await driver.get(`${at}/data`))?.equals(content));
+        });
+
+    test('a read goes on where its connection broke, and never with other bytes', async () => {
+      const content = new Random(1).bytes(3_000_000);
+      await driver.write('docker/data', content);
+      const stream = await meet('answer cut', 1, async () => (await driver.read('docker/data'))!);
+      assert.ok((await collectStream(stream)).equals(content));
+      const other = await meet('answer cut', 1, async () => (await driver.read('docker/data'))!);
+      await other.next();
+      await driver.write('docker/data', new Random(2).bytes(3_000_000));
+      await assert.rejects(collectStream(other), { name: 'StorageError', kind: 'unavailable' });
+    });
+  });
 
   test(`no image that was acknowledged is lost in ${FAULTS} faults`, async () => {
     const seed = Number(process.env.SEED ?? Date.now() % 1_000_000);

@@ -16,7 +16,7 @@ const FAULTS = [
   'error in a 200 after',
 ] as const;
 
-type Fault = (typeof FAULTS)[number];
+export type Fault = (typeof FAULTS)[number];
 
 const ERROR =
   '<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>InternalError</Code><Message>We failed.</Message></Error>';
@@ -25,6 +25,8 @@ const ERROR =
 export class FaultProxy {
   /** How many of the requests meet one, from 0 to 1. */
   rate = 0;
+  /** How many there may be. */
+  most = Number.POSITIVE_INFINITY;
   /** Which ones; all unless told. */
   kinds: readonly Fault[] = FAULTS;
   /** How many there were, by their kind. */
@@ -125,7 +127,7 @@ export class FaultProxy {
 
   /** Only such as can happen to the request. */
   #choose({ method, url, headers }: IncomingMessage): Fault | undefined {
-    if (!this.random.chance(this.rate)) return undefined;
+    if (this.count >= this.most || !this.random.chance(this.rate)) return undefined;
     const fault = this.random.pick(this.kinds);
     // The two requests that take so long that services begin to answer before they know.
     const isLong = 'x-amz-copy-source' in headers || (method === 'POST' && url!.includes('uploadId='));
