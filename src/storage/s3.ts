@@ -31,6 +31,9 @@ const MOST_SKEW = 5 * 60_000;
 /** After this time (ms) an upload of parts is one of a process that died. */
 const ABANDONED = 7 * 24 * 3_600_000;
 
+/** A renewal without its object is not touched for so long (ms). */
+const LEFT_ALONE = 3_600_000;
+
 /** What is added to the key of an object for the one whose time says when it was renewed last. */
 const RENEWED = '~renewed';
 
@@ -232,13 +235,14 @@ export class S3Driver implements StorageDriver {
     return (await look()) !== undefined && this.#removals.remove(key, look);
   }
 
-  /** A renewal whose object is gone. */
+  /** Renewals whose objects are gone; not such as an object is about to come to. */
   async removeEmptyFolders(prefix: string): Promise<void> {
     checkKey(prefix);
     this.#checkWritable(`remove empty folders of ${prefix}`);
     const { objects, next } = await this.#bucket.list(`${prefix}/`);
     if (next !== undefined || objects.some(({ key }) => !key.endsWith(RENEWED))) return;
-    for (const { key } of objects) await this.#bucket.delete(key);
+    const before = this.#bucket.now() - LEFT_ALONE;
+    for (const { key, modified } of objects) if (modified.getTime() < before) await this.#bucket.delete(key);
   }
 
   /** Whether an object that was just written is there, and no removal that is under way takes it. */
