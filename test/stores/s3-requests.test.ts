@@ -1,0 +1,111 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { after, before, describe, test } from 'node:test';
+import { S3Driver } from '../../src/storage/s3.js';
+import { digestOf, manifestOf, OCI_MANIFEST, RegistryFixture } from '../support/registry-fixture.js';
+import { Versitygw } from '../support/versitygw.js';
+
+const MIB = 1024 * 1024;
+
+/** What services charge more for than for a GET or HEAD. */
+const DEAR = /^(?:Put|Copy|Create|Complete|Upload|List)/;
+
+/** The lines of the table in docs/storage.md: what is done, and the numbers as they stand there. */
+const documented = new Map(
+  [...readFileSync('docs/storage.md', 'utf8').matchAll(/^\| ([^|]+) \| (\d[\d; or]*) \| (\d[\d or]*) \|$/gm)].map(
+    ([, what, requests, dear]) => [what!, [requests!, dear!]],
+  ),
+);
+
+describe('requests to an object store', { timeout: 60_000 }, () => {
+  let service: Versitygw;
+  let driver: S3Driver;
+  let registry: RegistryFixture;
+  before(async () => {
+    service = await Versitygw.start();
+    driver = new S3Driver(service.options(service.makeBucket(), { calm: 60_000 }));
+    registry = await RegistryFixture.start({ driver });
+    // Whether somebody is removing things is looked for once in a while, and here before all that is counted.
+    await driver.write('docker/first', Buffer.alloc(0));
+  });
+  after(async () => {
+    await registry?.stop();
+    await service?.stop();
+  });
+
+  const layer = randomBytes(100_000);
+  const config = Buffer.from('{"os":"linux","architecture":"amd64"}');
+  const manifest = manifestOf(config, [layer]);
+
+  const call = async (status: number, ...parameters: Parameters<RegistryFixture['call']>) => {
+    const answer = await registry.call(...parameters);
+    assert.equal(answer.status, status, `${parameters[0]} ${parameters[1]}`);
+    return answer;
+  };
+
+  const counted = async (work: () => Promise<unknown>): Promise<[all: number, dear: number]> => {
+    const before = new Map(driver.requests);
+    await work();
+    const made = [...driver.requests].map(([kind, count]) => [kind, count - (before.get(kind) ?? 0)] as const);
+    const sum = (of: typeof made) => of.reduce((total, [, count]) => total + count, 0);
+    return [sum(made), sum(made.filter(([kind]) => DEAR.test(kind)))];
+  };
+
+  /** As docker does it. */
+  const pushBlob = async (data: Buffer): Promise<void> => {
+    const blob = `/v2/a/b/blobs/${digestOf(data)}`;
+    await call(404, 'HEAD', blob);
+    const begun = await call(202, 'POST', '/v2/a/b/blobs/uploads/');
+    const sent = await call(202, 'PATCH', begun.headers.location!, { body: data });
+    await call(201, 'PUT', `${sent.headers.location}?digest=${digestOf(data)}`);
+    await call(200, 'HEAD', blob);
+  };
+
+  test('are as many as docs/storage.md says', async () => {
+    const one = randomBytes(1000);
+    const headers = { 'content-type': OCI_MANIFEST };
+    const found = {
+      small: await counted(() => pushBlob(layer)),
+      again: await counted(() => pushBlob(config)),
+      large: await counted(() => pushBlob(randomBytes(50 * MIB))),
+      post: await counted(() => call(201, 'POST', `/v2/a/b/blobs/uploads/?digest=${digestOf(one)}`, { body: one })),
+      manifest: await counted(() => call(201, 'PUT', '/v2/a/b/manifests/1', { body: manifest, headers })),
+      head: await counted(() => call(200, 'HEAD', `/v2/a/b/blobs/${digestOf(layer)}`)),
+      mount: await counted(() => call(201, 'POST', `/v2/a/c/blobs/uploads/?mount=${digestOf(layer)}&from=a/b`)),
+      byTag: await counted(() => call(200, 'GET', '/v2/a/b/manifests/1')),
+      byDigest: await counted(() => call(200, 'GET', `/v2/a/b/manifests/${digestOf(manifest)}`)),
+      blob: await counted(() => call(200, 'GET', `/v2/a/b/blobs/${digestOf(layer)}`)),
+    };
+    assert.deepEqual(found.again, found.small);
+    const line =
+      (...all: Array<[number, number]>) =>
+      (between: string) => [
+        all.map(([requests]) => requests).join(between),
+        [...new Set(all.map(([, dear]) => dear))].join(' or '),
+      ];
+    assert.deepEqual(
+      documented,
+      new Map([
+        ['push of a small blob: `HEAD`, `POST`, `PATCH`, `PUT`, `HEAD`', line(found.small)('')],
+        ['the same, 50 MiB in parts of 10 MiB', line(found.large)('')],
+        ['push of a small blob in one `POST`', line(found.post)('')],
+        ['push of a manifest by tag', line(found.manifest)('')],
+        ['`HEAD` of a blob that is there, or a mount of it', line(found.head, found.mount)(' or ')],
+        ['pull of a manifest by tag; by digest', line(found.byTag, found.byDigest)('; ')],
+        ['pull of a blob', line(found.blob)('')],
+      ]),
+    );
+    assert.equal(driver.passedAgain, 0);
+  });
+
+  test('move no bytes twice but for what is too small to be joined by the service', async () => {
+    const chunks = [12 * MIB, 1000, 12 * MIB].map(size => randomBytes(size));
+    const { headers } = await call(202, 'POST', '/v2/a/b/blobs/uploads/');
+    const data = Buffer.concat(chunks);
+    for (const chunk of chunks) await call(202, 'PATCH', headers.location!, { body: chunk });
+    await call(201, 'PUT', `${headers.location}?digest=${digestOf(data)}`);
+    assert.ok((await call(200, 'GET', `/v2/a/b/blobs/${digestOf(data)}`)).body.equals(data));
+    assert.equal(driver.passedAgain, 5 * MIB, 'the small chunk, and of the next what makes a part of it');
+  });
+});
