@@ -314,7 +314,7 @@ export class S3Driver implements StorageDriver {
       throw new StorageError('unavailable', 'what was written was not read, or what was removed is still there');
     if (!this.#conditional)
       this.options.onNotice?.(
-        `the object store at ${bucket.endpoint} cannot create an object only where there is none: one process alone may serve this bucket`,
+        `the object store at ${bucket.endpoint} cannot create an object only where there is none: one process alone may serve this bucket (workers: 1)`,
       );
   }
 

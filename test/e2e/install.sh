@@ -68,19 +68,21 @@ if [ -n "$packages" ]; then
   apt-get -q -y install --no-install-recommends $packages runc </dev/null
 fi
 
-# An S3 service for tests: no package of Debian. The place of the binary is one where commands are looked for.
+# An S3 service for tests, which is no package of Debian. It does not tell its own version, but the compiler does.
 versitygw=1.8.0
-if ! versitygw --version 2>/dev/null | grep -q "$versitygw"; then
+built() { go version -m "$(command -v versitygw)" 2>/dev/null | grep -q "versity/versitygw[[:space:]]v$versitygw"; }
+command -v go >/dev/null || fail "no go (1.24 or newer) here, to build versitygw $versitygw with"
+if ! built; then
   [ "$(id -u)" = 0 ] || fail "run as root: versitygw $versitygw is missing"
-  command -v go >/dev/null || fail "no go (1.24 or newer) here to build versitygw $versitygw with"
   echo "install.sh: building versitygw $versitygw"
   GOBIN=/usr/local/bin go install "github.com/versity/versitygw/cmd/versitygw@v$versitygw"
+  built || fail "the versitygw that is found first, $(command -v versitygw), is another one"
 fi
 
 left=$(missing)
 [ -z "$left" ] || fail "still missing after the installation:" $left
 if command -v crun >/dev/null; then fail "crun is installed and podman would use it; run: apt-get remove crun"; fi
 if [ ! -d /etc/docker ]; then mkdir /etc/docker; fi
-for command in docker dockerd podman skopeo docker-registry; do
+for command in docker dockerd podman skopeo docker-registry versitygw; do
   echo "install.sh: $command is $(command -v "$command")"
 done

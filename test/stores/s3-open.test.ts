@@ -137,7 +137,7 @@ describe('a bucket', { timeout: 120_000 }, () => {
     const notices: string[] = [];
     const driver = connect(service.makeBucket(), { endpoint: bare.endpoint, onNotice: notice => notices.push(notice) });
     await driver.open();
-    assert.match(notices.join('\n'), /^the object store at .* one process alone may serve this bucket$/);
+    assert.match(notices.join('\n'), /^the object store at .* one process alone may serve this bucket \(workers: 1\)$/);
     const won = await Promise.all(
       Array.from({ length: 40 }, (_, n) => driver.create('docker/steps/1', Buffer.from(`${n}`))),
     );
