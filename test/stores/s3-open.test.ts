@@ -4,6 +4,8 @@ import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
+import { DeleteObjectCommand, S3Client } from '@aws-sdk/client-s3';
+import { getSignedUrl } from '@aws-sdk/s3-request-presigner';
 import { OperatorError } from '../../src/errors.js';
 import type { StorageDriver } from '../../src/storage/driver.js';
 import type { S3Options } from '../../src/storage/s3/options.js';
@@ -168,5 +170,22 @@ describe('a bucket', { timeout: 120_000 }, () => {
     await other.remove(sign);
     await written;
     assert.equal((await other.get(key))?.toString(), 'new');
+  });
+
+  test('refuses a delete that comes late, on which those who write after a dead remover rely', async () => {
+    const bucket = service.makeBucket();
+    const driver = connect(bucket);
+    await driver.open();
+    await driver.write('docker/x', Buffer.from('x'));
+    const { endpoint, region, credentials } = service.options(bucket);
+    const client = new S3Client({ endpoint: endpoint!, region, credentials: credentials!, forcePathStyle: true });
+    const command = new DeleteObjectCommand({ Bucket: bucket, Key: 'docker/x' });
+    const late = await getSignedUrl(client, command, { expiresIn: 1 });
+    await setTimeout(2100);
+    assert.equal((await fetch(late, { method: 'DELETE' })).status, 403);
+    assert.equal((await driver.get('docker/x'))?.toString(), 'x');
+    const inTime = await getSignedUrl(client, command, { expiresIn: 10 });
+    assert.equal((await fetch(inTime, { method: 'DELETE' })).status, 204);
+    client.destroy();
   });
 });
