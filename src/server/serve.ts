@@ -3,6 +3,7 @@ import { setFlagsFromString } from 'node:v8';
 import { identityOf, setIdentity } from '../auth/identity.js';
 import type { Config } from '../config/schema.js';
 import { parseAddress } from '../config/values.js';
+import { OperatorError } from '../errors.js';
 import type { Certificates } from '../pki/certificates.js';
 import type { Passphrase } from '../pki/folder.js';
 import type { ServerPair } from '../pki/inspect.js';
@@ -151,6 +152,10 @@ async function start(options: ServeOptions, onClose: OnClose, close: () => Promi
   });
   await driver.open();
   onClose(() => driver.close());
+  if (driver.solitary && worker && !readOnly)
+    throw new OperatorError('several processes would overwrite what the others have written to this object store', {
+      fix: 'serve with one: workers: 1 (REGISTRY_WORKERS=1), and no other replica',
+    });
   await audit.open(driver);
   audit.started(certificates, authentication.users);
   if (leads && !readOnly) await releaseBackup(driver);

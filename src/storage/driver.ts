@@ -14,6 +14,12 @@ export interface StorageDriver {
    */
   readonly epoch: string;
 
+  /**
+   * Whether one process alone may write here, since the place cannot create an object only where there is none. Known once it
+   * is open; no unless told.
+   */
+  readonly solitary?: boolean;
+
   /** Checks that the place can be read and written, and makes what is missing. @throws OperatorError with the fix. */
   open(): Promise<void>;
   close(): Promise<void>;

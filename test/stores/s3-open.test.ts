@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { readdirSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
@@ -11,6 +12,7 @@ import type { StorageDriver } from '../../src/storage/driver.js';
 import type { S3Options } from '../../src/storage/s3/options.js';
 import { S3Driver } from '../../src/storage/s3.js';
 import { FaultProxy } from '../support/fault-proxy.js';
+import { LocalRegistry } from '../support/local-registry.js';
 import { Random } from '../support/random.js';
 import { RegistryFixture } from '../support/registry-fixture.js';
 import { Versitygw } from '../support/versitygw.js';
@@ -145,7 +147,23 @@ describe('a bucket', { timeout: 120_000 }, () => {
     );
     assert.equal(won.filter(Boolean).length, 1);
     assert.equal((await driver.get('docker/steps/1'))?.toString(), String(won.indexOf(true)));
+    assert.equal(driver.solitary, true);
     await driver.close();
+
+    const { bucket, region, credentials } = service.options(service.makeBucket());
+    const dir = mkdtempSync(join(tmpdir(), 'registry-secure-solitary-'));
+    const env = {
+      REGISTRY_STORAGE: 's3',
+      REGISTRY_STORAGE_S3_BUCKET: bucket,
+      REGISTRY_STORAGE_S3_REGION: region,
+      REGISTRY_STORAGE_S3_REGIONENDPOINT: bare.endpoint,
+      REGISTRY_STORAGE_S3_ACCESSKEY: credentials!.accessKeyId,
+      REGISTRY_STORAGE_S3_SECRETKEY: credentials!.secretAccessKey,
+    };
+    const refused = await LocalRegistry.run(dir, ['up', '--addr', '127.0.0.1:0', '--workers', '2'], { env });
+    assert.equal(refused.status, 1);
+    assert.match(refused.stderr, /several processes would overwrite .*; serve with one: workers: 1/);
+    rmSync(dir, { recursive: true });
     await bare.stop();
   });
 
