@@ -1,6 +1,8 @@
 import { existsSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
+import { loadConfig } from '../config/load.js';
+import { nodeAt } from '../config/tree.js';
 import type { ImageSource, ImageTarget } from '../copy/place.js';
 import { RegistryClient, type RegistryLogin } from '../copy/registry-client.js';
 import { RegistryPlace } from '../copy/registry-place.js';
@@ -10,14 +12,14 @@ import type { OperatorError } from '../errors.js';
 import { parseImageHost } from '../pki/names.js';
 import { isDigest, isRepositoryName, isTag } from '../reference.js';
 import { becomeVolumeOwner, wantsVolumeOwner } from '../server/privileges.js';
-import { FilesystemDriver } from '../storage/filesystem.js';
+import { placeOf, type StorageSettings, storageOf } from '../storage/open.js';
 import { Store } from '../store/store.js';
 import { usage } from './options.js';
 
 /** What one end of a copy names: a place, and perhaps what is in it. */
 export interface Named {
-  readonly kind: 'registry' | 'folder';
-  /** HOST[:PORT] as clients write it, or a path. */
+  readonly kind: 'registry' | 'folder' | 'bucket';
+  /** HOST[:PORT] as clients write it, a path, or `s3://…`. */
   readonly place: string;
   readonly repository?: string;
   /** A tag or a digest. */
@@ -32,21 +34,22 @@ const HUB = {
 };
 
 /**
- * `HOST[:PORT][/REPOSITORY[:TAG|@DIGEST]]`, or a folder with the data of a registry: a path that begins with `/`, `./` or
- * `../`, and after a `#` what is in it. @throws OperatorError
+ * `HOST[:PORT][/REPOSITORY[:TAG|@DIGEST]]`, or where the data of a registry are, and after a `#` what is in it: a folder, by
+ * a path that begins with `/`, `./` or `../`, or a bucket, `s3://BUCKET[/ROOT][?KEY=VALUE&…]`. @throws OperatorError
  */
 export function parseNamed(text: string): Named {
   const plain = text.replace(/^docker:\/\//, '');
-  if (/^[a-z0-9]+:\/\//i.test(plain))
+  const isBucket = plain.startsWith('s3://');
+  if (!isBucket && /^[a-z0-9]+:\/\//i.test(plain))
     throw usage(
       `${JSON.stringify(text)} is no place that images can be copied from or to`,
-      'write HOST[:PORT]/REPOSITORY:TAG, or ./FOLDER#REPOSITORY:TAG',
+      'write HOST[:PORT]/REPOSITORY:TAG, ./FOLDER#REPOSITORY:TAG, or s3://BUCKET?region=REGION#REPOSITORY:TAG',
     );
   const isFolder = /^\.{0,2}\//.test(plain) || plain === '.' || plain === '..';
-  const cut = isFolder ? plain.indexOf('#') : plain.indexOf('/');
+  const cut = plain.indexOf(isFolder || isBucket ? '#' : '/');
   const place = cut < 0 ? plain : plain.slice(0, cut);
   const image = cut < 0 ? '' : plain.slice(cut + 1);
-  if (!isFolder) {
+  if (!isFolder && !isBucket) {
     // As docker tells a host from the first part of a name.
     if (!/[.:]/.test(place) && place !== 'localhost' && !/^\[/.test(place))
       throw usage(
@@ -56,7 +59,7 @@ export function parseNamed(text: string): Named {
     parseImageHost(place);
   }
   return {
-    kind: isFolder ? 'folder' : 'registry',
+    kind: isFolder ? 'folder' : isBucket ? 'bucket' : 'registry',
     place: isFolder ? resolve(place) : place,
     ...parseImage(image, text),
   };
@@ -81,22 +84,23 @@ export interface Opening {
 
 export async function openSource(named: Named, opening: Opening): Promise<ImageSource> {
   if (named.kind === 'registry') return openRegistry(named, opening);
-  return openFolder(named.place, { readOnly: true });
+  return openStore(named, { readOnly: true });
 }
 
-/** @param dryRun nothing is made @returns undefined for a folder that is not there, and is not to be made */
+/** @param dryRun nothing is made */
 export async function openTarget(
   named: Named,
   opening: Opening,
   { dryRun }: { dryRun: boolean },
 ): Promise<ImageTarget> {
   if (named.kind === 'registry') return openRegistry(named, opening);
-  const { place } = named;
-  if (dryRun) return openFolder(place, { readOnly: true });
-  // Images may be private: nobody else is to look into a new folder.
-  await mkdir(place, { recursive: true, mode: 0o700 });
-  await becomeVolumeOwner(place, { fresh: wantsVolumeOwner(process.env.REGISTRY_SECURE_USER) });
-  return openFolder(place, { readOnly: false });
+  const { kind, place } = named;
+  if (kind === 'folder' && !dryRun) {
+    // Images may be private: nobody else is to look into a new folder.
+    await mkdir(place, { recursive: true, mode: 0o700 });
+    await becomeVolumeOwner(place, { fresh: wantsVolumeOwner(process.env.REGISTRY_SECURE_USER) });
+  }
+  return openStore(named, { readOnly: dryRun });
 }
 
 async function openRegistry({ place }: Named, { ca, loginAt, plain }: Opening): Promise<RegistryPlace> {
@@ -114,8 +118,10 @@ function certsOf(host: string): string[] {
     .flatMap(file => readCertificates(file).map(String));
 }
 
-async function openFolder(root: string, { readOnly }: { readOnly: boolean }): Promise<StorePlace> {
-  const driver = new FilesystemDriver({ root, readOnly });
+async function openStore({ kind, place }: Named, { readOnly }: { readOnly: boolean }): Promise<StorePlace> {
+  const settings = kind === 'bucket' ? bucketSettings(place) : { filesystem: { rootdirectory: place } };
+  const onNotice = (message: string) => process.stderr.write(`registry-secure: warning: ${message}\n`);
+  const driver = await storageOf(settings, { readOnly, onNotice });
   await driver.open();
   const store = new Store(driver, {
     // Of any registry whose data this may be.
@@ -123,7 +129,31 @@ async function openFolder(root: string, { readOnly }: { readOnly: boolean }): Pr
     validation: { urls: undefined, indexes: 'none', images: 'all' },
     verify: 'always',
   });
-  return new StorePlace(driver, store, root);
+  return new StorePlace(driver, store, placeOf(settings));
+}
+
+/**
+ * What stands behind the `?` are keys of `storage.s3`; what does not stand there is in the variables REGISTRY_STORAGE_S3_….
+ * @throws OperatorError for a key that there is not, or that others could see in the list of processes
+ */
+function bucketSettings(place: string): StorageSettings {
+  const { hostname, pathname, searchParams } = new URL(place);
+  const flags = [...searchParams].map(([name, value]) => {
+    const key = `storage.s3.${name}`;
+    const node = nodeAt(key);
+    if (!node) throw usage(`${name} is no key of storage.s3`, 'see docs/configuration.md');
+    if (node.secret)
+      throw usage(`${name} is a secret, which the list of processes would show`, `set ${node.environment}`);
+    return { flag: name, key, value };
+  });
+  const env = Object.fromEntries(
+    Object.entries(process.env).filter(([name]) => name.startsWith('REGISTRY_STORAGE_S3_')),
+  );
+  const named = [
+    { flag: place, key: 'storage.s3.bucket', value: hostname },
+    ...(pathname.length > 1 ? [{ flag: place, key: 'storage.s3.rootdirectory', value: decodeURI(pathname) }] : []),
+  ];
+  return loadConfig({ dir: process.cwd(), standardFiles: false, env, flags: [...flags, ...named] }).config.storage;
 }
 
 /** Both ends are one place, so that a copy could only name what is there already. */
