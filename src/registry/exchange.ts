@@ -134,8 +134,8 @@ export class Exchange {
 
   /** An answer without a body. */
   empty(status: number, headers: OutgoingHttpHeaders = {}): void {
-    // A 204 must not have the header (RFC 9110 §8.6).
-    this.head(status, status === 204 ? headers : { ...headers, 'Content-Length': 0 });
+    // A 204 must not have the header, and that of a 304 would be the length of what is not sent (RFC 9110 §8.6).
+    this.head(status, status === 204 || status === 304 ? headers : { ...headers, 'Content-Length': 0 });
     this.response.end();
   }
 

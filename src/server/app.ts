@@ -21,6 +21,8 @@ export interface AppOptions {
   /** What is shown without a login, by its whole path. */
   readonly pages: ReadonlyMap<string, Page>;
   readonly onIdentity: (request: IncomingMessage, identity: Identity) => void;
+  /** Told of what nobody foresaw: the connection ends, and nothing else does. */
+  readonly onFault: (error: unknown, request: IncomingMessage) => void;
   /** Whether pulls go by way of the framework as all else does: it makes no difference but in time. */
   readonly everythingByFramework?: boolean;
 }
@@ -30,7 +32,7 @@ export interface AppOptions {
  * from the registry: they have nothing of it, and are nearly all there are (docs/decisions/0023).
  */
 export function createApp(options: AppOptions): Handler {
-  const { registry, prefix, headers, onIdentity, everythingByFramework = false } = options;
+  const { registry, prefix, headers, onIdentity, onFault, everythingByFramework = false } = options;
   const carry = (request: IncomingMessage, response: ServerResponse) =>
     registry(request, response, {
       headers: headers(request),
@@ -39,7 +41,10 @@ export function createApp(options: AppOptions): Handler {
   const framework = createFramework(options, carry);
   return (request, response) => {
     if (!everythingByFramework && isRead(request) && below(request, prefix).startsWith('/v2/'))
-      void carry(request, response);
+      carry(request, response).catch((error: unknown) => {
+        onFault(error, request);
+        response.destroy();
+      });
     else framework(request, response);
   };
 }

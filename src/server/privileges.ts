@@ -129,9 +129,11 @@ export async function setRootAside(root: string | undefined): Promise<AsStarted>
   const assume = ({ uid, gid }: Account) => {
     // Root first where it is taken back: nobody else may change the group.
     if (uid === 0) process.seteuid!(uid);
+    process.setgroups!(uid === 0 ? groups : []);
     process.setegid!(gid);
     if (uid !== 0) process.seteuid!(uid);
   };
+  const groups = process.getgroups!();
   const started = { uid: 0, gid: process.getegid!() };
   assume(account);
   return task => {

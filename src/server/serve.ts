@@ -371,6 +371,7 @@ function createApplication(parts: {
     headers: door.headers,
     health,
     pages: trustPagesOnDemand({ anchor, prefix }, entrance.onFault),
+    onFault: entrance.onFault,
     onIdentity: (request, identity) => {
       setIdentity(request, identity);
       audit.identified(request, identity);

@@ -38,7 +38,12 @@ export function isWord(message: unknown): message is Word {
 /** What this process is told by the one that has started it, and what it is to serve. */
 export async function chargeOfWorker<Order>(): Promise<Charge & { readonly order: Order }> {
   return new Promise(resolve => {
-    process.once('message', message => resolve(message as Charge & { readonly order: Order }));
+    const hear = (message: unknown) => {
+      if (typeof message !== 'object' || message === null || !('order' in message)) return;
+      process.off('message', hear);
+      resolve(message as Charge & { readonly order: Order });
+    };
+    process.on('message', hear);
     process.send!(HERE);
   });
 }

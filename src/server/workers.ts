@@ -90,8 +90,6 @@ class Supervisor {
     const worker = this.#asStarted(() => cluster.fork());
     const started = performance.now();
     this.#running.set(number, worker);
-    // It may be gone before it hears anything.
-    worker.on('error', () => {});
     return new Promise(resolve => {
       worker.on('message', message => {
         if (message === HERE) worker.send({ ...charge, order: isFirstToServe(charge) ? order : orderOfOthers });
@@ -100,21 +98,31 @@ class Supervisor {
           this.#ready.add(number);
           resolve(0);
         } else if (isWord(message)) {
-          for (const other of this.#running.values()) if (other !== worker && other.isConnected()) other.send(message);
+          // Not to one that has not yet heard what it is for: it would take this for it.
+          for (const [place, other] of this.#running)
+            if (other !== worker && this.#ready.has(place) && other.isConnected()) other.send(message);
         }
       });
-      worker.once('exit', (code, signal) => {
+      const ended = (code: number | null, signal: string | null) => {
+        if (this.#running.get(number) !== worker) return;
         this.#running.delete(number);
         const wasReady = this.#ready.delete(number);
         resolve(code || 1);
         if (this.#running.size === 0) this.#emptied?.();
         if (this.#stopping || (!wasReady && !charge.replaces && number === 1)) return;
         this.#replace(number, { code, signal }, performance.now() - started);
+      };
+      worker.once('exit', ended);
+      worker.on('error', error => {
+        // It may also be gone before it hears anything, which the end of it tells.
+        if (worker.process.pid !== undefined) return;
+        this.options.log.error('a worker cannot be started', { worker: number, error });
+        ended(1, null);
       });
     });
   }
 
-  #replace(number: number, how: { code: number; signal: string | null }, lived: number): void {
+  #replace(number: number, how: { code: number | null; signal: string | null }, lived: number): void {
     const { log } = this.options;
     if (this.#ready.size === 0 && lived < SETTLED && this.#pause === LONGEST_PAUSE) {
       log.error('no worker comes to serve any more', { worker: number, ...how });
@@ -126,8 +134,13 @@ class Supervisor {
     log.error('a worker has ended; another one takes its place', { worker: number, ...how, after_ms: pause });
     const timer = setTimeout(async () => {
       this.#pauses.delete(timer);
-      if ((await this.#start({ number, replaces: true })) === 0)
-        log.info('a worker serves in its place', { worker: number });
+      try {
+        if ((await this.#start({ number, replaces: true })) === 0)
+          log.info('a worker serves in its place', { worker: number });
+      } catch (error) {
+        log.error('a worker cannot be started', { worker: number, error });
+        this.#replace(number, { code: null, signal: null }, 0);
+      }
     }, pause);
     this.#pauses.add(timer);
   }

@@ -123,7 +123,7 @@ export class FilesystemDriver implements StorageDriver {
     return this.#ifPresent(`get ${key}`, path, async () => {
       const content = await readSmall(path, limit);
       if (!seen) this.#recent.meet(key);
-      else if (content.length <= KEPT_CONTENT) this.#recent.keep(key, seen, { content: Buffer.from(content) });
+      else if (content.length <= KEPT_CONTENT) this.#recent.keep(key, seen, { content: alone(content) });
       return content;
     });
   }
@@ -434,6 +434,13 @@ async function ifPresent<T>(
 }
 
 /** The age of an object counts from when it is whole and on the disk, however long it took to arrive. */
+/** A copy that holds on to no larger piece of memory, as those do that Node makes of small ones. */
+function alone(content: Buffer): Buffer {
+  const copy = Buffer.allocUnsafeSlow(content.length);
+  content.copy(copy);
+  return copy;
+}
+
 async function setToNow(file: FileHandle): Promise<void> {
   const now = currentSeconds();
   await file.utimes(now, now);

@@ -1,3 +1,4 @@
+import { LRUCache } from 'lru-cache';
 import { isRepositoryName, isTag } from '../reference.js';
 import type { Entry, StorageDriver } from '../storage/driver.js';
 import { inBatches } from './batches.js';
@@ -45,7 +46,9 @@ export class Catalog {
   async tags(repository: string, limit: number, after = ''): Promise<Page | undefined> {
     const entries = await this.driver.list(layout.tags(repository));
     if (entries.length === 0 && !(await this.exists(repository))) return undefined;
-    return this.#pages.of(entries, { limit, after }, () => this.tagsAmong(repository, entries, limit, after));
+    return this.#pages.of(repository, entries, { limit, after }, () =>
+      this.tagsAmong(repository, entries, limit, after),
+    );
   }
 
   private async tagsAmong(repository: string, entries: readonly Entry[], limit: number, after: string) {
@@ -139,32 +142,39 @@ function partsOf(entries: readonly Entry[]): Parts {
   return parts;
 }
 
-/** How long a page of tags is good while no tag has come or gone (ms), and how many are kept of one list of folders. */
+/** How long a page of tags is good while no tag has come or gone (ms), and what all that are kept may take (bytes, roughly). */
 const GOOD = 500;
-const MOST_PAGES = 100;
+const KEPT = 4 * 1024 * 1024;
+
+interface KnownPage {
+  readonly folders: readonly Entry[];
+  readonly page: Page;
+}
 
 /**
  * Pages of tags, each by the folders that it was made of. A tag that is pushed or deleted makes or takes its folder, so
- * the same folders have the same tags. What has lost its link and still has its folder was not deleted, but is being: what
- * a crash has left so is found out after `GOOD`.
+ * the same folders have the same tags. What has lost its link and still has its folder was not deleted, but is being, or
+ * other links are left in it: that is found out after `GOOD`.
  */
 class KnownPages {
-  readonly #known = new WeakMap<readonly Entry[], Map<string, { readonly page: Page; readonly made: number }>>();
+  readonly #known = new LRUCache<string, KnownPage>({
+    ttl: GOOD,
+    maxSize: KEPT,
+    sizeCalculation: ({ folders, page }, key) => 200 + key.length + 100 * folders.length + 8 * page.names.length,
+  });
 
   /** @param make says also whether each of the folders is that of a tag: of others any may become one without a trace */
   async of(
+    repository: string,
     folders: readonly Entry[],
     { limit, after }: { limit: number; after: string },
     make: () => Promise<{ page: Page; whole: boolean }>,
   ): Promise<Page> {
-    const key = `${limit} ${after}`;
-    const pages = this.#known.get(folders) ?? new Map();
-    const known = pages.get(key);
-    const now = performance.now();
-    if (known && now - known.made < GOOD) return known.page;
+    const key = `${repository} ${limit} ${after}`;
+    const known = this.#known.get(key);
+    if (known?.folders === folders) return known.page;
     const { page, whole } = await make();
-    if (!whole || pages.size >= MOST_PAGES) pages.clear();
-    if (whole) this.#known.set(folders, pages.set(key, { page, made: now }));
+    if (whole) this.#known.set(key, { folders, page });
     return page;
   }
 }

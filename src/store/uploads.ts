@@ -238,7 +238,8 @@ export class Uploads {
     if (!UUID.test(upload.uuid)) throw unknown();
     const entries = await this.driver.list(layout.uploadSteps(upload.repository, upload.uuid));
     const number = Number(entries.at(-1)?.name ?? Number.NaN);
-    if (!Number.isSafeInteger(number)) throw unknown();
+    // Without the first step there is no upload, whatever else is left of it.
+    if (!Number.isSafeInteger(number) || Number(entries[0]!.name) !== 0) throw unknown();
     const first = (await this.readStep(upload, 0)) as FirstStep;
     if (first.owner !== upload.owner) throw unknown();
     const last = number === 0 ? first : await this.readStep(upload, number);
@@ -328,7 +329,12 @@ async function receive(
     };
     const pass = (chunk: Buffer) => {
       received += chunk.length;
-      taken = take(chunk);
+      try {
+        taken = take(chunk);
+      } catch (error) {
+        fail(error);
+        return;
+      }
       if (!taken) return;
       body.pause();
       taken.then(() => body.resume(), fail);

@@ -134,7 +134,8 @@ describe('up and serve', () => {
   });
 
   test('certificates and users are reloaded; bad ones are refused and the old stay', async () => {
-    const registry = await start(['up', '--ip', '127.0.0.1']);
+    // One process: that all of several follow is for workers-shared.test.ts.
+    const registry = await start(['up', '--ip', '127.0.0.1'], { env: { REGISTRY_WORKERS: '1' } });
     const serial = async () => {
       let number = '';
       await registry.call('GET', '/', { onPeer: peer => (number = peer.serialNumber) });

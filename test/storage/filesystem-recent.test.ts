@@ -132,6 +132,19 @@ test('a list with a symbolic link is read each time: what is behind it changes w
   assert.deepEqual(await driver.list('list'), [{ name: 'link', folder: true }]);
 });
 
+test('what is kept of a long list counts as what it takes', async t => {
+  const root = await folder(t);
+  await mkdir(join(root, 'list'));
+  const recent = new Recent(root, { isLocal: true }, 0);
+  recent.open();
+  await pause(20);
+  recent.meet('list');
+  const seen = await recent.look('list');
+  const before = recent.size;
+  recent.keep('list', seen, { entries: Array.from({ length: 1000 }, (_, n) => ({ name: `tag${n}`, folder: true })) });
+  assert.ok(recent.size - before > 80_000, `${recent.size - before}`);
+});
+
 test('more looks than one turn has room for wait for the next one; a foreign file system is never looked at', async t => {
   const root = await folder(t);
   await writeFile(join(root, 'x'), 'x');

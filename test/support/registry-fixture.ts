@@ -244,6 +244,7 @@ export class RegistryFixture extends RegistryUnderTest {
       everythingByFramework: options.everythingByFramework ?? false,
       health: { healthy: true, status: 'ok' },
       pages: new Map(),
+      onFault: error => fixture.faults.push(error),
       onIdentity: () => {},
     });
     const listener = createListener({ tls: 'plain', handler, log: memoryLog([]) });

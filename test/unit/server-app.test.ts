@@ -12,6 +12,7 @@ async function application(t: TestContext, health = { healthy: true, status: 'ok
     headers: () => ['X-Frame-Options', 'DENY'],
     health,
     pages: new Map(),
+    onFault: () => undefined,
     onIdentity: () => undefined,
   });
   const { port } = await serve(t, app, { plain: true });

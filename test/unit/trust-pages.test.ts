@@ -19,6 +19,7 @@ async function registry(t: TestContext, anchor: Anchor | undefined = { pem: PEM,
     headers: () => ['X-Content-Type-Options', 'nosniff'],
     health: { healthy: true, status: 'ok' },
     pages: createTrustPages({ anchor: async () => anchor, prefix }),
+    onFault: () => undefined,
     onIdentity: () => undefined,
   });
   const { port } = await serve(t, app, { plain: true });
@@ -149,6 +150,7 @@ test('where a public authority signed there is nothing to install, and that is s
     headers: () => [],
     health: { healthy: true, status: 'ok' },
     pages,
+    onFault: () => undefined,
     onIdentity: () => undefined,
   });
   const { port } = await serve(t, app, { plain: true });

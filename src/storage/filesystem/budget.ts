@@ -16,7 +16,7 @@ declare const WebAssembly: { readonly Memory: new (pages: { initial: number }) =
 export class BufferBudget {
   #open = 0;
   /** Nothing else that Node can make begins at a page of the machine for sure. What was never touched takes no memory. */
-  #slabs: ArrayBuffer | undefined;
+  #slabs: ArrayBuffer | 'none' | undefined;
   #made = 0;
   readonly #free: Buffer[] = [];
 
@@ -39,8 +39,8 @@ export class BufferBudget {
   take(): Buffer {
     const slab = this.#free.pop();
     if (slab !== undefined) return slab;
-    if (this.#made + SLAB > this.total) return Buffer.allocUnsafeSlow(SLAB);
-    this.#slabs ??= new WebAssembly.Memory({ initial: Math.floor(this.total / SLAB) }).buffer;
+    this.#slabs ??= pages(Math.floor(this.total / SLAB));
+    if (this.#slabs === 'none' || this.#made + SLAB > this.total) return Buffer.allocUnsafeSlow(SLAB);
     this.#made += SLAB;
     return Buffer.from(this.#slabs, this.#made - SLAB, SLAB);
   }
@@ -52,6 +52,15 @@ export class BufferBudget {
   /** Whether it begins at a page. */
   isAligned(slab: Buffer): boolean {
     return slab.buffer === this.#slabs;
+  }
+}
+
+/** It reserves gigabytes of addresses, which a limit on those refuses; and some run Node without it. */
+function pages(initial: number): ArrayBuffer | 'none' {
+  try {
+    return new WebAssembly.Memory({ initial }).buffer;
+  } catch {
+    return 'none';
   }
 }
 

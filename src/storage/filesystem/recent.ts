@@ -66,10 +66,17 @@ export class Recent {
     if (this.#device !== undefined) this.#see(key);
   }
 
+  /** What all that is kept takes, in bytes, roughly. */
+  get size(): number {
+    return this.#seen.calculatedSize;
+  }
+
   /** Keeps what was read of something after it was seen, where it is certain to be of that version. */
   keep(key: string, seen: Seen | undefined, read: Pick<Seen, 'content' | 'entries'>): void {
     if (!seen?.settled) return;
     Object.assign(seen, read);
+    // The cache would not measure again what it has already.
+    this.#seen.delete(key);
     this.#seen.set(key, seen);
   }
 

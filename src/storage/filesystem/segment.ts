@@ -3,7 +3,7 @@ import { type FileHandle, open, unlink } from 'node:fs/promises';
 import { systemCode } from '../../errors.js';
 import { type SegmentWriter, StorageError } from '../driver.js';
 import { type BufferBudget, Portion, SLAB } from './budget.js';
-import { isAbsent, storageFailure } from './failure.js';
+import { storageFailure } from './failure.js';
 import type { Flusher } from './flusher.js';
 
 /** Half of it costs a third more processor time with four uploads at once (docs/decisions/0006). */
@@ -86,13 +86,13 @@ export class FileSegment implements SegmentWriter {
       this.#launch();
       await this.#landed();
       await this.#flushed();
+      this.#release();
+      await this.#closeFiles();
+      return this.#position;
     } catch (error) {
       await this.abort();
-      throw error;
+      throw storageFailure(`write ${this.path}`, error);
     }
-    this.#release();
-    await this.#closeFiles();
-    return this.#position;
   }
 
   async abort(): Promise<void> {
@@ -114,8 +114,11 @@ export class FileSegment implements SegmentWriter {
   }
 
   async #closeFiles(): Promise<void> {
-    if (typeof this.#direct === 'object') await this.#direct.close();
-    await this.handle.close();
+    try {
+      if (typeof this.#direct === 'object') await this.#direct.close();
+    } finally {
+      await this.handle.close();
+    }
   }
 
   /** The batch in flight, if any, is with the kernel. */
@@ -199,11 +202,8 @@ export class FileSegment implements SegmentWriter {
 async function openDirect(path: string): Promise<FileHandle | 'no'> {
   // Not every system has it.
   if (!constants.O_DIRECT) return 'no';
-  return open(path, constants.O_WRONLY | constants.O_DIRECT).catch(error => {
-    // An upload that was discarded meanwhile has lost its name.
-    if (isUnable(error) || isAbsent(error)) return 'no';
-    throw error;
-  });
+  // Whatever the reason is: there is a file that takes the bytes. An upload that was discarded meanwhile has lost its name.
+  return open(path, constants.O_WRONLY | constants.O_DIRECT).catch(() => 'no');
 }
 
 /** The file system does not do it, or not for pieces of this size. */
