@@ -3,6 +3,7 @@ import { type Command, Option } from 'commander';
 import { type CopiedImage, Copier, type CopyReport, type ImagePair } from '../copy/copy.js';
 import type { ImageSource, ImageTarget } from '../copy/place.js';
 import type { RegistryLogin } from '../copy/registry-client.js';
+import { OperatorError } from '../errors.js';
 import { type Glob, parseGlob } from '../glob.js';
 import { isDigest } from '../reference.js';
 import { roughSize } from '../size.js';
@@ -79,7 +80,11 @@ async function run(options: Options, fromText: string, toText: string): Promise<
   const to = parseNamed(toText);
   const wanted = selection(options, from, fromText, to, toText);
   const { dryRun = false, watch } = options;
-  const ca = await authoritiesOf(options);
+  const { dir } = options;
+  const ca = [
+    ...(await authoritiesOf({ dir })),
+    ...(options.ca === undefined ? [] : await authoritiesOf({ dir, ca: options.ca })),
+  ];
   const opening = (end: 'src' | 'dst') => ({
     ca,
     plain: options[`${end}PlainHttp`] === true,
@@ -88,12 +93,17 @@ async function run(options: Options, fromText: string, toText: string): Promise<
   const source = await openSource(from, opening('src'));
   const target = await openTarget(to, opening('dst'), { dryRun });
   try {
-    for (;;) {
+    if (watch === undefined) {
       const report = await round(source, target, wanted(source), options);
-      if (watch === undefined) {
-        if (report.images.failed > 0) process.exitCode = 1;
-        break;
-      }
+      if (report.images.failed > 0) process.exitCode = 1;
+      return;
+    }
+    for (;;) {
+      // A registry that is away now is there again later.
+      await round(source, target, wanted(source), options).catch((error: unknown) => {
+        if (!(error instanceof OperatorError)) throw error;
+        process.stderr.write(`registry-secure: ${error.message}; trying again\n`);
+      });
       await pause(watch === true ? WATCH : watch);
     }
   } finally {

@@ -37,7 +37,7 @@ export async function keptLogin(host: string): Promise<Login | undefined> {
   for (const file of loginFiles()) {
     const { credHelpers, credsStore, auths } = read(file);
     const helper = credHelpers?.[host] ?? credsStore;
-    const login = helper ? await fromHelper(helper, host) : decoded(auths?.[host]?.auth);
+    const login = (helper && (await fromHelper(helper, host))) || decoded(auths?.[host]?.auth);
     if (login) return login;
   }
   return undefined;
@@ -76,7 +76,7 @@ function fromHelper(name: string, host: string): Promise<Login | undefined> {
       if (error && systemCode(error) === 'ENOENT') {
         reject(
           new OperatorError(`the login for ${host} is kept by docker-credential-${name}, which is not here`, {
-            fix: 'install it, or say who you are with --as NAME',
+            fix: 'install it, or say whom to log in as',
           }),
         );
         return;

@@ -45,6 +45,8 @@ export interface CopyReport {
 
 /** How deep indexes may lie in one another. */
 const DEEPEST = 8;
+/** What may refer to one image, with its platforms. */
+const MOST_REFERRERS = 10_000;
 /** How often a blob is read on where its source breaks off without a byte more. */
 const TRIES = 3;
 /** Of blobs, where in the target they were last put. */
@@ -73,19 +75,32 @@ export class Copier {
     this.#transfers = new Gate(options.jobs);
   }
 
-  /** Never rejects because of one image: the report says how many failed. */
+  /**
+   * Never rejects because of one image: the report says how many failed. Whatever else it rejects with, all that was under way
+   * has ended by then.
+   */
   async run(pairs: AsyncIterable<ImagePair>): Promise<CopyReport> {
     const images = new Gate(this.options.jobs);
     const running = new Set<Promise<void>>();
-    for await (const pair of pairs) {
-      const leave = await images.enter();
-      const task = this.#image(pair).finally(() => {
-        leave();
-        running.delete(task);
-      });
-      running.add(task);
+    let fault: { readonly error: unknown } | undefined;
+    try {
+      for await (const pair of pairs) {
+        const leave = await images.enter();
+        if (fault) break;
+        const task = this.#image(pair)
+          .catch((error: unknown) => {
+            fault ??= { error };
+          })
+          .finally(() => {
+            leave();
+            running.delete(task);
+          });
+        running.add(task);
+      }
+    } finally {
+      await Promise.all(running);
     }
-    await Promise.all(running);
+    if (fault) throw fault.error;
     return { images: { ...this.#images }, blobs: { ...this.#blobs }, bytes: this.#bytes };
   }
 
@@ -106,18 +121,31 @@ export class Copier {
     const before = to.tag === undefined ? undefined : await this.target.resolve(to.repository, to.tag);
     const isThere = to.tag === undefined ? await this.target.hasManifest(to.repository, digest) : before === digest;
     let bytes = isThere ? 0 : await this.#tree(pair, manifest, to.tag, 0);
-    if (!this.options.withoutReferrers) bytes += await this.#referrers(pair, digest, 0);
+    if (!this.options.withoutReferrers) bytes += await this.#belonging(pair, manifest);
     return { pair, outcome: isThere ? 'same' : before === undefined ? 'new' : 'moved', digest, bytes };
   }
 
-  /** With what refers to what refers to it. @returns bytes brought */
-  async #referrers(pair: ImagePair, subject: Digest, depth: number): Promise<number> {
-    if (depth === DEEPEST) return 0;
+  /** What refers to an image, to a platform of it, or to what refers to that. @returns bytes brought */
+  async #belonging(pair: ImagePair, placed: PlacedManifest): Promise<number> {
+    const subjects = [
+      placed.digest,
+      ...this.#parsed(placed, pair.from.repository).manifests.map(({ digest }) => digest),
+    ];
+    const seen = new Set<Digest>(subjects);
     let bytes = 0;
-    for (const { digest } of await this.source.referrers(pair.from.repository, subject)) {
-      if (!(await this.target.hasManifest(pair.to.repository, digest)))
-        bytes += await this.#tree(pair, await this.#manifest(pair.from.repository, digest), undefined, depth);
-      bytes += await this.#referrers(pair, digest, depth + 1);
+    for (const subject of subjects) {
+      // Lists may name one another, and what is in none of them by right.
+      if (seen.size > MOST_REFERRERS)
+        throw new OperatorError(`${this.source.name}/${pair.from.repository}: too much refers to ${placed.digest}`, {
+          fix: 'copy it with --no-referrers',
+        });
+      for (const { digest } of await this.source.referrers(pair.from.repository, subject)) {
+        if (seen.has(digest)) continue;
+        seen.add(digest);
+        subjects.push(digest);
+        if (!(await this.target.hasManifest(pair.to.repository, digest)))
+          bytes += await this.#tree(pair, await this.#manifest(pair.from.repository, digest), undefined, 0);
+      }
     }
     return bytes;
   }

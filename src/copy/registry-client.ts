@@ -2,6 +2,7 @@ import { type ClientRequest, type IncomingMessage, Agent as PlainAgent, request 
 import { Agent, type RequestOptions, request } from 'node:https';
 import { isIP } from 'node:net';
 import { setTimeout as pause } from 'node:timers/promises';
+import { LRUCache } from 'lru-cache';
 import { OperatorError, systemCode } from '../errors.js';
 import { mistrust } from '../trust/fetch.js';
 
@@ -46,6 +47,9 @@ const LARGEST = 32 * 1024 * 1024;
 /** Tokens that do not say so are good for so long (s; distribution's token specification, "Token Response Fields"). */
 const USUAL_LIFE = 60;
 
+/** Tokens that are kept, one for each repository. */
+const TOKENS = 500;
+
 /** What a network does now and then. Who is not trusted, or has no such name, will not be the next time either. */
 const PASSING = new Set(
   'ECONNRESET EPIPE ETIMEDOUT ECONNREFUSED EHOSTUNREACH ENETUNREACH EAI_AGAIN ECONNABORTED'.split(' '),
@@ -74,7 +78,7 @@ export class RegistryClient {
   readonly #base: string;
   readonly #agent: Agent | PlainAgent;
   readonly #tries: number;
-  readonly #tokens = new Map<string, { readonly header: string; readonly until: number }>();
+  readonly #tokens = new LRUCache<string, { readonly header: string; readonly until: number }>({ max: TOKENS });
   /** What the registry wants to hear of who asks. */
   #challenge: Challenge | undefined;
 
@@ -109,7 +113,7 @@ export class RegistryClient {
         return await this.#withLogin(method, path, wanted, asking);
       } catch (error) {
         if (!(error instanceof Unanswered) || !error.isPassing || once || tried >= this.#tries) throw error;
-        await waitBefore(tried, error);
+        await this.pauseAfter(tried, error);
       }
   }
 
@@ -122,21 +126,40 @@ export class RegistryClient {
   ): Promise<{ readonly status: number; readonly headers: IncomingMessage['headers']; readonly data: Buffer }> {
     for (let tried = 1; ; tried++)
       try {
-        const answer = await this.ask(method, path, wanted, asking);
+        const answer = await this.ask(method, path, wanted, asking, { once: true });
         return { status: answer.statusCode!, headers: answer.headers, data: await bodyOf(answer, LARGEST) };
       } catch (error) {
         // A body that breaks off is as if nothing had come.
         const failure = error instanceof OperatorError ? error : this.#failed(error as Error);
         if (!(failure instanceof Unanswered) || !failure.isPassing || tried >= this.#tries) throw failure;
-        await waitBefore(tried, failure);
+        await this.pauseAfter(tried, failure);
       }
+  }
+
+  /** The wait after a try that has failed; what the registry asks for, where it does. */
+  async pauseAfter(tried: number, { cause }: Unanswered): Promise<void> {
+    const { retryAfter } = (cause ?? {}) as { retryAfter?: number };
+    const usual = Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** (tried - 1)) * (0.5 + Math.random());
+    await pause(retryAfter === undefined ? usual : Math.min(LONGEST_WAIT, retryAfter * 1000));
+  }
+
+  /** The absolute URL of what the registry names. @throws OperatorError for what is none, or leads out of TLS */
+  #urlOf(path: string): URL {
+    if (!URL.canParse(path, this.#base))
+      throw new OperatorError(`${this.host} names ${JSON.stringify(path.slice(0, 100))}, which is no URL`);
+    const url = new URL(path, this.#base);
+    if (url.protocol === 'https:' || this.options.plain) return url;
+    const base = new URL(this.#base);
+    // Behind a proxy that ends TLS it may not know how it is reached.
+    if (url.protocol === 'http:' && url.hostname === base.hostname) return new URL(url.pathname + url.search, base);
+    throw new OperatorError(`${this.host} sends clients to ${url.origin}, which has no TLS`);
   }
 
   async #withLogin(method: string, path: string, wanted: readonly number[], asking: Asking): Promise<IncomingMessage> {
     // Nothing is sent along with a body before it is known how the registry wants to be asked.
     if (asking.send && !this.#challenge) await this.#learn(asking.scope);
     for (let again = false; ; again = true) {
-      const url = new URL(path, this.#base);
+      const url = this.#urlOf(path);
       const answer = await this.#send(method, url, await this.#headersFor(url, asking.scope, asking.headers), asking);
       const status = answer.statusCode!;
       if (wanted.includes(status)) return answer;
@@ -216,6 +239,7 @@ export class RegistryClient {
     if (![301, 302, 303, 307, 308].includes(status) || location === undefined || !/^(?:GET|HEAD)$/.test(method))
       return answer;
     answer.resume();
+    if (!URL.canParse(location, url.href)) throw new Unanswered(status, `${this.host} sends clients to what is no URL`);
     const next = new URL(location, url);
     if (redirects === REDIRECTS) throw new Unanswered(status, `${this.host} sends clients round in a circle`);
     if (next.protocol !== 'https:' && next.protocol !== url.protocol)
@@ -293,12 +317,6 @@ export class RegistryClient {
       });
     return new Unanswered(status, `${this.host} ${what}`, { cause });
   }
-}
-
-async function waitBefore(tried: number, { cause }: Unanswered): Promise<void> {
-  const { retryAfter } = (cause ?? {}) as { retryAfter?: number };
-  const usual = Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** (tried - 1)) * (0.5 + Math.random());
-  await pause(retryAfter === undefined ? usual : Math.min(LONGEST_WAIT, retryAfter * 1000));
 }
 
 interface Challenge {

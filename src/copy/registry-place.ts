@@ -1,8 +1,7 @@
 import { createHash } from 'node:crypto';
-import { once } from 'node:events';
-import type { ClientRequest } from 'node:http';
+import type { ClientRequest, IncomingMessage } from 'node:http';
 import { OperatorError } from '../errors.js';
-import { type Digest, isDigest, isRepositoryName, isTag } from '../reference.js';
+import { algorithmOf, type Digest, hexOf, isDigest, isRepositoryName, isTag } from '../reference.js';
 import type { Descriptor } from '../store/manifest.js';
 import type { ImageSource, ImageTarget, OpenBlob, PlacedManifest } from './place.js';
 import { type RegistryClient, Unanswered } from './registry-client.js';
@@ -24,8 +23,6 @@ const TRIES = 5;
 /** A registry that is reached by the distribution API. */
 export class RegistryPlace implements ImageSource, ImageTarget {
   readonly name: string;
-  /** Whether the referrers API is there; undefined until it was asked for. */
-  #tellsReferrers: boolean | undefined;
 
   constructor(private readonly client: RegistryClient) {
     this.name = client.host;
@@ -79,22 +76,18 @@ export class RegistryPlace implements ImageSource, ImageTarget {
   }
 
   async referrers(repository: string, subject: Digest): Promise<readonly Pick<Descriptor, 'digest'>[]> {
-    if (this.#tellsReferrers === false) return [];
     const found: Pick<Descriptor, 'digest'>[] = [];
     try {
-      const path = `/v2/${repository}/referrers/${subject}`;
-      for await (const page of this.#pages(path, pull(repository))) {
-        this.#tellsReferrers = true;
-        const { manifests } = page as { manifests?: unknown };
-        for (const one of Array.isArray(manifests) ? manifests : [])
-          if (typeof one?.digest === 'string' && isDigest(one.digest)) found.push({ digest: one.digest });
-      }
+      for await (const page of this.#pages(`/v2/${repository}/referrers/${subject}`, pull(repository)))
+        found.push(...descriptorsIn(page));
     } catch (error) {
       // What does not know the API does not always say so with 404.
-      if (!(error instanceof Unanswered) || error.isPassing || this.#tellsReferrers) throw error;
+      if (!(error instanceof Unanswered) || error.isPassing) throw error;
     }
-    this.#tellsReferrers ??= false;
-    return found;
+    if (found.length > 0) return found;
+    // Where there is none, clients keep a list by themselves (distribution-spec, "Referrers Tag Schema").
+    const kept = await this.manifest(repository, `${algorithmOf(subject)}-${hexOf(subject).slice(0, 64)}`);
+    return kept ? descriptorsIn((parsed(kept.data) ?? {}) as Record<string, unknown>) : [];
   }
 
   openBlob(repository: string, { digest }: Descriptor): OpenBlob {
@@ -108,12 +101,11 @@ export class RegistryPlace implements ImageSource, ImageTarget {
       });
       // Who does not know ranges sends all of it again.
       let skip = answer.statusCode === 200 ? start : 0;
-      for await (const chunk of answer as AsyncIterable<Buffer>) {
+      for await (const chunk of unbroken(answer, `${client.host} has broken off in ${digest}`)) {
         const wanted = chunk.subarray(Math.min(skip, chunk.length));
         skip -= chunk.length - wanted.length;
         if (wanted.length > 0) yield wanted;
       }
-      if (!answer.complete) throw new Unanswered(undefined, `${client.host} has broken off in ${digest}`);
     };
   }
 
@@ -145,25 +137,43 @@ export class RegistryPlace implements ImageSource, ImageTarget {
     const path = `/v2/${repository}/blobs/uploads/?${new URLSearchParams({ mount: digest, from })}`;
     // Mounting takes the right to read where it comes from.
     const asking = { scope: `${push(repository)} ${pull(from)}`, headers: { 'Content-Length': 0 } };
-    const { status, headers } = await this.client.read('POST', path, [201, 202], asking);
-    if (status === 201) return true;
-    await this.#cancel(repository, headers.location);
+    try {
+      const { status, headers } = await this.client.read('POST', path, [201, 202], asking);
+      if (status === 201) return true;
+      await this.#cancel(repository, headers.location);
+    } catch (error) {
+      // Not every registry can, or lets whoever may push here read there: then the bytes are sent.
+      if (!(error instanceof Unanswered) || error.isPassing) throw error;
+    }
     return false;
   }
 
   async putBlob(repository: string, blob: Descriptor, open: OpenBlob): Promise<void> {
+    const how = { resumed: false };
+    try {
+      await this.#upload(repository, blob, open, how);
+    } catch (error) {
+      // Some registries have been told where the rest belongs, and put it elsewhere.
+      if (!how.resumed || !(error instanceof Unanswered) || error.status !== 400) throw error;
+      await this.#upload(repository, blob, open, how);
+    }
+  }
+
+  async #upload(repository: string, blob: Descriptor, open: OpenBlob, how: { resumed: boolean }): Promise<void> {
     const asking = { scope: push(repository), headers: { 'Content-Length': 0 } };
     const started = await this.client.read('POST', `/v2/${repository}/blobs/uploads/`, [202], asking);
     let location = this.#located(started.headers.location);
     let offset = 0;
+    let begun = false;
     for (let failures = 0; offset < blob.size; )
       try {
         const start = offset;
         const headers = {
           'Content-Type': 'application/octet-stream',
           'Content-Length': blob.size - start,
-          // Not for the first bytes: a whole body says all by its length, and some registries take no range then.
-          ...(start > 0 && { 'Content-Range': `${start}-${blob.size - 1}` }),
+          // Not for the first bytes at first: a whole body says all by its length, and some registries take no range then. Later
+          // the registry may have kept more, by the time that this arrives, than it has just said.
+          ...(begun && { 'Content-Range': `${start}-${blob.size - 1}` }),
         };
         const sent = { scope: push(repository), headers, send: (asked: ClientRequest) => sendAll(asked, open(start)) };
         const answer = await this.client.ask('PATCH', location, [202], sent, { once: true });
@@ -172,18 +182,30 @@ export class RegistryPlace implements ImageSource, ImageTarget {
         offset = blob.size;
       } catch (error) {
         if (!(error instanceof Unanswered) || !(error.isPassing || error.status === 416)) throw error;
+        begun = true;
+        how.resumed = true;
         // The registry says how far it has come; where it has forgotten, that fails as well.
         const status = await this.client.read('GET', location, [204], { scope: push(repository) });
-        const arrived = Number(/^(?:bytes=)?0-(\d+)$/.exec(String(status.headers.range ?? ''))?.[1] ?? -1) + 1;
+        const last = Number(/^(?:bytes=)?0-(\d+)$/.exec(String(status.headers.range ?? ''))?.[1] ?? 0);
+        // `0-0` is what registries say of nothing as well as of one byte.
+        const arrived = last === 0 ? 0 : last + 1;
         location = status.headers.location === undefined ? location : this.#located(status.headers.location);
         failures = arrived > offset ? 0 : failures + 1;
         if (failures === TRIES || arrived > blob.size) throw error;
         offset = arrived;
+        if (failures > 0) await this.client.pauseAfter(failures, error);
       }
+    if (!URL.canParse(location, `https://${this.name}`))
+      throw new OperatorError(`${this.name} takes a blob to what is no URL`);
     const target = new URL(location, `https://${this.name}`);
     target.searchParams.set('digest', blob.digest);
     const finish = location.startsWith('/') ? `${target.pathname}${target.search}` : target.href;
-    await this.client.read('PUT', finish, [201], asking);
+    try {
+      await this.client.read('PUT', finish, [201], asking);
+    } catch (error) {
+      // Its answer may have been lost, and the next one is that the upload is over.
+      if (!(error instanceof Unanswered) || !(await this.hasBlob(repository, blob))) throw error;
+    }
   }
 
   async #cancel(repository: string, location: string | undefined): Promise<void> {
@@ -213,17 +235,28 @@ export class RegistryPlace implements ImageSource, ImageTarget {
   }
 }
 
+/** A body that ends before its end is told of as what the registry did. */
+async function* unbroken(answer: IncomingMessage, what: string): AsyncGenerator<Buffer> {
+  try {
+    yield* answer as AsyncIterable<Buffer>;
+  } catch {
+    throw new Unanswered(undefined, what);
+  }
+  if (!answer.complete) throw new Unanswered(undefined, what);
+}
+
 /** Ends when all of it has left: then none of the chunks is needed any more. */
 async function sendAll(asked: ClientRequest, body: AsyncIterable<Uint8Array> | Iterable<Uint8Array>): Promise<void> {
-  const closed = once(asked, 'close').then(
-    () => undefined,
-    () => undefined,
-  );
+  let left: () => void = () => {};
+  asked.once('close', () => left());
   try {
     for await (const chunk of body) {
       if (asked.destroyed) return;
       // The source may use the chunk again: so not only until there is room for the next.
-      await Promise.race([new Promise<void>(done => asked.write(chunk, () => done())), closed]);
+      await new Promise<void>(done => {
+        left = done;
+        asked.write(chunk, () => done());
+      });
     }
   } catch (error) {
     // The source has tried again what can be, and this registry need not.
@@ -243,6 +276,12 @@ function push(repository: string): string {
 /** What a registry says it has, as far as it can be a name at all. */
 function names(list: unknown, isName: (text: string) => boolean): string[] {
   return (Array.isArray(list) ? list : []).filter((name): name is string => typeof name === 'string' && isName(name));
+}
+
+function descriptorsIn({ manifests }: Record<string, unknown>): Array<Pick<Descriptor, 'digest'>> {
+  return (Array.isArray(manifests) ? manifests : []).flatMap(one =>
+    typeof one?.digest === 'string' && isDigest(one.digest) ? [{ digest: one.digest as Digest }] : [],
+  );
 }
 
 function parsed(data: Buffer): unknown {

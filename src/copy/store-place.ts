@@ -2,6 +2,7 @@ import { Readable } from 'node:stream';
 import { OperatorError, RegistryError } from '../errors.js';
 import { type Digest, isDigest } from '../reference.js';
 import { type StorageDriver, StorageError } from '../storage/driver.js';
+import { orUnheld } from '../store/leases.js';
 import type { Descriptor } from '../store/manifest.js';
 import type { Store } from '../store/store.js';
 import type { ImageSource, ImageTarget, OpenBlob, PlacedManifest } from './place.js';
@@ -89,7 +90,10 @@ export class StorePlace implements ImageSource, ImageTarget {
   }
 
   async hasBlob(repository: string, { digest }: Descriptor): Promise<boolean> {
-    return (await this.#try(() => this.store.blobs.hold(repository, digest))) !== undefined;
+    // Where nothing can be written, as in a dry run, it is looked at and no more.
+    const look = () =>
+      orUnheld(this.store.blobs.hold(repository, digest), () => this.store.blobs.find(repository, digest));
+    return (await this.#try(look)) !== undefined;
   }
 
   mount(repository: string, { digest }: Descriptor, from: string): Promise<boolean> {

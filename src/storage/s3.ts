@@ -13,7 +13,7 @@ import { checkFormat, FORMAT_FILE, PRIVATE } from './format.js';
 import { checkKey } from './key.js';
 import { gather, joinParts, planParts } from './s3/assemble.js';
 import { Bucket, type Found, newWrite } from './s3/bucket.js';
-import { attemptsOf, isUnknown, isUnmet, s3Failure, s3Refusal } from './s3/failure.js';
+import { isUnknown, isUnmet, s3Failure, s3Refusal } from './s3/failure.js';
 import { listChildren } from './s3/listing.js';
 import { type S3Options, SMALLEST_PART } from './s3/options.js';
 import { S3Reader } from './s3/reader.js';
@@ -265,8 +265,8 @@ export class S3Driver implements StorageDriver {
       return true;
     } catch (error) {
       if (!isUnmet(error)) throw s3Failure(`create ${key}`, error);
-      // The first answer may have been lost, and then it is ours.
-      return attemptsOf(error) > 1 && (await this.#bucket.find(key))?.write === write;
+      // An answer may have been lost, on the way or to a proxy that asked again: then it is ours.
+      return (await this.#bucket.find(key))?.write === write;
     }
   }
 
@@ -324,8 +324,10 @@ export class S3Driver implements StorageDriver {
 
   async #giveUpAbandoned(): Promise<void> {
     const before = this.#bucket.now() - ABANDONED;
-    for (const { key, id, started } of await this.#bucket.unfinishedUploads(''))
-      if (started.getTime() < before) await this.#bucket.abortUpload(key, id);
+    // The bucket may be shared with other programs.
+    for (const own of ['docker/registry/v2/', `${PRIVATE}/`])
+      for (const { key, id, started } of await this.#bucket.unfinishedUploads(own))
+        if (started.getTime() < before) await this.#bucket.abortUpload(key, id);
   }
 
   #remember(segment: string, size: number): void {

@@ -119,6 +119,81 @@ test('an image goes with its platforms, its signature and what that has; then no
   assert.equal((await target.call('HEAD', `/v2/other/app/manifests/${late.digest}`)).status, 200);
 });
 
+test('the signature of a platform goes along, and lists that name one another end', async () => {
+  const amd = await source.pushImage('team/app', 'amd');
+  const index = indexOf([amd.data]);
+  await source.pushManifest('team/app', 'v1', index, OCI_INDEX);
+  const ofPlatform = await source.pushImage('team/app', 'x', { subject: descriptorOf(amd.data, OCI_MANIFEST) });
+  // As clients of a registry without the API keep them: by tags, which may say anything.
+  for (const [of, names] of [
+    [amd.digest, ofPlatform.data],
+    [ofPlatform.digest, amd.data],
+  ] as const)
+    await source.pushManifest('team/app', of.replace(':', '-'), indexOf([names]), OCI_INDEX);
+  const { report, problems } = await copy(registryAt(source.port), registryAt(target.port), [pair('team/app', 'v1')]);
+  assert.deepEqual([problems, report.images.new], [[], 1]);
+  assert.equal((await target.call('HEAD', `/v2/team/app/manifests/${ofPlatform.digest}`)).status, 200);
+});
+
+/** A registry behind something that answers some requests by itself. */
+async function instead(
+  port: number,
+  answer: (request: http.IncomingMessage) => { status: number; headers?: http.OutgoingHttpHeaders } | undefined,
+): Promise<number> {
+  const server = http.createServer((request, response) => {
+    const own = answer(request);
+    if (own) {
+      request.resume();
+      response.writeHead(own.status, own.headers).end();
+      return;
+    }
+    const { method, url, headers } = request;
+    const asked = http.request({ host: '127.0.0.1', port, method, path: url, headers, agent: false }, answered => {
+      response.writeHead(answered.statusCode!, answered.headers);
+      answered.pipe(response);
+    });
+    asked.on('error', () => response.destroy());
+    request.pipe(asked);
+  });
+  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve));
+  closers.push(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  return (server.address() as AddressInfo).port;
+}
+
+test('a source without the referrers API has a list under a tag; a target that mounts nothing has the bytes sent', async () => {
+  const image = await source.pushImage('a', 'v1');
+  const signature = await source.pushImage('a', 'sig', { subject: descriptorOf(image.data, OCI_MANIFEST) });
+  await source.pushManifest('a', image.digest.replace(':', '-'), indexOf([signature.data]), OCI_INDEX);
+  const from = registryAt(
+    await instead(source.port, ({ url }) => (url!.includes('/referrers/') ? { status: 404 } : undefined)),
+  );
+  const to = registryAt(
+    await instead(target.port, ({ url }) => (url!.includes('mount=') ? { status: 405 } : undefined)),
+  );
+  const { report, problems } = await copy(from, to, [pair('a', 'v1'), pair('a', 'v1', 'b')], { jobs: 1 });
+  assert.deepEqual([problems, report.images.new, report.blobs.mounted], [[], 2, 0]);
+  for (const repository of ['a', 'b'])
+    assert.equal((await target.call('HEAD', `/v2/${repository}/manifests/${signature.digest}`)).status, 200);
+});
+
+test('an answer that is lost at the end of an upload is no failure', async () => {
+  await source.pushImage('a', 'v1');
+  let lost = 0;
+  const port = await instead(target.port, request => {
+    if (request.method !== 'PUT' || !request.url!.includes('digest=') || lost++ > 0) return undefined;
+    // It arrives, and nobody hears of it.
+    const { url, headers } = request;
+    http.request({ host: '127.0.0.1', port: target.port, method: 'PUT', path: url, headers, agent: false }).end();
+    return { status: 502 };
+  });
+  const { problems } = await copy(registryAt(source.port), registryAt(port), [pair('a', 'v1')], { jobs: 1 });
+  assert.deepEqual([problems, lost > 0], [[], true]);
+  assert.equal((await target.call('HEAD', '/v2/a/manifests/v1')).status, 200);
+});
+
 test('layers that another repository has are mounted, those of two images are copied once', async () => {
   const config = Buffer.from('{"shared":true}');
   const layer = randomBytes(200_000);

@@ -25,6 +25,7 @@ import {
 import { getSignedUrl } from '@aws-sdk/s3-request-presigner';
 import type { ByteRange } from '../../reference.js';
 import { type ObjectInfo, StorageError } from '../driver.js';
+import { PRIVATE } from '../format.js';
 import { isAbsent, isConflict, s3Failure } from './failure.js';
 import type { S3Options } from './options.js';
 
@@ -99,7 +100,6 @@ export class Bucket {
     this.#client = new S3Client(clientConfig(options, this.#agents));
     this.#written = {
       ...(options.storageClass && { StorageClass: options.storageClass as never }),
-      ...(options.acl && { ACL: options.acl as never }),
       ...(options.encrypt && { ServerSideEncryption: (options.keyId ? 'aws:kms' : 'AES256') as never }),
       ...(options.encrypt && options.keyId && { SSEKMSKeyId: options.keyId }),
     };
@@ -165,9 +165,15 @@ export class Bucket {
       ),
     );
     if (!found) return undefined;
+    const body = found.Body as Readable;
+    // What is in between may know nothing of ranges, and send all of it.
+    if (range && range.start > 0 && !found.ContentRange?.startsWith(`bytes ${range.start}-`)) {
+      body.destroy();
+      throw new StorageError('unavailable', `read ${key}: another range came than was asked for`);
+    }
     const total = /\/(\d+)$/.exec(found.ContentRange ?? '')?.[1];
     const size = total === undefined ? (found.ContentLength ?? 0) : Number(total);
-    return { ...foundOf(found, size), body: found.Body as Readable };
+    return { ...foundOf(found, size), body };
   }
 
   /** @param write as `Found` has it */
@@ -185,7 +191,7 @@ export class Bucket {
       this.#client.send(
         new CopyObjectCommand({
           ...this.#at(key),
-          ...this.#made(),
+          ...this.#made(key),
           MetadataDirective: 'REPLACE',
           CopySource: this.#source(from),
         }),
@@ -254,7 +260,7 @@ export class Bucket {
   async startUpload(key: string): Promise<Upload> {
     const write = newWrite();
     const { UploadId } = await this.#attempt(`begin ${key}`, () =>
-      this.#client.send(new CreateMultipartUploadCommand({ ...this.#at(key), ...this.#made(write) })),
+      this.#client.send(new CreateMultipartUploadCommand({ ...this.#at(key), ...this.#made(key, write) })),
     );
     return { id: UploadId!, write };
   }
@@ -315,11 +321,13 @@ export class Bucket {
   }
 
   #putting(key: string, data: Uint8Array, write: string, condition: { IfNoneMatch?: '*' } = {}): PutObjectCommand {
-    return new PutObjectCommand({ ...this.#at(key), ...this.#made(write), ...condition, Body: data });
+    return new PutObjectCommand({ ...this.#at(key), ...this.#made(key, write), ...condition, Body: data });
   }
 
-  #made(write = newWrite()) {
-    return { ...this.#written, ContentType: 'application/octet-stream', Metadata: { [WRITE]: write } };
+  #made(key: string, write = newWrite()) {
+    // Keys of tokens and the like are nobody's else, whoever may read the images.
+    const acl = this.options.acl && !key.startsWith(`${PRIVATE}/`) && { ACL: this.options.acl as never };
+    return { ...this.#written, ...acl, ContentType: 'application/octet-stream', Metadata: { [WRITE]: write } };
   }
 
   #source(key: string): string {

@@ -23,9 +23,6 @@ const statusOf = (error: unknown): number | undefined => (error as Answer | unde
 /** The code of the service's answer, such as `NoSuchBucket`; where it had no body, a word of the SDK's. */
 const nameOf = (error: unknown): string => (error as Answer | undefined)?.name ?? '';
 
-/** How often a request was sent before it failed. */
-export const attemptsOf = (error: unknown): number => (error as Answer | undefined)?.$metadata?.attempts ?? 1;
-
 /** The object is not there. An answer to HEAD has no body, and so could mean the bucket, too. */
 export function isAbsent(error: unknown): boolean {
   return ['NoSuchKey', 'NotFound'].includes(nameOf(error)) && statusOf(error) === 404;

@@ -82,10 +82,14 @@ export class Removals {
     const sign = await this.#putUp(key);
     try {
       const doomed = await look();
-      if (!doomed || performance.now() - sign.since > SEND_S * 1000) return false;
-      sign.inDoubt = true;
-      for (const one of [...doomed.also, key]) await this.bucket.deleteWithin(ARRIVE_S, one);
-      sign.inDoubt = false;
+      if (!doomed) return false;
+      for (const one of [...doomed.also, key]) {
+        // Others take the sign for a dead process's after a while, and this one may have been stopped meanwhile.
+        if (performance.now() - sign.since > SEND_S * 1000) return false;
+        sign.inDoubt = true;
+        await this.bucket.deleteWithin(ARRIVE_S, one);
+        sign.inDoubt = false;
+      }
       return true;
     } finally {
       if (!sign.inDoubt) await this.bucket.delete(sign.key);
