@@ -125,16 +125,21 @@ export class FaultProxy {
     request.socket.destroy();
   }
 
-  /** Only such as can happen to the request. */
+  /** Of such as can happen to the request one of those that there were least: no kind is left to chance. */
   #choose({ method, url, headers }: IncomingMessage): Fault | undefined {
     if (this.count >= this.most || !this.random.chance(this.rate)) return undefined;
-    const fault = this.random.pick(this.kinds);
     // The two requests that take so long that services begin to answer before they know.
     const isLong = 'x-amz-copy-source' in headers || (method === 'POST' && url!.includes('uploadId='));
-    if (fault.startsWith('error in') && !isLong) return undefined;
-    if (fault === 'request cut' && Number(headers['content-length'] ?? 0) < 2) return undefined;
-    if (fault === 'answer cut' && (method !== 'GET' || url!.includes('list-type'))) return undefined;
-    this.faults.set(fault, (this.faults.get(fault) ?? 0) + 1);
+    const possible = this.kinds.filter(fault => {
+      if (fault.startsWith('error in')) return isLong;
+      if (fault === 'request cut') return Number(headers['content-length'] ?? 0) >= 2;
+      return fault !== 'answer cut' || (method === 'GET' && !url!.includes('list-type'));
+    });
+    const least = Math.min(...possible.map(fault => this.faults.get(fault) ?? 0));
+    const rarest = possible.filter(fault => (this.faults.get(fault) ?? 0) === least);
+    if (rarest.length === 0) return undefined;
+    const fault = this.random.pick(rarest);
+    this.faults.set(fault, least + 1);
     return fault;
   }
 
