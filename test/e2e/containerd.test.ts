@@ -20,7 +20,7 @@ describe('containerd, by ctr', { timeout: 240_000 }, () => {
     requireTools('ctr', 'containerd');
     namespace = await Namespace.create();
     const up = ['up', '--addr', `${namespace.ip}:5000`, '--ip', namespace.ip, '--user', alice.user, '--password-stdin'];
-    registry = await Registry.start(namespace, up, { input: `${alice.password}\n` });
+    registry = await Registry.start(namespace, up, { input: `${alice.password}\n`, manyWorkers: true });
     image = `${registry.host}/base/node:20`;
 
     // An image that can run, pushed by docker.

@@ -19,7 +19,7 @@ describe('docker: from an IP address to a pulled image', { timeout: 240_000 }, (
     namespace = await Namespace.create();
     const up = ['up', '--addr', `${namespace.ip}:5000`, '--ip', namespace.ip, '--user', alice.user, '--password-stdin'];
     [registry, docker] = await Promise.all([
-      Registry.start(namespace, up, { input: `${alice.password}\n` }),
+      Registry.start(namespace, up, { input: `${alice.password}\n`, manyWorkers: true }),
       Docker.start(namespace),
     ]);
     console.log(`docker ${await docker.versions()}`);

@@ -13,6 +13,7 @@ import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
+import { isDeepStrictEqual } from 'node:util';
 import { copyCheckout } from '../support/checkout.js';
 import { Docker } from '../support/docker.js';
 import { writeBuildFolder } from '../support/image.js';
@@ -70,6 +71,9 @@ describe('the container image', { timeout: 900_000 }, () => {
       if (Date.now() > deadline || !(await isRunning(name))) assert.fail(`${what}: not so\n${await logs(name)}`);
   }
 
+  /** Each process looks at the files by itself, each half second: now all of them have. */
+  const settled = () => pause(1_500);
+
   /** Runs the lines of a recipe and waits until the container listens. */
   async function start(name: string, lines: string): Promise<void> {
     await docker.recipe(lines, { cwd: folder });
@@ -103,9 +107,15 @@ describe('the container image', { timeout: 900_000 }, () => {
 
   /** That all who face the network are a user's, for good. */
   async function assertUnprivileged(name: string, uid: number, gid = uid): Promise<void> {
-    const started = await workers(name);
-    for (const process of started.length > 0 ? started : ['1'])
-      assert.deepEqual(await ownerOf(name, process), { uid, gid, groups: [], capabilities: '0'.repeat(16) });
+    const expected = { uid, gid, groups: [], capabilities: '0'.repeat(16) };
+    // One that is only starting is still who started it, and faces nobody.
+    await until(`user ${uid}`, name, async () => {
+      const started = await workers(name);
+      const owners = (started.length > 0 ? started : ['1']).map(process =>
+        ownerOf(name, process).catch(() => undefined),
+      );
+      return (await Promise.all(owners)).every(owner => isDeepStrictEqual(owner, expected));
+    });
   }
 
   /** The commands of the recipes: tag, push, remove, pull; the image must come back as it was. */
@@ -156,6 +166,7 @@ docker image pull ${host}/ubuntu:18.04`);
     await copyImage('192.168.0.12:5000');
     const alice = ['login', '-u', 'alice', '--password-stdin', '192.168.0.12:5000'];
     await until('alice', 'registry', async () => (await docker.run(alice, { input: 'a word of alice' })).status === 0);
+    await settled();
 
     await start('registry-443', old!);
     await assertUnprivileged('registry-443', SERVICE);
@@ -249,6 +260,7 @@ docker image pull ${host}/ubuntu:18.04`);
     await docker.must(['pull', '-q', `${machine.ip}/ubuntu:18.04`]);
     chownSync(join(folder, 'certs', 'domain.key'), SERVICE, SERVICE);
     await until('reloaded', 'registry', async () => /reloaded the certificate/.test(await logs('registry')));
+    await settled();
     assert.match(await docker.refused(['pull', `${machine.ip}/ubuntu:18.04`]), /x509/);
     await trust(machine.ip, join(folder, 'certs', 'domain.crt'));
     assert.notEqual(readFileSync(join(folder, 'certs', 'domain.crt'), 'utf8'), old);
@@ -292,6 +304,7 @@ docker image pull ${host}/ubuntu:18.04`);
       'registry',
       async () => (await docker.run(second, { input: 'test456' })).status === 0,
     );
+    await settled();
   });
 
   test('the recipe for a service of a swarm: real secrets, a constraint, a bind mount', async () => {

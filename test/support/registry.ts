@@ -18,6 +18,11 @@ interface StartOptions extends Pick<RunOptions, 'env' | 'input'> {
   /** Where it answers; HOST[:PORT] as it stands in image references, without the port where it is 443. */
   readonly host?: string;
   readonly scheme?: 'https' | 'http';
+  /**
+   * Serves in as many processes as the machine has it serve in. Else in one, for a test that changes files and then asks once: that
+   * all of several follow within a second is shown by test/cli/workers-shared.test.ts.
+   */
+  readonly manyWorkers?: boolean;
 }
 
 /** The program under test as a real process inside a namespace, its folder holding certs/, auth/ and data/. */
@@ -31,7 +36,8 @@ export class Registry {
 
   /** Starts it in its folder with the arguments as they are (`up …`, `serve …`), and waits until it answers. */
   static async start(namespace: Namespace, args: string[], options: StartOptions = {}): Promise<Registry> {
-    const { name = 'registry', host = `${namespace.ip}:5000`, scheme = 'https', env = {}, input } = options;
+    const { name = 'registry', host = `${namespace.ip}:5000`, scheme = 'https', input, manyWorkers = false } = options;
+    const env = { ...(!manyWorkers && { REGISTRY_WORKERS: '1' }), ...options.env };
     const dir = join(namespace.dir, name);
     mkdirSync(dir, { recursive: true });
     const daemon = namespace.start(name, program(...args), { cwd: dir, env, ...(input && { input }) });
