@@ -1,5 +1,4 @@
 import { randomUUID } from 'node:crypto';
-import { statSync } from 'node:fs';
 import { readFile, stat, statfs, unlink, writeFile } from 'node:fs/promises';
 import { systemCode } from '../../errors.js';
 import { StorageError } from '../driver.js';
@@ -58,7 +57,7 @@ export class Mount {
   }
 
   async #look(): Promise<{ dev: bigint }> {
-    return this.#local ? statSync(this.root, { bigint: true }) : stat(this.root, { bigint: true });
+    return stat(this.root, { bigint: true });
   }
 
   /**
