@@ -65,6 +65,9 @@ export class Connection {
       socket.end();
       this.#leaveWithin(limits.linger);
     };
+    // Node ends its side too, and closes once all is written. Of what it writes in the turn in which it hears of the end it
+    // may never hear that it has left, and would keep the socket.
+    socket.once('end', () => setImmediate(() => this.#closeWhenFlushed()));
   }
 
   /** Whether a refusal can be written: no other answer is on the wire, and none must come before it. */
@@ -134,6 +137,12 @@ export class Connection {
     return this.#request !== undefined && !this.#request.complete;
   }
 
+  #closeWhenFlushed(): void {
+    const { socket } = this;
+    const { writeQueueSize } = handleOf(socket) ?? {};
+    if (socket.writableEnded && !socket.destroyed && !this.#unread && writeQueueSize === 0) socket.destroy();
+  }
+
   #leaveWithin(time: number): void {
     this.#deadline = Math.min(this.#deadline, performance.now() + time);
   }
@@ -144,12 +153,16 @@ interface Handle {
   readonly writeQueueSize?: number;
 }
 
+/** Below TLS, of what Node has no documents. */
+function handleOf(socket: Socket): Handle | null | undefined {
+  return (((socket as { _parent?: unknown })._parent ?? socket) as { _handle?: Handle | null })._handle;
+}
+
 /** Bytes that came in, and bytes that the kernel has taken from us: both grow only while the client moves. */
 function progress(socket: Socket): number {
-  // Below TLS, Node's undocumented handle knows how much of one large write is gone. Without it, a write counts when it
-  // is whole, which asks more of a slow client but loses nothing else.
-  const { _handle } = ((socket as { _parent?: unknown })._parent ?? socket) as { _handle?: Handle | null };
-  const { bytesWritten, writeQueueSize } = _handle ?? {};
+  // The handle knows how much of one large write is gone. Without it, a write counts when it is whole, which asks more of
+  // a slow client but loses nothing else.
+  const { bytesWritten, writeQueueSize } = handleOf(socket) ?? {};
   const gone =
     bytesWritten === undefined || writeQueueSize === undefined
       ? socket.bytesWritten - socket.writableLength

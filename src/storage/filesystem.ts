@@ -399,7 +399,7 @@ export class FilesystemDriver implements StorageDriver {
 
   /** @param path the file that is looked for, which may be missed only because it is being removed and comes back */
   async #ifPresent<T>(action: string, path: string | undefined, body: () => Promise<T>): Promise<T | undefined> {
-    const found = await ifPresent(action, path, body);
+    const found = await ifPresent(action, path, body, this.#mount.isLocal);
     // An image must not count as deleted because its disk is away.
     if (found === undefined) await this.#mount.check();
     return found;
@@ -417,13 +417,18 @@ function objectInfo({ ino, size, mtimeMs, ctimeMs }: Pick<Stats, 'ino' | 'size' 
   return { size, modified: new Date(Math.round(mtimeMs)), version: `${ino}:${size}:${mtimeMs}:${ctimeMs}` };
 }
 
-async function ifPresent<T>(action: string, path: string | undefined, body: () => Promise<T>): Promise<T | undefined> {
+async function ifPresent<T>(
+  action: string,
+  path: string | undefined,
+  body: () => Promise<T>,
+  local = false,
+): Promise<T | undefined> {
   for (;;) {
     try {
       return await body();
     } catch (error) {
       if (!isAbsent(error)) throw storageFailure(action, error);
-      if (path === undefined || systemCode(error) !== 'ENOENT' || !(await isBack(path))) return undefined;
+      if (path === undefined || systemCode(error) !== 'ENOENT' || !(await isBack(path, local))) return undefined;
     }
   }
 }

@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { statSync } from 'node:fs';
 import { link, lstat, mkdir, readdir, rename, rmdir, stat, unlink, utimes } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -91,13 +92,16 @@ async function putBack(taken: string, path: string): Promise<void> {
   await unlinked(taken);
 }
 
-/** After a miss: whether the file is there all the same, when nobody is removing it any more. */
-export async function isBack(path: string): Promise<boolean> {
+/**
+ * After a miss: whether the file is there all the same, when nobody is removing it any more.
+ * @param local whether a look needs no thread (see `Mount`)
+ */
+export async function isBack(path: string, local = false): Promise<boolean> {
   const start = performance.now();
   for (let wait = 1; ; wait = Math.min(2 * wait, 50)) {
     // In this order: a file that was put back in between is found.
-    const taken = await takenFrom(path);
-    if ((await stat(path).catch(ignoreAbsence)) !== undefined) return true;
+    const taken = local && !isThere(folderOf(path)) ? undefined : await takenFrom(path);
+    if (local ? isThere(path) : (await stat(path).catch(ignoreAbsence)) !== undefined) return true;
     if (taken === undefined) return false;
     if (performance.now() - start < ABANDONED_MS) await pause(wait);
     else {
@@ -146,6 +150,15 @@ export async function removeFile(path: string): Promise<boolean> {
     for (const file of taken) if (await unlinked(file)) removed = true;
     if (taken.length > 0) continue;
     if (removed || !(await isBack(path)) || (await isFolder(path))) return removed;
+  }
+}
+
+function isThere(path: string): boolean {
+  try {
+    return statSync(path, { throwIfNoEntry: false }) !== undefined;
+  } catch (error) {
+    ignoreAbsence(error);
+    return false;
   }
 }
 

@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { statSync } from 'node:fs';
 import { readFile, stat, statfs, unlink, writeFile } from 'node:fs/promises';
 import { systemCode } from '../../errors.js';
 import { StorageError } from '../driver.js';
@@ -57,7 +58,7 @@ export class Mount {
   }
 
   async #look(): Promise<{ dev: bigint }> {
-    return stat(this.root, { bigint: true });
+    return this.#local ? statSync(this.root, { bigint: true }) : stat(this.root, { bigint: true });
   }
 
   /**
