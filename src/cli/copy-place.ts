@@ -8,7 +8,6 @@ import { RegistryClient, type RegistryLogin } from '../copy/registry-client.js';
 import { RegistryPlace } from '../copy/registry-place.js';
 import { StorePlace } from '../copy/store-place.js';
 import { readCertificates } from '../doctor/stores.js';
-import type { OperatorError } from '../errors.js';
 import { parseImageHost } from '../pki/names.js';
 import { isDigest, isRepositoryName, isTag } from '../reference.js';
 import { becomeVolumeOwner, wantsVolumeOwner } from '../server/privileges.js';
@@ -154,16 +153,4 @@ function bucketSettings(place: string): StorageSettings {
     ...(pathname.length > 1 ? [{ flag: place, key: 'storage.s3.rootdirectory', value: decodeURI(pathname) }] : []),
   ];
   return loadConfig({ dir: process.cwd(), standardFiles: false, env, flags: [...flags, ...named] }).config.storage;
-}
-
-/** Both ends are one place, so that a copy could only name what is there already. */
-export function isSamePlace(a: Named, b: Named): boolean {
-  return a.kind === b.kind && a.place === b.place;
-}
-
-export function refuseLatest(named: Named, text: string): OperatorError {
-  return usage(
-    `${JSON.stringify(text)} names ${named.repository === undefined ? 'no image' : 'no tag'}`,
-    'add REPOSITORY:TAG, or copy all of it with --all',
-  );
 }

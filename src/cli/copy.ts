@@ -7,7 +7,7 @@ import { OperatorError } from '../errors.js';
 import { type Glob, parseGlob } from '../glob.js';
 import { isDigest } from '../reference.js';
 import { roughSize } from '../size.js';
-import { isSamePlace, type Named, openSource, openTarget, parseNamed, refuseLatest } from './copy-place.js';
+import { type Named, openSource, openTarget, parseNamed } from './copy-place.js';
 import { authoritiesOf, keptLogin } from './logins.js';
 import { dirOption, usage, wholeNumber } from './options.js';
 import { readPassword } from './password.js';
@@ -88,8 +88,16 @@ async function run(options: Options, fromText: string, toText: string): Promise<
   const opening = (end: 'src' | 'dst') => ({
     ca,
     plain: options[`${end}PlainHttp`] === true,
-    loginAt: (host: string) => loginFor(host, options[`${end}As`], options[`${end}PasswordFile`]),
+    loginAt: (host: string) => loginFor(host, end, options),
   });
+  for (const [end, { place }] of [
+    ['src', from],
+    ['dst', to],
+  ] as const)
+    if (options[`${end}PlainHttp`])
+      process.stderr.write(
+        `registry-secure: warning: ${place} is reached without TLS: whoever is in between can read and change what is copied, and reads the login\n`,
+      );
   const source = await openSource(from, opening('src'));
   const target = await openTarget(to, opening('dst'), { dryRun });
   try {
@@ -189,13 +197,18 @@ function selection(
   const { repository, reference } = from;
   if (many && reference !== undefined)
     throw usage(`${JSON.stringify(fromText)} names one image, and --all and --match name more`);
-  if (!many && (repository === undefined || reference === undefined)) throw refuseLatest(from, fromText);
+  if (!many && (repository === undefined || reference === undefined))
+    throw usage(
+      `${JSON.stringify(fromText)} names ${repository === undefined ? 'no image' : 'no tag'}`,
+      'add REPOSITORY:TAG, or copy all of it with --all',
+    );
   if (many && to.reference !== undefined)
     throw usage(`${JSON.stringify(toText)} names one image, and many are to be copied`, 'leave out its tag');
   if (to.reference !== undefined && isDigest(to.reference))
     throw usage(`${JSON.stringify(toText)} names a digest`, 'a target has a tag, or nothing');
   if (
-    isSamePlace(from, to) &&
+    from.kind === to.kind &&
+    from.place === to.place &&
     (to.repository === undefined || to.repository === repository) &&
     (many || to.reference === undefined || to.reference === reference)
   )
@@ -233,17 +246,15 @@ function parsePattern(text: string): { repository: Glob; tag: Glob } {
 }
 
 /** Whom to log in as; undefined for nobody. */
-async function loginFor(
-  host: string,
-  user: string | undefined,
-  file: string | undefined,
-): Promise<RegistryLogin | undefined> {
-  if (user === undefined && file !== undefined)
-    throw usage('a password is for a user', 'name the user too: --src-as or --dst-as');
-  if (user !== undefined) {
-    const options = file === undefined ? {} : { passwordFile: file };
-    return { user, password: await readPassword(options, [`Password of ${JSON.stringify(user)} at ${host}: `]) };
-  }
+async function loginFor(host: string, end: 'src' | 'dst', options: Options): Promise<RegistryLogin | undefined> {
+  const { [`${end}As` as const]: user, [`${end}PasswordFile` as const]: passwordFile } = options;
   // Not everything takes a login, and what does will say so.
-  return keptLogin(host);
+  if (user === undefined && passwordFile === undefined) return keptLogin(host);
+  if (user === undefined) throw usage('a password is for a user', `name the user too: --${end}-as NAME`);
+  if (passwordFile === undefined && !process.stdin.isTTY)
+    throw new OperatorError(`there is no terminal to ask for the password of ${JSON.stringify(user)} on`, {
+      fix: `name a file with --${end}-password-file`,
+    });
+  const asked = passwordFile === undefined ? {} : { passwordFile };
+  return { user, password: await readPassword(asked, [`Password of ${JSON.stringify(user)} at ${host}: `]) };
 }

@@ -139,6 +139,17 @@ describe('copy', () => {
       const refused = await run(args);
       assert.deepEqual([refused.status, refused.stderr.match(message)?.length], [status, 1], refused.stderr);
     }
+    const noTerminal = await run([from('/team/app:v1'), to(), '--dst-as', 'admin']);
+    assert.match(
+      noTerminal.stderr,
+      /no terminal to ask for the password of "admin" on; name a file with --dst-password-file/,
+    );
+    const plain = await run([from('/team/app:v1'), to(), '--src-plain-http', '--dry-run']);
+    assert.equal(plain.status, 1);
+    assert.match(
+      plain.stderr,
+      /^registry-secure: warning: 127\.0\.0\.1:\d+ is reached without TLS: whoever is in between/,
+    );
     await mkdir(join(away, 'empty'));
     const nobody = await run([from('/team/app:v1'), to()], { DOCKER_CONFIG: join(away, 'empty') });
     assert.equal(nobody.status, 1);
