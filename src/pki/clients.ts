@@ -26,7 +26,7 @@ import { encodeKey } from './key-file.js';
 import { describeKey, generateKey, type KeyKind } from './keys.js';
 import { applyChanges, type Changes, pairChanges, pairFiles } from './pair-files.js';
 import { encodePkcs12, type Pkcs12Kind } from './pkcs12.js';
-import { notAfter, notBefore } from './x509.js';
+import { notAfter, notBefore, serialOf } from './x509.js';
 
 /**
  * The folder `certs/clients/`: an authority of its own for client certificates, apart from the server's, so that neither's
@@ -368,7 +368,7 @@ const greater = (one: bigint, other: bigint): bigint => (one > other ? one : oth
 function entryOf(name: string, certificate: X509Certificate, key: KeyObject): ClientEntry {
   return {
     name,
-    serial: certificate.serialNumber.replace(/^0+/, ''),
+    serial: serialOf(certificate),
     fingerprint: certificate.fingerprint256,
     keyKind: describeKey(key),
     notBefore: notBefore(certificate).toISOString(),

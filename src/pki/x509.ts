@@ -143,6 +143,11 @@ function serialNumber(): Buffer {
   return bytes;
 }
 
+/** As it is shown everywhere, and compared: Node gives whole bytes, of which the first digit may be a zero. */
+export function serialOf({ serialNumber }: X509Certificate): string {
+  return serialNumber.replace(/^0+/, '');
+}
+
 export interface CertificateFields {
   readonly subject: Der;
   readonly keyIdentifier: Buffer | undefined;

@@ -5,7 +5,7 @@ import { OperatorError } from '../errors.js';
 import { isSignedBy, parseRevocationLists, type RevocationList } from '../pki/crl.js';
 import { encode } from '../pki/der.js';
 import { parseCertificates, readPem } from '../pki/inspect.js';
-import { certifiedNames, notAfter, readParts } from '../pki/x509.js';
+import { certifiedNames, notAfter, readParts, serialOf } from '../pki/x509.js';
 
 /**
  * Whose certificates clients may show, and what is asked of them. OpenSSL verifies chain, dates, purpose and revocation
@@ -187,11 +187,11 @@ function verdictOf(socket: TLSSocket): string | undefined {
 function contentOf(chain: readonly X509Certificate[]): Content {
   const own = chain[0]!;
   return {
-    certificate: { ...certifiedNames(own), serial: own.serialNumber, fingerprint: own.fingerprint256 },
+    certificate: { ...certifiedNames(own), serial: serialOf(own), fingerprint: own.fingerprint256 },
     until: Math.min(...chain.map(certificate => notAfter(certificate).getTime())),
     identifiers: chain.map(certificate => ({
       issuer: encode(readParts(certificate).issuer),
-      serial: certificate.serialNumber.replace(/^0+/, ''),
+      serial: serialOf(certificate),
     })),
   };
 }

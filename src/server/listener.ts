@@ -5,6 +5,7 @@ import type { Duplex } from 'node:stream';
 import type { TLSSocket } from 'node:tls';
 import { setClientCertificate } from '../auth/client-certificate.js';
 import { OperatorError, systemCode } from '../errors.js';
+import { serialOf } from '../pki/x509.js';
 import { type ClientTrust, clientFault, connectionFault, shownBy, verifiedCertificate } from './client-trust.js';
 import { Connection, connectionOf, type GuardLimits, guard } from './guard.js';
 import type { Log } from './log.js';
@@ -169,7 +170,7 @@ class HttpListener implements Listener {
     for (const client of this.#clients) {
       const fault = client.shown && !client.refused && connectionFault(clients, client.shown);
       if (!fault) continue;
-      const { serialNumber: serial } = client.shown!.chain[0]!;
+      const serial = serialOf(client.shown!.chain[0]!);
       this.#log.info('closed a connection', { remote: client.socket.remoteAddress, serial, reason: fault });
       client.socket.destroy();
     }
