@@ -72,6 +72,10 @@ export class S3Driver implements StorageDriver {
     return this.#passed;
   }
 
+  get solitary(): boolean {
+    return !this.#conditional;
+  }
+
   async open(): Promise<void> {
     const bucket = this.#bucket;
     try {
@@ -287,10 +291,6 @@ export class S3Driver implements StorageDriver {
   }
 
   /** Proves that objects can be written, read and removed, and finds out whether they are created on a condition. */
-  get solitary(): boolean {
-    return !this.#conditional;
-  }
-
   async #probe(): Promise<void> {
     const bucket = this.#bucket;
     const key = `${PRIVATE}/tmp/${randomUUID()}`;
