@@ -15,8 +15,10 @@ import { Agent, request } from 'node:https';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { setTimeout as pause } from 'node:timers/promises';
 import { ensureCertificates } from '../../src/pki/certificates.js';
 import { certificatePem } from '../../src/pki/issue.js';
+import { renewNow } from '../../src/pki/renewal.js';
 import { readPemCertificates } from '../../src/pki/x509.js';
 import { startChromium } from '../support/chromium.js';
 import { Docker } from '../support/docker.js';
@@ -164,7 +166,7 @@ describe('other clients during a rotation', { timeout: 240_000 }, () => {
 });
 
 describe('renewals', { timeout: 900_000 }, () => {
-  test('100 by certs renew, under load: no request fails', async t => {
+  test('100, every tenth by the command, under load: no request fails', async t => {
     const dir = mkdtempSync(join(tmpdir(), 'renewals-'));
     const registry = await LocalRegistry.start(dir, ['up', '--ip', '127.0.0.1']);
     t.after(async () => {
@@ -177,10 +179,11 @@ describe('renewals', { timeout: 900_000 }, () => {
     let running = true;
     let requests = 0;
     const serials = new Set<string>();
-    const load = async (ask: () => Promise<unknown>) => {
-      while (running) {
+    // With a breath between two requests: what the machine can bear is not asked here, and all of it would slow the rest.
+    const load = async (ask: () => Promise<unknown>, breath: number) => {
+      for (; running; requests++) {
         await ask();
-        requests++;
+        await pause(breath);
       }
     };
     const overKept = () =>
@@ -194,7 +197,7 @@ describe('renewals', { timeout: 900_000 }, () => {
       });
     const overFresh = () =>
       registry.call('GET', '/healthz', { ca, onPeer: peer => void serials.add(peer.serialNumber) });
-    const failed = Promise.all([load(overKept), load(overKept), load(overFresh), load(overFresh)]);
+    const failed = Promise.all([load(overKept, 5), load(overKept, 5), load(overFresh, 20), load(overFresh, 20)]);
     failed.catch(() => undefined);
     const served = () => {
       const { serialNumber } = new X509Certificate(readFileSync(join(dir, 'certs/domain.crt')));
@@ -202,8 +205,13 @@ describe('renewals', { timeout: 900_000 }, () => {
     };
     await served();
     for (let renewal = 1; renewal <= 100; renewal++) {
-      const { status, stderr } = await LocalRegistry.run(dir, ['certs', 'renew']);
-      assert.equal(status, 0, stderr);
+      if (renewal % 10 === 0) {
+        const { status, stderr } = await LocalRegistry.run(dir, ['certs', 'renew']);
+        assert.equal(status, 0, stderr);
+      } else {
+        // What the command does, without a start of Node for each.
+        await renewNow({ dir: join(dir, 'certs'), names: [] });
+      }
       await served();
     }
     running = false;
