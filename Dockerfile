@@ -8,7 +8,7 @@ COPY package.json package-lock.json .npmrc ./
 RUN npm ci
 COPY tsconfig.json ./
 COPY src src
-RUN npm run build && npm prune --omit=dev
+RUN npm run build -- --noCheck && npm prune --omit=dev
 
 FROM ${NODE_IMAGE}
 LABEL org.opencontainers.image.title="registry-secure" \
