@@ -121,14 +121,15 @@ export function nearest(name: string, candidates: Iterable<string>): string | un
       .split(/(?<=[._])/)
       .slice(-count)
       .join('');
-    const edits = Math.min(distance(lower, whole), distance(lower, tail) + 1);
+    const edits = Math.min(distance(lower, whole, least), distance(lower, tail, least - 1) + 1);
     if (edits < least) [best, least] = [candidate, edits];
   }
   return best;
 }
 
-function distance(from: string, to: string): number {
-  if (Math.abs(from.length - to.length) > 30) return Number.POSITIVE_INFINITY;
+/** Exact where it is less than `most`. */
+function distance(from: string, to: string, most: number): number {
+  if (Math.abs(from.length - to.length) >= most) return Number.POSITIVE_INFINITY;
   let row = Array.from({ length: to.length + 1 }, (_, index) => index);
   for (let i = 1; i <= from.length; i++) {
     const next = [i];
