@@ -1,7 +1,8 @@
 // What `npm run setup`, `npm start` and `npm test` share: install and build what is missing, and nothing else.
 import './node-version.js';
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
+import { once } from 'node:events';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, join, relative, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -80,6 +81,21 @@ function isRunning(pid) {
   }
 }
 
+/** Whether the types of `src` and `test` fit, by the compiler, which says where they do not. */
+export async function typesFit() {
+  const stamp = join(root, 'dist', 'types.setup');
+  const now = fingerprint(['src', 'test']);
+  if (read(stamp) === now) return true;
+  const tsc = join('node_modules', 'typescript', 'bin', 'tsc');
+  const child = spawn(process.execPath, [tsc, '-p', 'test/tsconfig.json', '--noEmit'], { cwd: root });
+  const said = [];
+  for (const stream of [child.stdout, child.stderr]) stream.on('data', chunk => said.push(chunk));
+  const [status] = await once(child, 'close');
+  process.stderr.write(Buffer.concat(said));
+  if (status === 0) writeFileSync(stamp, now);
+  return status === 0;
+}
+
 /** Installs the dependencies where the lock file changed, then builds `src`, or `src` and `test`, where they changed. */
 export function setup({ tests = false } = {}) {
   const [stamp, folders, project] = tests
@@ -102,8 +118,8 @@ export function setup({ tests = false } = {}) {
       if (isBuilt()) return;
       const now = fingerprint(folders);
       const tsc = [join('node_modules', 'typescript', 'bin', 'tsc'), '-p', project];
-      // Whoever only runs the program need not wait for its types: `npm test` and `npm pack` look at them.
-      if (!tests) tsc.push('--noCheck');
+      // Nobody need wait for the types: bin/test.js looks at them beside the tests, and `npm pack` does.
+      tsc.push('--noCheck');
       run(`building ${folders.join(' and ')}`, process.execPath, tsc, 'see what the compiler says above');
       removeStale(folders);
       writeFileSync(join(root, stamp), now);
