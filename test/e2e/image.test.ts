@@ -67,7 +67,7 @@ describe('the container image', { timeout: 900_000 }, () => {
     (await docker.must(['inspect', '-f', '{{.State.Running}}', name])).trim() === 'true';
 
   async function until(what: string, name: string, condition: () => Promise<boolean>): Promise<void> {
-    for (const deadline = Date.now() + 20_000; !(await condition()); await pause(100))
+    for (const deadline = Date.now() + 120_000; !(await condition()); await pause(100))
       if (Date.now() > deadline || !(await isRunning(name))) assert.fail(`${what}: not so\n${await logs(name)}`);
   }
 

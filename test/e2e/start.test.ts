@@ -11,7 +11,7 @@ import { LocalRegistry } from '../support/local-registry.js';
 const env = npmEnvironment();
 const npm = (cwd: string, ...args: string[]) => LocalRegistry.run(cwd, args, { env, command: ['npm'] });
 
-describe('npm start and npm run setup', { timeout: 180_000 }, () => {
+describe('npm start and npm run setup', { timeout: 400_000 }, () => {
   let clone: string;
   before(() => {
     clone = mkdtempSync(join(tmpdir(), 'registry-secure-start-'));
