@@ -44,7 +44,7 @@ export function createApi(options: ApiOptions): Registry {
       const path = at < 0 ? url : url.slice(0, at);
       const below = path.slice(options.prefix.length);
       const identity = isForAnybody(below) ? ANONYMOUS : await whoAsks(request, below, options);
-      onIdentity?.(identity);
+      onIdentity?.(request, identity);
       const found = matchApi(method, below, { deletes: options.deletes, readOnly: options.readOnly() });
       if (!found) throw new RegistryError('UNSUPPORTED', { status: 404, message: 'no such endpoint' });
       const { route, name } = found;

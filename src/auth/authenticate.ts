@@ -1,10 +1,13 @@
+import { hash, randomBytes } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
+import type { MaybeLater } from '../at-once.js';
 import { OperatorError, RegistryError } from '../errors.js';
-import { authorizationOf } from './basic.js';
+import { growingCache } from '../growing-cache.js';
+import { authorizationHeader, authorizationOf } from './basic.js';
 import { ANONYMOUS, type Identity, type User } from './identity.js';
 import { LoginLimiter, networkOf } from './login-limiter.js';
 import { type MachineTokens, presentedToken } from './machine-tokens.js';
-import type { Realm, Realms } from './realms.js';
+import type { Realm, Realms, Remembered } from './realms.js';
 import type { Action } from './rights.js';
 import { type IssuedToken, SERVICE, type Tokens } from './tokens.js';
 
@@ -27,10 +30,16 @@ interface UserAuthentication {
   readonly addressOf?: (request: IncomingMessage) => string | undefined;
 }
 
+/** Headers that are known at a time. */
+const KNOWN = 10_000;
+
 /** Says who sends a request. Stands before every handler, before any of the body is read. */
 export class Authenticator {
   readonly #users: UserAuthentication | undefined;
   readonly #limiter: LoginLimiter;
+  readonly #secret = randomBytes(32).toString('base64');
+  /** By a hash of the header, as the credentials themselves are remembered: a right one is not taken apart again. */
+  readonly #known = growingCache<string, Remembered>(KNOWN);
 
   /** @throws OperatorError for a realm that no header can carry. */
   constructor(options: AuthenticatorOptions) {
@@ -47,9 +56,29 @@ export class Authenticator {
    *   unknown user; with status 400 for several headers that say who it is. TOOMANYREQUESTS after too many of those, and as
    *   the source; UNAVAILABLE as the source.
    */
-  async authenticate(request: IncomingMessage, repositories: readonly string[] = []): Promise<Identity> {
+  authenticate(request: IncomingMessage, repositories: readonly string[] = []): MaybeLater<Identity> {
     const users = this.#users;
     if (!users) return ANONYMOUS;
+    return this.#recall(users, request) ?? this.#identify(users, request, repositories);
+  }
+
+  /** Who that is by credentials that are known, where nothing else can say who it is. */
+  #recall({ realms }: UserAuthentication, request: IncomingMessage): User | undefined {
+    if (realms.hears('proxy')) return undefined;
+    const header = authorizationHeader(request);
+    const known = header === undefined ? undefined : this.#known.get(this.#keyOf(header));
+    return known?.still() ? known.user : undefined;
+  }
+
+  #keyOf(header: string): string {
+    return hash('sha256', this.#secret + header, 'base64');
+  }
+
+  async #identify(
+    users: UserAuthentication,
+    request: IncomingMessage,
+    repositories: readonly string[],
+  ): Promise<Identity> {
     const { realms, tokens } = users;
     const wanted = realms.of(repositories);
     const sent = realms.shown('proxy', request, wanted);
@@ -67,10 +96,12 @@ export class Authenticator {
       return identity.kind === 'user' ? realms.within(identity, wanted) : identity;
     }
     const { user, password } = credentials;
+    const machine = await this.#machine(request, user, password, wanted);
+    if (machine) return realms.within(machine, wanted);
     const known =
-      (await this.#machine(request, user, password, wanted)) ??
-      (await realms.remembered(user, password, wanted)) ??
-      (await this.#login(realms, request, user, password, wanted));
+      (await realms.remembered(user, password, wanted)) ?? (await this.#login(realms, request, user, password, wanted));
+    const remembered = realms.remembering(user, password);
+    if (remembered) this.#known.set(this.#keyOf(authorizationHeader(request)!), remembered);
     return realms.within(known, wanted);
   }
 

@@ -24,15 +24,23 @@ const UTF8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
  * @throws RegistryError UNAUTHORIZED with status 400 when there are several: which of them counts would be a guess, and
  *   Node silently takes the first.
  */
-export function authorizationOf({ headers, rawHeaders }: IncomingMessage): Authorization {
-  const header = headers.authorization;
-  if (header === undefined) return 'none';
-  let count = 0;
-  for (let i = 0; i < rawHeaders.length; i += 2)
-    if (rawHeaders[i]!.length === 13 && rawHeaders[i]!.toLowerCase() === 'authorization') count++;
-  if (count > 1)
+export function authorizationOf(request: IncomingMessage): Authorization {
+  const header = authorizationHeader(request);
+  if (header === 'several')
     throw new RegistryError('UNAUTHORIZED', { status: 400, message: 'more than one Authorization header' });
-  return parseAuthorization(header);
+  return header === undefined ? 'none' : parseAuthorization(header);
+}
+
+/** As it was sent: `headers` would be made of all that was. */
+export function authorizationHeader({ rawHeaders }: IncomingMessage): string | 'several' | undefined {
+  let header: string | undefined;
+  for (let at = 0; at < rawHeaders.length; at += 2) {
+    const name = rawHeaders[at]!;
+    if (name.length !== 13 || name.toLowerCase() !== 'authorization') continue;
+    if (header !== undefined) return 'several';
+    header = rawHeaders[at + 1]!;
+  }
+  return header;
 }
 
 /** RFC 7617 §2 in UTF-8, or RFC 6750 §2.1. Empty credentials, which `docker search` sends when it has none, are none. */

@@ -74,6 +74,12 @@ export class HtpasswdCredentials implements CredentialSource {
     return this.#right.get(this.#key(user, password)) === true;
   }
 
+  remembering(user: string, password: string): (() => boolean) | undefined {
+    const [htpasswd, key] = [this.#htpasswd, this.#key(user, password)];
+    const still = () => this.#htpasswd === htpasswd && this.#right.get(key) === true;
+    return still() ? still : undefined;
+  }
+
   knows(user: string): boolean {
     return this.#htpasswd.users.has(user);
   }

@@ -31,15 +31,20 @@ export class Realms {
   /** With what was known of the user then. */
   readonly #wrong = growingCache<string, string>(WRONG, WRONG_MS);
 
+  /** By what a request can say who sends it, beside passwords. */
+  readonly #ways: ReadonlySet<RequestSource['via']>;
+
   /** @param all the last of them covers every repository that the others leave */
-  constructor(readonly all: readonly Realm[]) {}
+  constructor(readonly all: readonly Realm[]) {
+    this.#ways = new Set(all.flatMap(({ requests }) => requests.map(({ via }) => via)));
+  }
 
   /** A user as each realm knows it, by the realm's name: somebody who is remembered is the same user each time. */
   readonly #within = new WeakMap<User, Map<string, Identity>>();
 
   /** Those of the repositories; of none, all. */
   of(repositories: readonly string[]): readonly Realm[] {
-    if (repositories.length === 0) return this.all;
+    if (repositories.length === 0 || this.all.length === 1) return this.all;
     return [...new Set(repositories.map(repository => this.#of(repository)))];
   }
 
@@ -70,8 +75,14 @@ export class Realms {
     return there;
   }
 
+  /** Whether any realm knows users in that way. */
+  hears(via: RequestSource['via']): boolean {
+    return this.#ways.has(via);
+  }
+
   /** Whom a request is from by its certificate, or by a proxy's word, in the realms given. */
   shown(via: RequestSource['via'], request: IncomingMessage, realms: readonly Realm[]): User | undefined {
+    if (!this.hears(via)) return undefined;
     const found = realms.flatMap(realm => {
       const member = first(realm.requests, source => (source.via === via ? source.identify(request) : undefined));
       return member ? [{ realm, member, version: `${via}:${member.version}` }] : [];
@@ -95,6 +106,20 @@ export class Realms {
       if (one !== 'nobody') found.push(one);
     }
     return userOf(found, 'password');
+  }
+
+  /**
+   * Whose password that is, and what tells at no more than a look whether it is remembered still; undefined where only
+   * `remembered` does: where another source, or another realm, could have its say.
+   */
+  remembering(user: string, password: string): Remembered | undefined {
+    const [realm] = this.all;
+    if (!realm || this.all.length > 1 || realm.passwords.length > 1) return undefined;
+    const [source] = realm.passwords;
+    const still = source?.remembering?.(user, password);
+    const member = still && source?.find(user);
+    if (!still || !member || member instanceof Promise) return undefined;
+    return { user: userOf([{ realm, member, version: `0:${member.version}` }], 'password')!, still };
   }
 
   async #remembered(realm: Realm, user: string, password: string): Promise<Found | 'nobody' | 'unknown'> {
@@ -208,6 +233,12 @@ export class Realms {
     const hmac = createHmac('sha256', this.#secret);
     return hmac.update([realm.name, user, password].map(part => `${part.length}:${part}`).join('')).digest('base64');
   }
+}
+
+/** A user whose password was right, and whether that still counts. */
+export interface Remembered {
+  readonly user: User;
+  readonly still: () => boolean;
 }
 
 /** What came of a password. */

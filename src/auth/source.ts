@@ -15,6 +15,11 @@ export interface CredentialSource {
   /** Whether this was found right not long ago, and still is. Costs next to nothing: it is the path of nearly every request. */
   remembers(user: string, password: string): boolean;
   /**
+   * As `remembers`, for who shows the same again and again: tells whether it is so still, at no more than a look. Undefined
+   * where it is not remembered now; a source without it is asked each time.
+   */
+  remembering?(user: string, password: string): (() => boolean) | undefined;
+  /**
    * Whether the password is this user's. An unknown user costs as much as a wrong password.
    * @param network where the request comes from: none may have more than its share of the checks that wait
    * @throws RegistryError TOOMANYREQUESTS, UNAVAILABLE.

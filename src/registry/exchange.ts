@@ -1,5 +1,6 @@
 import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http';
 import type { Readable } from 'node:stream';
+import type { MaybeLater } from '../at-once.js';
 import type { Identity } from '../auth/identity.js';
 import type { Authorise } from '../auth/policy.js';
 import type { Action } from '../auth/rights.js';
@@ -8,7 +9,7 @@ import type { Digest } from '../reference.js';
 import type { Store } from '../store/store.js';
 import { inPairs } from './answer.js';
 
-export type Handler = (exchange: Exchange) => Promise<void>;
+export type Handler = (exchange: Exchange) => MaybeLater<void>;
 
 export interface RegistryLimits {
   /** Bytes of the largest manifest that is taken. The specification asks for at least 4 MiB. */
@@ -127,21 +128,24 @@ export class Exchange {
     return smallBody(this.request, limit);
   }
 
-  /** The head of an answer, in one piece with what every answer carries. */
-  head(status: number, headers: OutgoingHttpHeaders): void {
-    this.response.writeHead(status, inPairs(headers, this.carried));
+  /** The head of an answer, in one piece with what every answer carries. @param length of the body; undefined for none said */
+  head(status: number, headers: OutgoingHttpHeaders, length?: number): void {
+    const pairs = inPairs(headers, this.carried);
+    // Not in a copy of `headers`: to make one is slow.
+    if (length !== undefined) pairs.push('Content-Length', length);
+    this.response.writeHead(status, pairs);
   }
 
   /** An answer without a body. */
   empty(status: number, headers: OutgoingHttpHeaders = {}): void {
     // A 204 must not have the header, and that of a 304 would be the length of what is not sent (RFC 9110 §8.6).
-    this.head(status, status === 204 || status === 304 ? headers : { ...headers, 'Content-Length': 0 });
+    this.head(status, headers, status === 204 || status === 304 ? undefined : 0);
     this.response.end();
   }
 
   /** An answer of known bytes, which for HEAD are counted but not sent. */
   bytes(status: number, data: Buffer, headers: OutgoingHttpHeaders): void {
-    this.head(status, { ...headers, 'Content-Length': data.length });
+    this.head(status, headers, data.length);
     this.response.end(this.request.method === 'HEAD' ? undefined : data);
   }
 

@@ -1,20 +1,28 @@
+import { andThen, type MaybeLater } from '../at-once.js';
 import { RegistryError } from '../errors.js';
 import { isTag, parseDigest } from '../reference.js';
-import type { ManifestReference } from '../store/manifests.js';
+import type { ManifestReference, StoredManifest } from '../store/manifests.js';
 import { matches } from './blobs.js';
 import type { Exchange } from './exchange.js';
 
 /** GET and HEAD of a manifest: the stored bytes with the stored type, whatever Accept says. */
-export async function getManifest(exchange: Exchange): Promise<void> {
+export function getManifest(exchange: Exchange): MaybeLater<void> {
   const reference = referenceOf(exchange);
   if (!reference) throw new RegistryError('MANIFEST_UNKNOWN');
-  const { manifests } = exchange.store;
-  const { digest, mediaType, data } = await (exchange.request.method === 'HEAD'
-    ? manifests.getHeld(exchange.repository, reference)
-    : manifests.get(exchange.repository, reference));
+  return andThen(find(exchange, reference), found => send(exchange, found));
+}
+
+function find({ request, repository, store }: Exchange, reference: ManifestReference): MaybeLater<StoredManifest> {
+  const { manifests } = store;
+  // What a tag points at stays anyway.
+  if (request.method === 'HEAD' && !('tag' in reference)) return manifests.getHeld(repository, reference);
+  return manifests.recall(repository, reference) ?? manifests.get(repository, reference);
+}
+
+function send(exchange: Exchange, { digest, mediaType, data }: StoredManifest): void {
   const headers = { 'Content-Type': mediaType, 'Docker-Content-Digest': digest, ETag: `"${digest}"` };
-  if (matches(exchange.header('if-none-match'), headers.ETag)) return exchange.empty(304, { ETag: headers.ETag });
-  exchange.bytes(200, data, headers);
+  if (matches(exchange.header('if-none-match'), headers.ETag)) exchange.empty(304, { ETag: headers.ETag });
+  else exchange.bytes(200, data, headers);
 }
 
 /** More tags than this in one push are refused. The specification asks for at least 10. */

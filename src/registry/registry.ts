@@ -1,4 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import { andThen, type MaybeLater } from '../at-once.js';
 import type { Identity } from '../auth/identity.js';
 import type { Action } from '../auth/rights.js';
 import { RegistryError } from '../errors.js';
@@ -15,7 +16,7 @@ export interface Entrance {
   /** Why nothing can be changed at present, for the client; undefined when it can. */
   readonly readOnly: () => string | undefined;
   /** @param repositories that the request is about @throws RegistryError UNAUTHORIZED with the challenge */
-  readonly authenticate: (request: IncomingMessage, repositories: readonly string[]) => Promise<Identity>;
+  readonly authenticate: (request: IncomingMessage, repositories: readonly string[]) => MaybeLater<Identity>;
   /** What is answered where `authorise` says no. */
   readonly refusal: (
     identity: Identity,
@@ -36,43 +37,54 @@ interface Circumstances {
   /** Names and values by turns: what its answer carries beside what it says itself. */
   readonly headers?: readonly string[];
   /** Hears who asked, for the access log. */
-  readonly onIdentity?: (identity: Identity) => void;
+  readonly onIdentity?: (request: IncomingMessage, identity: Identity) => void;
 }
 
-/** Serves one request whose path is the registry's. Never rejects. */
+/** Serves one request whose path is the registry's. Never rejects, never throws. */
 export type Registry = (
   request: IncomingMessage,
   response: ServerResponse,
   circumstances?: Circumstances,
-) => Promise<void>;
+) => MaybeLater<void>;
 
 /** Nobody adds to one. */
 const NO_QUERY = new URLSearchParams();
 
 /** The one way in: who is asking, which route is it, may they, and only then the handler. */
 export function createRegistry(options: RegistryOptions): Registry {
-  return async (request, response, { headers = [], onIdentity } = {}) => {
-    const carried = inPairs({ 'Docker-Distribution-API-Version': 'registry/2.0' }, headers) as string[];
-    try {
-      const { method = '', url = '' } = request;
-      if (!isKnownMethod(method)) throw new RegistryError('UNSUPPORTED', { headers: { Allow: '' } });
-      const [target, query] = splitOnce(url, '?');
-      const path = target.startsWith(options.prefix) ? target.slice(options.prefix.length) : '';
-      const parameters = query === undefined ? NO_QUERY : new URLSearchParams(query);
-      const place = placeOf(path);
-      const identity = await options.authenticate(request, repositoriesOf(place, parameters));
-      onIdentity?.(identity);
+  const serve = (request: IncomingMessage, response: ServerResponse, carried: string[], told: Circumstances) => {
+    const { method = '', url = '' } = request;
+    if (!isKnownMethod(method)) throw new RegistryError('UNSUPPORTED', { headers: { Allow: '' } });
+    const [target, query] = splitOnce(url, '?');
+    const path = target.startsWith(options.prefix) ? target.slice(options.prefix.length) : '';
+    const parameters = query === undefined ? NO_QUERY : new URLSearchParams(query);
+    const place = placeOf(path);
+    return andThen(options.authenticate(request, repositoriesOf(place, parameters)), identity => {
+      told.onIdentity?.(request, identity);
       const found = match(method, place, { deletes: options.deletes, readOnly: options.readOnly() });
       if (!found) throw new RegistryError('UNSUPPORTED', { status: 404, message: 'no such endpoint' });
       const { action, handler, repository, reference } = found;
       if (!options.authorise(identity, action, repository))
         throw options.refusal(identity, request, action, { repository, scope: scopeOf(action, repository) });
       const asked = { repository, reference, query: parameters };
-      await handler(new Exchange(request, response, carried, identity, options, asked));
+      return handler(new Exchange(request, response, carried, identity, options, asked));
+    });
+  };
+  const refuse = async (error: unknown, request: IncomingMessage, response: ServerResponse, carried: string[]) => {
+    tellRefusal(error, request, options);
+    await readSmallRest(request);
+    answer(error, request, response, options.onFault, carried);
+  };
+  return (request, response, circumstances = {}): MaybeLater<void> => {
+    const carried = inPairs(
+      { 'Docker-Distribution-API-Version': 'registry/2.0' },
+      circumstances.headers ?? [],
+    ) as string[];
+    try {
+      const served = serve(request, response, carried, circumstances);
+      return served?.catch(error => refuse(error, request, response, carried));
     } catch (error) {
-      tellRefusal(error, request, options);
-      await readSmallRest(request);
-      answer(error, request, response, options.onFault, carried);
+      return refuse(error, request, response, carried);
     }
   };
 }

@@ -36,12 +36,12 @@ export function createApp(options: AppOptions): Handler {
   const carry = (request: IncomingMessage, response: ServerResponse) =>
     registry(request, response, {
       headers: headers(request),
-      onIdentity: identity => onIdentity(request, identity),
+      onIdentity,
     });
   const framework = createFramework(options, carry);
   return (request, response) => {
     if (!everythingByFramework && isRead(request) && below(request, prefix).startsWith('/v2/'))
-      carry(request, response).catch((error: unknown) => {
+      carry(request, response)?.catch((error: unknown) => {
         onFault(error, request);
         response.destroy();
       });
@@ -62,7 +62,7 @@ function createFramework({ api, prefix, headers, health, pages, onIdentity }: Ap
     const page = isRead(request) ? pages.get(request.path) : undefined;
     if (page) return page(request, response);
     if (!isApiPath(path)) return next();
-    return api(request, response, { onIdentity: identity => onIdentity(request, identity) });
+    return api(request, response, { onIdentity });
   });
   app.get('/', (_request, response) => {
     text(

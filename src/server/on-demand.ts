@@ -1,4 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { MaybeLater } from '../at-once.js';
 import { RegistryError } from '../errors.js';
 import { answer } from '../registry/answer.js';
 import type { Entrance, Registry } from '../registry/registry.js';
@@ -35,9 +36,12 @@ type Serve<Rest extends unknown[]> = (
 ) => Promise<void>;
 
 /** What cannot be loaded, since somebody is replacing the program's files say, is a fault of this one request. */
-function onDemand<Rest extends unknown[]>(load: () => Promise<Serve<Rest>>, onFault: OnFault): Serve<Rest> {
+function onDemand<Rest extends unknown[]>(
+  load: () => Promise<(...asked: Parameters<Serve<Rest>>) => MaybeLater<void>>,
+  onFault: OnFault,
+): Serve<Rest> {
   return async (request, response, ...rest) => {
-    let serve: Serve<Rest>;
+    let serve: Awaited<ReturnType<typeof load>>;
     try {
       serve = await load();
     } catch (cause) {

@@ -36,6 +36,12 @@ export interface StorageDriver {
    */
   get(key: string, limit?: number): Promise<Buffer | undefined>;
 
+  /**
+   * What `get` or `list` would answer, where that can be told at once, by a look at what is there now; undefined where it
+   * cannot, and for what is not there.
+   */
+  recall?(key: string): Recalled | undefined;
+
   /** An object, or the given range of it. Opened before it resolves, so absence is known by then. */
   read(key: string, range?: ByteRange): Promise<ByteStream | undefined>;
 
@@ -105,6 +111,12 @@ export interface ObjectInfo {
   readonly modified: Date;
   /** Opaque. Whenever the object has been written or replaced it is another one, for every process. */
   readonly version: string;
+}
+
+/** Of an object its content, of a folder its entries, where they are known; the very same as long as there was no change. */
+export interface Recalled {
+  readonly content?: Buffer;
+  readonly entries?: readonly Entry[];
 }
 
 /** How many chunks of a `ByteStream` are good at a time. */

@@ -9,6 +9,7 @@ import {
   type ByteStream,
   type Entry,
   type ObjectInfo,
+  type Recalled,
   type SegmentWriter,
   type StorageDriver,
   StorageError,
@@ -126,6 +127,10 @@ export class FilesystemDriver implements StorageDriver {
       else if (content.length <= KEPT_CONTENT) this.#recent.keep(key, seen, { content: alone(content) });
       return content;
     });
+  }
+
+  recall(key: string): Recalled | undefined {
+    return this.#recent.recall(key);
   }
 
   async read(key: string, range?: ByteRange): Promise<ByteStream | undefined> {

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { andThen, type MaybeLater } from '../at-once.js';
 import { growingCache } from '../growing-cache.js';
 import type { StorageDriver } from '../storage/driver.js';
 import { parseStrictJson } from './json.js';
@@ -33,14 +34,18 @@ export class Accounts {
   constructor(private readonly driver: StorageDriver) {}
 
   /** Whether a user may log in now, or be logged in, however they show who they are. @throws StorageError */
-  async isActive(user: string): Promise<boolean> {
-    return isActive(await this.#stateOf(user), Date.now());
+  isActive(user: string): MaybeLater<boolean> {
+    return andThen(this.#stateOf(user), state => isActive(state, Date.now()));
   }
 
-  async #stateOf(user: string): Promise<AccountState> {
+  #stateOf(user: string): MaybeLater<AccountState> {
     const seen = this.#seen.get(user);
     const now = performance.now();
-    if (seen && now - seen.read < FRESH) return seen.state;
+    return seen && now - seen.read < FRESH ? seen.state : this.#readAgain(user, now);
+  }
+
+  async #readAgain(user: string, now: number): Promise<AccountState> {
+    const seen = this.#seen.get(user);
     let reading = this.#reading.get(user);
     if (!reading) {
       reading = this.#read(user, now).finally(() => this.#reading.delete(user));

@@ -51,6 +51,12 @@ export class Catalog {
     );
   }
 
+  /** As `tags`, where that can be told at once; undefined where it cannot, and for no such repository. */
+  recallTags(repository: string, limit: number, after = ''): Page | undefined {
+    const entries = this.driver.recall?.(layout.tags(repository))?.entries;
+    return entries && this.#pages.recall(repository, entries, { limit, after });
+  }
+
   private async tagsAmong(repository: string, entries: readonly Entry[], limit: number, after: string) {
     const names: string[] = [];
     let whole = true;
@@ -170,13 +176,26 @@ class KnownPages {
     { limit, after }: { limit: number; after: string },
     make: () => Promise<{ page: Page; whole: boolean }>,
   ): Promise<Page> {
-    const key = `${repository} ${limit} ${after}`;
-    const known = this.#known.get(key);
-    if (known?.folders === folders) return known.page;
+    const known = this.recall(repository, folders, { limit, after });
+    if (known) return known;
     const { page, whole } = await make();
-    if (whole) this.#known.set(key, { folders, page });
+    if (whole) this.#known.set(keyOf(repository, limit, after), { folders, page });
     return page;
   }
+
+  /** The page where it was made of the same folders. */
+  recall(
+    repository: string,
+    folders: readonly Entry[],
+    { limit, after }: { limit: number; after: string },
+  ): Page | undefined {
+    const known = this.#known.get(keyOf(repository, limit, after));
+    return known?.folders === folders ? known.page : undefined;
+  }
+}
+
+function keyOf(repository: string, limit: number, after: string): string {
+  return `${repository} ${limit} ${after}`;
 }
 
 function isPart(name: string): boolean {

@@ -8,8 +8,25 @@ import { layout } from './layout.js';
  * empty one: that is the same as none.
  */
 export async function readLink(driver: StorageDriver, key: string): Promise<Digest | undefined> {
-  const text = (await driver.get(key, 1024))?.toString('latin1').trim();
-  return text !== undefined && isDigest(text) ? text : undefined;
+  const content = await driver.get(key, 1024);
+  return content && digestIn(content);
+}
+
+/** As `readLink`, where that can be told at once; undefined where it cannot, and for no link. */
+export function recallLink(driver: StorageDriver, key: string): Digest | undefined {
+  const content = driver.recall?.(key)?.content;
+  if (content === undefined) return undefined;
+  const digest = known.get(content) ?? digestIn(content);
+  if (digest !== undefined) known.set(content, digest);
+  return digest;
+}
+
+/** What was read from links that the driver hands out again. */
+const known = new WeakMap<Buffer, Digest>();
+
+function digestIn(content: Buffer): Digest | undefined {
+  const text = content.toString('latin1').trim();
+  return isDigest(text) ? text : undefined;
 }
 
 export async function writeLink(driver: StorageDriver, key: string, digest: Digest): Promise<void> {

@@ -10,7 +10,7 @@ import { type ImmutableTags, immutable, type TagMove, type TagPush } from './imm
 import type { Integrity } from './integrity.js';
 import { layout } from './layout.js';
 import { type Leases, orUnheld } from './leases.js';
-import { digestsIn, namesOf, readLink, writeLink } from './links.js';
+import { digestsIn, namesOf, readLink, recallLink, writeLink } from './links.js';
 import type { Locks } from './locks.js';
 import { type Descriptor, type Manifest, parseManifest, storedMediaType } from './manifest.js';
 import type { Quotas } from './quotas.js';
@@ -69,6 +69,15 @@ export class Manifests {
     const found = await this.find(repository, reference);
     if (!found) throw await this.unknown(repository, reference);
     return found;
+  }
+
+  /** As `get`, where that can be told at once; undefined where it cannot, and for what there is not. */
+  recall(repository: string, reference: ManifestReference): StoredManifest | undefined {
+    const digest =
+      'digest' in reference ? reference.digest : recallLink(this.driver, layout.tagLink(repository, reference.tag));
+    const canonical = digest && recallLink(this.driver, layout.revisionLink(repository, digest));
+    const content = canonical && this.cache.get(canonical);
+    return content && { digest: digest!, mediaType: content.mediaType, data: content.data };
   }
 
   async find(repository: string, reference: ManifestReference): Promise<StoredManifest | undefined> {

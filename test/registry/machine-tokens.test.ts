@@ -235,9 +235,9 @@ describe('state that all processes share', () => {
       disk.broken = true;
       pass(900);
       assert.equal(await accounts.isActive('alice'), true);
-      await assert.rejects(accounts.isActive('bob'), StorageError, 'never seen');
+      await assert.rejects(async () => accounts.isActive('bob'), StorageError, 'never seen');
       pass(200);
-      await assert.rejects(accounts.isActive('alice'), StorageError);
+      await assert.rejects(async () => accounts.isActive('alice'), StorageError);
       disk.broken = false;
       assert.equal(await accounts.isActive('alice'), true);
     });

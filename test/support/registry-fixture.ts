@@ -197,17 +197,20 @@ export class RegistryFixture extends RegistryUnderTest {
         (action !== 'pull' && action !== 'list') ||
         !repository?.startsWith('hidden/') ||
         (identity.kind === 'user' && identity.name === 'insider'));
+    const whoAsks = (request: http.IncomingMessage): Identity => {
+      const user = request.headers['x-test-user'];
+      if (user === 'nobody') throw new RegistryError('UNAUTHORIZED');
+      if (user === '') return ANONYMOUS;
+      const name = String(user ?? 'tester');
+      return options.identityOf?.(name) ?? { kind: 'user', name };
+    };
     const entrance: Entrance = {
       prefix: options.prefix ?? '',
       deletes: options.deletes ?? true,
       readOnly: () => fixture.readOnly,
-      authenticate: async request => {
-        const user = request.headers['x-test-user'];
-        if (user === 'nobody') throw new RegistryError('UNAUTHORIZED');
-        if (user === '') return ANONYMOUS;
-        const name = String(user ?? 'tester');
-        return options.identityOf?.(name) ?? { kind: 'user', name };
-      },
+      // In both ways in which who asks may become known.
+      authenticate: request =>
+        options.everythingByFramework ? Promise.resolve(request).then(whoAsks) : whoAsks(request),
       refusal: () => new RegistryError('DENIED'),
       onFault: error => fixture.faults.push(error),
     };

@@ -9,6 +9,7 @@ import { usersMay } from '../../src/auth/policy.js';
 import { Realms } from '../../src/auth/realms.js';
 import type { CredentialSource, Member } from '../../src/auth/source.js';
 import { RegistryError } from '../../src/errors.js';
+import { identityFrom } from '../support/identity.js';
 
 const member = (name: string): Member => ({ name, groups: [], version: `of ${name}` });
 const source: CredentialSource = {
@@ -38,7 +39,7 @@ describe('authentication', () => {
   const authenticator = new Authenticator({ realms: realmsOf('Registry Realm', source) });
 
   test('a user with the right password', async () => {
-    const identity = await authenticator.authenticate(request(basic('alice:secret')));
+    const identity = await identityFrom(authenticator, request(basic('alice:secret')));
     assert.deepEqual(identity, alice('Registry Realm'));
     const checked: string[] = [];
     const remembering = new Authenticator({
@@ -48,9 +49,9 @@ describe('authentication', () => {
         verify: async (...given) => checked.push(given.join(' ')) < 0,
       }),
     });
-    assert.deepEqual(await remembering.authenticate(request(basic('alice:secret'))), alice('r'));
+    assert.deepEqual(await identityFrom(remembering, request(basic('alice:secret'))), alice('r'));
     assert.deepEqual(checked, [], 'what is remembered is not checked again');
-    await assert.rejects(remembering.authenticate(request(basic('alice:wrong'))), { status: 401 });
+    await assert.rejects(identityFrom(remembering, request(basic('alice:wrong'))), { status: 401 });
     assert.deepEqual(checked, ['alice wrong 192.0.2.1']);
   });
 
@@ -64,7 +65,7 @@ describe('authentication', () => {
       [basic('alice:wrong')],
       [basic('bob:secret')],
     ])
-      await authenticator.authenticate(request(...refused)).then(
+      await identityFrom(authenticator, request(...refused)).then(
         () => assert.fail(refused.join()),
         (error: RegistryError) => answers.add(JSON.stringify([error.status, error.headers, error])),
       );
@@ -81,11 +82,13 @@ describe('authentication', () => {
   });
 
   test('two Authorization headers', () =>
-    assert.rejects(authenticator.authenticate(request(basic('alice:secret'), basic('alice:secret'))), { status: 400 }));
+    assert.rejects(identityFrom(authenticator, request(basic('alice:secret'), basic('alice:secret'))), {
+      status: 400,
+    }));
 
   test('over real HTTP: the header once, twice in any case, and the challenge as it is sent', async () => {
     const server = createServer((request, response) =>
-      authenticator.authenticate(request).then(
+      identityFrom(authenticator, request).then(
         () => response.end(),
         (error: RegistryError) => response.writeHead(error.status, error.headers).end(),
       ),
@@ -111,7 +114,7 @@ describe('authentication', () => {
 
   test('a realm is quoted, and sent in UTF-8', async () => {
     const challenge = (realm: string) =>
-      new Authenticator({ realms: realmsOf(realm, source) }).authenticate(request()).then(
+      identityFrom(new Authenticator({ realms: realmsOf(realm, source) }), request()).then(
         () => assert.fail(),
         (error: RegistryError) => error.headers['WWW-Authenticate']!,
       );
@@ -126,7 +129,7 @@ describe('authentication', () => {
   test('what the source refuses for now goes through', () => {
     const busy = new RegistryError('TOOMANYREQUESTS', { headers: { 'Retry-After': '3' } });
     const full = new Authenticator({ realms: realmsOf('r', { ...source, verify: () => Promise.reject(busy) }) });
-    return assert.rejects(full.authenticate(request(basic('alice:secret'))), busy);
+    return assert.rejects(identityFrom(full, request(basic('alice:secret'))), busy);
   });
 
   test('too many failures of one user from one network cost no more checks; who is known passes', async () => {
@@ -142,7 +145,7 @@ describe('authentication', () => {
       }),
     });
     const status = (credentials: string) =>
-      counted.authenticate(request(basic(credentials))).then(
+      identityFrom(counted, request(basic(credentials))).then(
         () => 200,
         (error: RegistryError) => error.status,
       );
@@ -170,7 +173,7 @@ describe('authentication', () => {
       tokenRealm: () => known,
     });
     const challenge = (...values: string[]) =>
-      welcoming.authenticate(request(...values)).then(
+      identityFrom(welcoming, request(...values)).then(
         () => assert.fail(),
         (error: RegistryError) => [error.status, error.headers['WWW-Authenticate']],
       );
@@ -178,7 +181,7 @@ describe('authentication', () => {
 
     test('who has no credentials goes on, who has wrong ones does not', async () => {
       for (const values of [[], ['Basic Og==']])
-        assert.equal(await welcoming.authenticate(request(...values)), ANONYMOUS);
+        assert.equal(await identityFrom(welcoming, request(...values)), ANONYMOUS);
       assert.deepEqual(await challenge(basic('alice:wrong')), [401, bearer]);
       assert.deepEqual(await challenge('Digest x'), [401, bearer]);
       assert.deepEqual(await challenge('Bearer bad'), [401, `${bearer},error="invalid_token"`]);
@@ -186,8 +189,8 @@ describe('authentication', () => {
 
     test('a token counts, and a password too', async () => {
       const byToken = { kind: 'user', name: 'alice', via: 'token' };
-      assert.deepEqual(await welcoming.authenticate(request('Bearer good')), byToken);
-      assert.deepEqual(await welcoming.authenticate(request(basic('alice:secret'))), alice('r'));
+      assert.deepEqual(await identityFrom(welcoming, request('Bearer good')), byToken);
+      assert.deepEqual(await identityFrom(welcoming, request(basic('alice:secret'))), alice('r'));
     });
 
     test('what anonymous may not do asks for a token, what a user may not do is denied', () => {
@@ -212,12 +215,12 @@ describe('authentication', () => {
 
     test('without anonymous a token still counts, and the challenge is Basic', async () => {
       const closed = new Authenticator({ realms: realmsOf('r', source), tokens, tokenRealm: () => realm });
-      assert.deepEqual(await closed.authenticate(request('Bearer good')), {
+      assert.deepEqual(await identityFrom(closed, request('Bearer good')), {
         kind: 'user',
         name: 'alice',
         via: 'token',
       });
-      await assert.rejects(closed.authenticate(request()), (error: RegistryError) =>
+      await assert.rejects(identityFrom(closed, request()), (error: RegistryError) =>
         error.headers['WWW-Authenticate']!.startsWith('Basic '),
       );
     });
@@ -226,7 +229,7 @@ describe('authentication', () => {
   test('an open registry asks nobody', async () => {
     const open = new Authenticator('open');
     for (const values of [[], [basic('alice:wrong')], ['Bearer x']])
-      assert.equal(await open.authenticate(request(...values)), ANONYMOUS);
+      assert.equal(await identityFrom(open, request(...values)), ANONYMOUS);
   });
 });
 

@@ -9,6 +9,7 @@ import { OutsideAuthenticator } from '../../src/auth/outside-authenticator.js';
 import { usersMay } from '../../src/auth/policy.js';
 import { Realms } from '../../src/auth/realms.js';
 import type { RegistryError } from '../../src/errors.js';
+import { identityFrom } from '../support/identity.js';
 
 const request = (authorization?: string, remoteAddress = '192.0.2.1') =>
   ({
@@ -28,11 +29,11 @@ describe('authentication by an outside token server', () => {
   const challenge = 'Bearer realm="https://auth.lan/token",service="registry"';
   const may = usersMay({ open: true });
 
-  test('a token that counts', async () => assert.equal(await outside.authenticate(request('Bearer good')), alice));
+  test('a token that counts', async () => assert.equal(await identityFrom(outside, request('Bearer good')), alice));
 
   test('any other token, and one of no form, is challenged', async () => {
     for (const token of ['bad', 'x'.repeat(13_000), 'a b', ''])
-      await assert.rejects(outside.authenticate(request(`Bearer ${token}`)), ({ status, headers }: RegistryError) => {
+      await assert.rejects(identityFrom(outside, request(`Bearer ${token}`)), ({ status, headers }: RegistryError) => {
         assert.deepEqual([status, headers['WWW-Authenticate']], [401, `${challenge},error="invalid_token"`]);
         return true;
       });
@@ -40,7 +41,7 @@ describe('authentication by an outside token server', () => {
 
   test('without a token nothing is allowed, and the challenge names the scope', async () => {
     for (const authorization of [undefined, basic('alice:secret'), 'Basic Og==', 'Digest x']) {
-      const nobody = await outside.authenticate(request(authorization));
+      const nobody = await identityFrom(outside, request(authorization));
       for (const action of ['login', 'catalog', 'pull', 'push'] as const) assert.ok(!may(nobody, action, 'team/app'));
       const refused = outside.refusal(nobody, request(authorization), 'pull', { scope: 'repository:team/app:pull' });
       assert.equal(refused.headers['WWW-Authenticate'], `${challenge},scope="repository:team/app:pull"`);
@@ -97,7 +98,7 @@ describe("machines' tokens in place of passwords", () => {
     },
   });
   const status = (user: string, password: string, from?: string) =>
-    authenticator.authenticate(request(basic(`${user}:${password}`), from)).then(
+    identityFrom(authenticator, request(basic(`${user}:${password}`), from)).then(
       () => 200,
       (error: RegistryError) => [error.status, error.headers, JSON.stringify(error)],
     );
@@ -145,11 +146,11 @@ describe('accounts', () => {
   for (const [via, identity] of by)
     test(`one that does not count is refused by ${via}`, async () => {
       active.add('alice');
-      assert.equal(await gate.authenticate(request(via)), identity);
+      assert.equal(await identityFrom(gate, request(via)), identity);
       active.delete('alice');
-      await assert.rejects(gate.authenticate(request(via)), { status: 401 });
+      await assert.rejects(identityFrom(gate, request(via)), { status: 401 });
     });
 
   test('nobody has no account', async () =>
-    assert.deepEqual(await gate.authenticate(request('none')), { kind: 'anonymous' }));
+    assert.deepEqual(await identityFrom(gate, request('none')), { kind: 'anonymous' }));
 });

@@ -7,6 +7,7 @@ import { Realms } from '../../src/auth/realms.js';
 import type { CredentialSource, RequestSource } from '../../src/auth/source.js';
 import { Tokens } from '../../src/auth/tokens.js';
 import { RegistryError } from '../../src/errors.js';
+import { identityFrom } from '../support/identity.js';
 
 /** Users in memory, with an account of the checks that it was asked for. */
 class Users implements CredentialSource {
@@ -85,7 +86,7 @@ describe('realms', () => {
   });
 
   const who = (headers: Record<string, string>, ...repositories: string[]) =>
-    authenticator.authenticate(request(headers), repositories);
+    identityFrom(authenticator, request(headers), repositories);
   const refusal = (headers: Record<string, string>, ...repositories: string[]) =>
     who(headers, ...repositories).then(
       identity => assert.fail(JSON.stringify(identity)),
@@ -128,8 +129,8 @@ describe('realms', () => {
   });
 
   test('nobody is looked for before the limiter has let them pass', async () => {
-    assert.ok(await authenticator.authenticate(request(basic('both', 'same'))));
-    assert.ok(await authenticator.authenticate(request(basic('bob', 'two'))), 'so something wrong is remembered');
+    assert.ok(await identityFrom(authenticator, request(basic('both', 'same'))));
+    assert.ok(await identityFrom(authenticator, request(basic('bob', 'two'))), 'so something wrong is remembered');
     const looked = [staff, rest].map(users => mock.method(users, 'find'));
     for (let count = 0; count < 150; count++) await refusal(basic(`made-up-${count}`, 'x'));
     const before = looked.map(find => find.mock.callCount());
@@ -172,12 +173,12 @@ describe('realms', () => {
     ];
     const one = new Realms([{ name: 'r', covers: () => true, passwords: [first, second], requests: [] }]);
     const asked = new Authenticator({ realms: one });
-    const identity = await asked.authenticate(request(basic('alice', 'one')));
+    const identity = await identityFrom(asked, request(basic('alice', 'one')));
     assert.deepEqual(identity.kind === 'user' && identity.realms?.get('r'), { groups: ['first'], version: '0:of one' });
     assert.equal(second.checks, 0);
     first.down = true;
-    assert.equal((await asked.authenticate(request(basic('admin', 'x')))).kind, 'user');
-    await assert.rejects(asked.authenticate(request(basic('admin', 'y'))), { status: 503 });
+    assert.equal((await identityFrom(asked, request(basic('admin', 'x')))).kind, 'user');
+    await assert.rejects(identityFrom(asked, request(basic('admin', 'y'))), { status: 503 });
   });
 
   test('the challenge names the realm', async () => {
@@ -189,7 +190,7 @@ describe('realms', () => {
     ] as const) {
       const challenge = (error: RegistryError) =>
         error.headers['WWW-Authenticate'] === `Basic realm="${name}", charset="UTF-8"`;
-      await assert.rejects(closed.authenticate(request(), repositories), challenge);
+      await assert.rejects(identityFrom(closed, request(), repositories), challenge);
       const [repository = ''] = repositories;
       assert.ok(challenge(closed.refusal(ANONYMOUS, request(), 'pull', { repository, scope: '' })));
     }

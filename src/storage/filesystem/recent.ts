@@ -33,7 +33,8 @@ const OVERHEAD = 400;
 export class Recent {
   readonly #seen = new LRUCache<string, Seen>({
     maxSize: KEPT,
-    sizeCalculation: ({ content, entries }, key) => OVERHEAD + key.length + (content?.length ?? 0) + sizeOf(entries),
+    sizeCalculation: ({ content, entries }, key) =>
+      OVERHEAD + 2 * key.length + (content?.length ?? 0) + sizeOf(entries),
   });
   readonly #newTurn = () => {
     this.#looks = 0;
@@ -61,6 +62,14 @@ export class Recent {
     return this.#looks > LOOKS_PER_TURN ? nextTurn().then(() => this.look(key)) : this.#see(key, before);
   }
 
+  /** As `look`, where what is there was read before, and the look is not put off. */
+  recall(key: string): Seen | undefined {
+    const before = this.#seen.get(key);
+    if (!before?.isRead || performance.now() - before.at > RECENT || this.#looks >= LOOKS_PER_TURN) return undefined;
+    if (this.#looks++ === 0) setImmediate(this.#newTurn);
+    return this.#see(key, before);
+  }
+
   /** To be called when the slow way has just found this key, so that the next look is a quick one. */
   meet(key: string): void {
     if (this.#device !== undefined) this.#see(key);
@@ -82,7 +91,8 @@ export class Recent {
 
   #see(key: string, before?: Seen): Seen | undefined {
     const asOf = Date.now();
-    const stats = statOf(`${this.root}/${key}`);
+    const path = before?.path ?? `${this.root}/${key}`;
+    const stats = statOf(path);
     if (stats?.dev !== this.#device) {
       this.#seen.delete(key);
       return undefined;
@@ -92,7 +102,7 @@ export class Recent {
       before.at = performance.now();
       return before;
     }
-    const seen = new Seen(stats!, settled);
+    const seen = new Seen(path, stats!, settled);
     this.#seen.set(key, seen);
     return seen;
   }
@@ -113,6 +123,7 @@ export class Seen {
 
   /** @param settled whether any change from then on gives it another version */
   constructor(
+    readonly path: string,
     stats: Stats,
     readonly settled: boolean,
   ) {
@@ -121,6 +132,10 @@ export class Seen {
     this.size = stats.size;
     this.mtimeMs = stats.mtimeMs;
     this.ctimeMs = stats.ctimeMs;
+  }
+
+  get isRead(): boolean {
+    return this.content !== undefined || this.entries !== undefined;
   }
 
   is(stats: Stats): boolean {
