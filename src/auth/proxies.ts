@@ -77,6 +77,8 @@ export interface Origin {
 
 /** Reads `X-Forwarded-For` and `X-Forwarded-Proto`, each hop from the right, as far as those who wrote it are believed. */
 export function originBehind(trust: ProxyTrust): (request: IncomingMessage) => Origin {
+  if (trust.addresses.length === 0 && trust.certificates.length === 0)
+    return ({ socket }) => ({ address: socket.remoteAddress, scheme: undefined });
   const trusts = fromProxy(trust);
   const listed = inNetworks(trust.addresses);
   return request => {

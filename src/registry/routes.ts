@@ -52,6 +52,14 @@ const ROUTES: readonly Route[] = [
   { method: 'GET', shape: 'search', action: 'catalog', handler: searchRepositories },
 ];
 
+/** By shape and method. */
+const ROWS: Readonly<Partial<Record<Shape, Readonly<Record<string, Route>>>>> = Object.fromEntries(
+  ROUTES.map(({ shape }) => [
+    shape,
+    Object.fromEntries(ROUTES.filter(route => route.shape === shape).map(route => [route.method, route])),
+  ]),
+);
+
 /** What a path names: read from it once, and not yet checked. */
 interface Place {
   readonly shape: Shape;
@@ -109,7 +117,7 @@ export function match(
     (deletes || action !== 'delete') && (readOnly === undefined || method === 'GET');
   // HEAD is GET without the body, which the exchange leaves out.
   const wanted = method === 'HEAD' ? 'GET' : method;
-  const row = ROUTES.find(route => route.shape === shape && route.method === wanted);
+  const row = ROWS[shape]?.[wanted];
   if (!row || !isServed(row)) {
     const served = ROUTES.filter(route => route.shape === shape && isServed(route));
     const allowed = served.flatMap(route => (route.method === 'GET' ? ['GET', 'HEAD'] : [route.method]));
@@ -141,22 +149,28 @@ export function placeOf(path: string): Place | undefined {
   if (!path.startsWith('/v2/')) return undefined;
   // Read from the right, since a name may hold every word that has a meaning on its right. Only a digest holds a colon,
   // and whatever follows it is a part of it, so that `sha256:../x` is a bad digest and not an unknown path.
-  const parts = path.slice('/v2/'.length).split('/');
-  const colon = path.includes(':') ? parts.findIndex(part => part.includes(':')) : -1;
-  if (colon >= 0) parts.push(parts.splice(colon).join('/'));
-  const [third, second, last] = [parts.at(-3), parts.at(-2), parts.at(-1)!];
-  const upTo = (end: number): string => parts.slice(0, end).join('/');
-  if (second === 'blobs' && last === 'uploads') return { shape: 'uploads', repository: upTo(-2) };
-  if (third === 'blobs' && second === 'uploads')
+  const colon = path.indexOf(':');
+  const slash = path.lastIndexOf('/', colon < 0 ? path.length : colon);
+  const before = slash > START ? path.lastIndexOf('/', slash - 1) : 0;
+  const first = before > START ? path.lastIndexOf('/', before - 1) : 0;
+  const [second, last] = [slash > START ? path.slice(before + 1, slash) : '', path.slice(slash + 1)];
+  const repository = path.slice(START + 1, Math.max(before, START + 1));
+  if (second === 'blobs' && last === 'uploads') return { shape: 'uploads', repository };
+  if (second === 'uploads' && first > 0 && path.slice(first + 1, before) === 'blobs') {
+    const shorter = path.slice(START + 1, Math.max(first, START + 1));
     return last === ''
-      ? { shape: 'uploads', repository: upTo(-3) }
-      : { shape: 'upload', repository: upTo(-3), reference: last };
-  if (second === 'tags' && last === 'list') return { shape: 'tags', repository: upTo(-2) };
-  if (second === 'manifests') return { shape: 'manifest', repository: upTo(-2), reference: last };
-  if (second === 'referrers') return { shape: 'referrers', repository: upTo(-2), reference: last };
-  if (second === 'blobs') return { shape: 'blob', repository: upTo(-2), reference: last };
+      ? { shape: 'uploads', repository: shorter }
+      : { shape: 'upload', repository: shorter, reference: last };
+  }
+  if (second === 'tags' && last === 'list') return { shape: 'tags', repository };
+  if (second === 'manifests') return { shape: 'manifest', repository, reference: last };
+  if (second === 'referrers') return { shape: 'referrers', repository, reference: last };
+  if (second === 'blobs') return { shape: 'blob', repository, reference: last };
   return undefined;
 }
+
+/** Where the slash is behind which names begin. */
+const START = '/v2'.length;
 
 /** Some clients encode the colon of a digest. A bad escape stays as it is, and fails whatever grammar comes next. */
 function decode(reference: string): string {

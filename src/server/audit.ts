@@ -74,6 +74,12 @@ const RELOADS: Readonly<Record<string, string>> = {
   'access policy': 'rights.reload',
 };
 
+/** Who was heard of by a connection that stays open is not looked up again for so long (ms). */
+const TOLD_FOR = 60_000;
+const TOLD = Symbol('told');
+
+type Told = object & { [TOLD]?: { identity: Identity; address: string | undefined; until: number } };
+
 /**
  * What a serving process tells its audit log. From before the log is open: what happens until then is told when it is.
  */
@@ -164,9 +170,14 @@ export class Audit {
   /** Somebody has shown who they are. */
   readonly identified = (request: IncomingMessage, identity: Identity): void => {
     if (identity.kind !== 'user') return;
+    const address = this.#addressOf(request);
+    const told = (request.socket as Told)[TOLD];
+    const now = performance.now();
+    if (told && told.identity === identity && told.address === address && now < told.until) return;
+    (request.socket as Told)[TOLD] = { identity, address, until: now + TOLD_FOR };
     const { name, via = '', machineToken } = identity;
     this.#seen.set(name, true);
-    const network = networkOf(this.#addressOf(request));
+    const network = networkOf(address);
     // No name holds a line break.
     this.#repeats.login(`${name}\n${via}\n${machineToken ?? ''}\n${network}`, () => ({
       type: 'login',

@@ -241,7 +241,7 @@ class HttpListener implements Listener {
   #request(request: IncomingMessage, response: ServerResponse, expecting: boolean): void {
     const client = connectionOf(request.socket)!;
     client.begin(request, response);
-    response.once('close', () => {
+    response.on('close', () => {
       client.end(response);
       if (!this.#draining) return;
       if (client.open.size === 0) client.socket.destroySoon();

@@ -95,10 +95,11 @@ export function createAccessLog(options: {
       const peer = socket.remoteAddress ?? '';
       const remote = address?.(request) ?? peer;
       const started = performance.now();
-      response.once('close', () => {
+      // Once it comes anyway, and `once` would make a function and take it away again.
+      response.on('close', () => {
         const { bytesRead, bytesWritten } = socket;
-        const before = carried.get(socket) ?? NOTHING;
-        carried.set(socket, { bytesRead, bytesWritten });
+        const before = (socket as Counted)[CARRIED] ?? NOTHING;
+        (socket as Counted)[CARRIED] = { bytesRead, bytesWritten };
         const certificate = clientCertificateOf(request);
         const exchange = {
           id,
@@ -112,8 +113,9 @@ export function createAccessLog(options: {
           ms: Math.round((performance.now() - started) * 10) / 10,
           agent: request.headers['user-agent']?.slice(0, 200) ?? '-',
           aborted: !response.writableFinished,
-          ...(remote !== peer && { proxy: peer }),
-          ...(certificate && { client: certificate.commonName ?? '-', serial: certificate.serial }),
+          proxy: remote === peer ? undefined : peer,
+          client: certificate && (certificate.commonName ?? '-'),
+          serial: certificate?.serial,
         };
         writer.write(line(exchange) + end);
       });
@@ -137,10 +139,10 @@ interface Exchange {
   readonly agent: string;
   readonly aborted: boolean;
   /** Who has handed it on, where `remote` is what that says. */
-  readonly proxy?: string;
+  readonly proxy: string | undefined;
   /** Of a client certificate that was verified: its common name and serial number. */
-  readonly client?: string;
-  readonly serial?: string;
+  readonly client: string | undefined;
+  readonly serial: string | undefined;
 }
 
 // Written out, for one is made for every request: a loop over names and values takes three times as long.
@@ -152,9 +154,11 @@ function jsonLine(x: Exchange): string {
   return `{"time":"${now()}","level":"info","msg":"request","id":"${x.id}","remote":"${x.remote}","user":${quote(x.user)},"method":"${x.method}","path":${quote(x.path)},"status":${x.status},"bytes":${x.bytes},"received":${x.received},"ms":${x.ms},"agent":${quote(x.agent)}${x.aborted ? ',"aborted":true' : ''}${x.proxy === undefined ? '' : `,"proxy":"${x.proxy}"`}${x.client === undefined ? '' : `,"client":${quote(x.client)},"serial":"${x.serial}"`}`;
 }
 
-/** What each connection had carried at the end of its last exchange. */
-const carried = new WeakMap<object, { readonly bytesRead: number; readonly bytesWritten: number }>();
+/** What a connection had carried at the end of its last exchange. */
+const CARRIED = Symbol('carried');
 const NOTHING = { bytesRead: 0, bytesWritten: 0 };
+
+type Counted = object & { [CARRIED]?: { bytesRead: number; bytesWritten: number } };
 
 /** The client left before there was an answer: no status of HTTP, but the one that proxies write for it. */
 const GONE = 499;
