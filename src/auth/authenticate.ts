@@ -1,8 +1,6 @@
-import { hash, randomBytes } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
 import type { MaybeLater } from '../at-once.js';
 import { OperatorError, RegistryError } from '../errors.js';
-import { growingCache } from '../growing-cache.js';
 import { authorizationHeader, authorizationOf } from './basic.js';
 import { ANONYMOUS, type Identity, type User } from './identity.js';
 import { LoginLimiter, networkOf } from './login-limiter.js';
@@ -30,16 +28,17 @@ interface UserAuthentication {
   readonly addressOf?: (request: IncomingMessage) => string | undefined;
 }
 
-/** Headers that are known at a time. */
-const KNOWN = 10_000;
+/** By which header a connection has shown last whose it is. */
+interface Known extends Remembered {
+  readonly header: string;
+}
 
 /** Says who sends a request. Stands before every handler, before any of the body is read. */
 export class Authenticator {
   readonly #users: UserAuthentication | undefined;
   readonly #limiter: LoginLimiter;
-  readonly #secret = randomBytes(32).toString('base64');
-  /** By a hash of the header, as the credentials themselves are remembered: a right one is not taken apart again. */
-  readonly #known = growingCache<string, Remembered>(KNOWN);
+  /** By connection, on which a client sends the same header again and again: it need not be taken apart each time. */
+  readonly #known = new WeakMap<object, Known>();
 
   /** @throws OperatorError for a realm that no header can carry. */
   constructor(options: AuthenticatorOptions) {
@@ -64,14 +63,9 @@ export class Authenticator {
 
   /** Who that is by credentials that are known, where nothing else can say who it is. */
   #recall({ realms }: UserAuthentication, request: IncomingMessage): User | undefined {
-    if (realms.hears('proxy')) return undefined;
-    const header = authorizationHeader(request);
-    const known = header === undefined ? undefined : this.#known.get(this.#keyOf(header));
-    return known?.still() ? known.user : undefined;
-  }
-
-  #keyOf(header: string): string {
-    return hash('sha256', this.#secret + header, 'base64');
+    const known = this.#known.get(request.socket);
+    if (!known || realms.hears('proxy') || known.header !== authorizationHeader(request)) return undefined;
+    return known.still() ? known.user : undefined;
   }
 
   async #identify(
@@ -101,7 +95,7 @@ export class Authenticator {
     const known =
       (await realms.remembered(user, password, wanted)) ?? (await this.#login(realms, request, user, password, wanted));
     const remembered = realms.remembering(user, password);
-    if (remembered) this.#known.set(this.#keyOf(authorizationHeader(request)!), remembered);
+    if (remembered) this.#known.set(request.socket, { ...remembered, header: authorizationHeader(request)! });
     return realms.within(known, wanted);
   }
 

@@ -52,6 +52,8 @@ export interface ListenerOptions {
    * client is told to go on when the handler first reads the body, and never where it answers without reading.
    */
   readonly handler: Handler;
+  /** Told when a request that the handler had, or that was refused, is over, however it ended. */
+  readonly onEnd?: Handler;
   readonly tls: TlsSettings | 'plain';
   readonly log: Log;
   readonly limits?: Partial<ListenerLimits>;
@@ -117,6 +119,7 @@ class HttpListener implements Listener {
   readonly #clients = new Set<Connection>();
   readonly #log: Log;
   readonly #handler: Handler;
+  readonly #onEnd: Handler | undefined;
   readonly #unguard: () => void;
   #draining: (() => void) | undefined;
   #tls: TlsSettings | 'plain';
@@ -128,6 +131,7 @@ class HttpListener implements Listener {
   ) {
     this.#log = options.log;
     this.#handler = options.handler;
+    this.#onEnd = options.onEnd;
     this.#tls = options.tls;
     this.#unguard = guard(this.#clients, limits, options.log);
     server.on('connection', (socket: Socket) => {
@@ -243,6 +247,7 @@ class HttpListener implements Listener {
     client.begin(request, response);
     response.on('close', () => {
       client.end(response);
+      this.#onEnd?.(request, response);
       if (!this.#draining) return;
       if (client.open.size === 0) client.socket.destroySoon();
       this.#draining();

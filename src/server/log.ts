@@ -62,8 +62,10 @@ export function createLogger(options: {
 }
 
 export interface AccessLog {
-  /** Writes one line when this exchange is over, however it ends. To be called before anything is answered. */
-  follow(request: IncomingMessage, response: ServerResponse, id: string): void;
+  /** Notes when and from where a request came. @param id of `requestId` */
+  begin(request: IncomingMessage, id: string): void;
+  /** Writes the line of a request that has begun, once that is over, however it ended. */
+  end(request: IncomingMessage, response: ServerResponse): void;
   /** Resolves when every line is written. */
   close(): Promise<void>;
 }
@@ -90,35 +92,37 @@ export function createAccessLog(options: {
   const own = render(formatter, fields);
   const end = formatter === 'text' ? `${own && ' '}${own}\n` : `${own === '{}' ? '' : ','}${own.slice(1)}\n`;
   return {
-    follow(request, response, id) {
+    begin(request, id) {
+      // Behind the connection's end it does not tell any more.
+      const peer = request.socket.remoteAddress ?? '';
+      (request as Begun)[BEGUN] = { id, peer, remote: address?.(request) ?? peer, started: performance.now() };
+    },
+    end(request, response) {
+      const begun = (request as Begun)[BEGUN];
+      if (!begun) return;
+      const { id, peer, remote, started } = begun;
       const { socket } = request;
-      const peer = socket.remoteAddress ?? '';
-      const remote = address?.(request) ?? peer;
-      const started = performance.now();
-      // Once it comes anyway, and `once` would make a function and take it away again.
-      response.on('close', () => {
-        const { bytesRead, bytesWritten } = socket;
-        const before = (socket as Counted)[CARRIED] ?? NOTHING;
-        (socket as Counted)[CARRIED] = { bytesRead, bytesWritten };
-        const certificate = clientCertificateOf(request);
-        const exchange = {
-          id,
-          remote,
-          user: principal(request) ?? '-',
-          method: request.method!,
-          path: withoutSecrets(request.url!),
-          status: response.headersSent ? response.statusCode : GONE,
-          bytes: bytesWritten - before.bytesWritten,
-          received: bytesRead - before.bytesRead,
-          ms: Math.round((performance.now() - started) * 10) / 10,
-          agent: request.headers['user-agent']?.slice(0, 200) ?? '-',
-          aborted: !response.writableFinished,
-          proxy: remote === peer ? undefined : peer,
-          client: certificate && (certificate.commonName ?? '-'),
-          serial: certificate?.serial,
-        };
-        writer.write(line(exchange) + end);
-      });
+      const { bytesRead, bytesWritten } = socket;
+      const before = (socket as Counted)[CARRIED] ?? NOTHING;
+      (socket as Counted)[CARRIED] = { bytesRead, bytesWritten };
+      const certificate = clientCertificateOf(request);
+      const exchange = {
+        id,
+        remote,
+        user: principal(request) ?? '-',
+        method: request.method!,
+        path: withoutSecrets(request.url!),
+        status: response.headersSent ? response.statusCode : GONE,
+        bytes: bytesWritten - before.bytesWritten,
+        received: bytesRead - before.bytesRead,
+        ms: Math.round((performance.now() - started) * 10) / 10,
+        agent: request.headers['user-agent']?.slice(0, 200) ?? '-',
+        aborted: !response.writableFinished,
+        proxy: remote === peer ? undefined : peer,
+        client: certificate && (certificate.commonName ?? '-'),
+        serial: certificate?.serial,
+      };
+      writer.write(line(exchange) + end);
     },
     close: () => writer.close(),
   };
@@ -153,6 +157,11 @@ function textLine(x: Exchange): string {
 function jsonLine(x: Exchange): string {
   return `{"time":"${now()}","level":"info","msg":"request","id":"${x.id}","remote":"${x.remote}","user":${quote(x.user)},"method":"${x.method}","path":${quote(x.path)},"status":${x.status},"bytes":${x.bytes},"received":${x.received},"ms":${x.ms},"agent":${quote(x.agent)}${x.aborted ? ',"aborted":true' : ''}${x.proxy === undefined ? '' : `,"proxy":"${x.proxy}"`}${x.client === undefined ? '' : `,"client":${quote(x.client)},"serial":"${x.serial}"`}`;
 }
+
+/** What is known of a request from its beginning. */
+const BEGUN = Symbol('begun');
+
+type Begun = IncomingMessage & { [BEGUN]?: { id: string; peer: string; remote: string; started: number } };
 
 /** What a connection had carried at the end of its last exchange. */
 const CARRIED = Symbol('carried');

@@ -265,9 +265,10 @@ function openDoor(options: {
     log,
     handler: (request, response) => {
       const id = requestId(request);
-      accessLog?.follow(request, response, id);
+      accessLog?.begin(request, id);
       app(request, response);
     },
+    ...(accessLog && { onEnd: accessLog.end }),
   });
   return {
     listener,
@@ -346,7 +347,7 @@ function createApplication(parts: {
     prefix,
     deletes: config.storage.delete.enabled,
     readOnly: refusal,
-    authenticate: (...asked) => authenticator.authenticate(...asked),
+    authenticate: (request, repositories) => authenticator.authenticate(request, repositories),
     refusal: (...refused) => authenticator.refusal(...refused),
     onRefusal: audit.refused,
     onFault: (error, request) =>

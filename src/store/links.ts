@@ -24,7 +24,8 @@ export function recallLink(driver: StorageDriver, key: string): Digest | undefin
 /** What was read from links that the driver hands out again. */
 const known = new WeakMap<Buffer, Digest>();
 
-function digestIn(content: Buffer): Digest | undefined {
+/** What the content of a link says. */
+export function digestIn(content: Buffer): Digest | undefined {
   const text = content.toString('latin1').trim();
   return isDigest(text) ? text : undefined;
 }

@@ -10,7 +10,7 @@ import { type ImmutableTags, immutable, type TagMove, type TagPush } from './imm
 import type { Integrity } from './integrity.js';
 import { layout } from './layout.js';
 import { type Leases, orUnheld } from './leases.js';
-import { digestsIn, namesOf, readLink, recallLink, writeLink } from './links.js';
+import { digestIn, digestsIn, namesOf, readLink, recallLink, writeLink } from './links.js';
 import type { Locks } from './locks.js';
 import { type Descriptor, type Manifest, parseManifest, storedMediaType } from './manifest.js';
 import type { Quotas } from './quotas.js';
@@ -35,6 +35,12 @@ export interface PutManifest {
 /** A digest, or a tag. */
 export type ManifestReference = { readonly digest: Digest } | { readonly tag: string };
 
+/**
+ * For how long a tag that is there still leads to the same manifest without a look at the manifest's own link (ms). Whoever
+ * deletes a manifest deletes its tags first, and what `registry:2` or a repair has left of a tag is found out after it.
+ */
+const GOOD = 500;
+
 const CACHED_BYTES = 32 * 1024 * 1024;
 
 export class Manifests {
@@ -45,6 +51,8 @@ export class Manifests {
     maxEntrySize: CACHED_BYTES / 8,
     sizeCalculation: ({ data }) => data.length + 256,
   });
+  /** By what was read of a tag's link, which is the very same as long as the link is. */
+  private readonly tagged = new WeakMap<Buffer, { readonly manifest: StoredManifest; readonly until: number }>();
 
   constructor(
     private readonly driver: StorageDriver,
@@ -73,11 +81,22 @@ export class Manifests {
 
   /** As `get`, where that can be told at once; undefined where it cannot, and for what there is not. */
   recall(repository: string, reference: ManifestReference): StoredManifest | undefined {
-    const digest =
-      'digest' in reference ? reference.digest : recallLink(this.driver, layout.tagLink(repository, reference.tag));
-    const canonical = digest && recallLink(this.driver, layout.revisionLink(repository, digest));
+    if ('digest' in reference) return this.recallRevision(repository, reference.digest);
+    const link = this.driver.recall?.(layout.tagLink(repository, reference.tag))?.content;
+    if (!link) return undefined;
+    const known = this.tagged.get(link);
+    const now = performance.now();
+    if (known && now < known.until) return known.manifest;
+    const digest = digestIn(link);
+    const manifest = digest && this.recallRevision(repository, digest);
+    if (manifest) this.tagged.set(link, { manifest, until: now + GOOD });
+    return manifest;
+  }
+
+  private recallRevision(repository: string, digest: Digest): StoredManifest | undefined {
+    const canonical = recallLink(this.driver, layout.revisionLink(repository, digest));
     const content = canonical && this.cache.get(canonical);
-    return content && { digest: digest!, mediaType: content.mediaType, data: content.data };
+    return content && { digest, mediaType: content.mediaType, data: content.data };
   }
 
   async find(repository: string, reference: ManifestReference): Promise<StoredManifest | undefined> {

@@ -86,7 +86,8 @@ async function withAccessLog(
     closeSync(fd);
   });
   const { port } = await serve(t, (request, response) => {
-    log.follow(request, response, requestId(request));
+    log.begin(request, requestId(request));
+    response.on('close', () => log.end(request, response));
     if (request.headers.authorization) users.set(request, 'alice');
     handler(request, response);
   });
