@@ -95,7 +95,8 @@ export class Authenticator {
     const known =
       (await realms.remembered(user, password, wanted)) ?? (await this.#login(realms, request, user, password, wanted));
     const remembered = realms.remembering(user, password);
-    if (remembered) this.#known.set(request.socket, { ...remembered, header: authorizationHeader(request)! });
+    const header = authorizationHeader(request);
+    if (remembered && typeof header === 'string') this.#known.set(request.socket, { ...remembered, header });
     return realms.within(known, wanted);
   }
 

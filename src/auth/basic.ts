@@ -26,18 +26,20 @@ const UTF8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
  */
 export function authorizationOf(request: IncomingMessage): Authorization {
   const header = authorizationHeader(request);
-  if (header === 'several')
+  if (header === SEVERAL)
     throw new RegistryError('UNAUTHORIZED', { status: 400, message: 'more than one Authorization header' });
   return header === undefined ? 'none' : parseAuthorization(header);
 }
 
-/** As it was sent: `headers` would be made of all that was. */
-export function authorizationHeader({ rawHeaders }: IncomingMessage): string | 'several' | undefined {
+const SEVERAL = Symbol('several Authorization headers');
+
+/** As it was sent. */
+export function authorizationHeader({ rawHeaders }: IncomingMessage): string | typeof SEVERAL | undefined {
   let header: string | undefined;
   for (let at = 0; at < rawHeaders.length; at += 2) {
     const name = rawHeaders[at]!;
     if (name.length !== 13 || name.toLowerCase() !== 'authorization') continue;
-    if (header !== undefined) return 'several';
+    if (header !== undefined) return SEVERAL;
     header = rawHeaders[at + 1]!;
   }
   return header;

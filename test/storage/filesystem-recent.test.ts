@@ -54,6 +54,8 @@ test('a change that another process has answered is seen by the next read, howev
     let last: Buffer | undefined;
     const looks = random.between(0, 3);
     for (let look = 0; look <= looks; look++) {
+      // Where anything is recalled, it is what is there now.
+      assert.equal((driver.recall('a/link')?.content ?? text).toString(), text);
       const content = await driver.get('a/link');
       assert.equal(content?.toString(), text);
       if (content === last) kept++;
@@ -66,6 +68,7 @@ test('a change that another process has answered is seen by the next read, howev
       for (let look = 0; look < 2; look++) await driver.get('a/link');
       const [one, other] = [await driver.get('a/link'), await driver.get('a/link')];
       assert.equal(other, one, 'kept by now, and handed out as it is');
+      assert.equal(driver.recall('a/link')?.content, one);
       kept++;
     }
   }
@@ -88,10 +91,12 @@ test('what comes and goes in a folder is seen by the next list, and no change by
       await names();
       const known = await driver.list('tags');
       assert.equal(await driver.list('tags'), known, 'the very same');
+      assert.equal(driver.recall('tags')?.entries, known);
       assert.deepEqual(await driver.list('tags', { after: 'a' }), [{ name: 'b', folder: true }]);
       assert.deepEqual(await driver.list('tags', { limit: 1 }), [{ name: 'a', folder: true }]);
     }
     await change('gone', 'tags/b');
+    assert.deepEqual((driver.recall('tags')?.entries ?? [{ name: 'a', folder: true }]).length, 1);
     if (round % 4 === 0) await pause(SETTLED + 5);
     assert.deepEqual(await names(), ['a']);
   }
@@ -108,6 +113,7 @@ test('what is gone is not there, whatever was known of it', async t => {
     await pause(round % 10 === 0 ? SETTLED + 5 : 0);
     for (let look = 0; look < 3; look++) assert.equal((await driver.get('x/link'))?.toString(), 'there');
     await other.remove('x/link');
+    assert.equal(driver.recall('x/link'), undefined);
     assert.equal(await driver.get('x/link'), undefined);
     assert.equal(await driver.stat('x/link'), undefined);
   }

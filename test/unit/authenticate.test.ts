@@ -1,9 +1,14 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { createServer, type IncomingMessage } from 'node:http';
 import { type AddressInfo, connect } from 'node:net';
-import { describe, test } from 'node:test';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { onlyActive } from '../../src/auth/accounts.js';
 import { Authenticator } from '../../src/auth/authenticate.js';
+import { HtpasswdCredentials } from '../../src/auth/credentials.js';
 import { ANONYMOUS, type Identity } from '../../src/auth/identity.js';
 import { usersMay } from '../../src/auth/policy.js';
 import { Realms } from '../../src/auth/realms.js';
@@ -241,4 +246,101 @@ test('the policy: users do everything, and others only where the registry is ope
     assert.equal(usersMay({ open: true })(ANONYMOUS, action), true);
     assert.equal(usersMay({ open: true })(alice, action), true);
   }
+});
+
+describe('credentials that come again on a connection', () => {
+  let folder: string;
+  before(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'registry-secure-authenticate-'));
+  });
+  after(() => rm(folder, { recursive: true }));
+
+  /** The users of a real file, each hash of which is that of the password behind the last dollar. */
+  async function opened(...lines: string[]) {
+    const file = join(folder, 'htpasswd');
+    const write = (...lines: string[]) => writeFile(file, lines.join(''));
+    await write(...lines);
+    const checked: string[] = [];
+    const credentials = await HtpasswdCredentials.open(file, {
+      check: async ({ passwords: [password = ''], hash }) => {
+        checked.push(password);
+        return hash.endsWith(password.padEnd(53, '.'));
+      },
+    });
+    const authenticator = new Authenticator({ realms: realmsOf('r', credentials) });
+    return { authenticator, credentials, checked, write };
+  }
+  const line = (user: string, password: string) => `${user}:$2b$04$${password.padEnd(53, '.')}\n`;
+  const connection = () => {
+    const socket = { remoteAddress: '192.0.2.1' };
+    return (...values: string[]) => ({ ...request(...values), socket }) as IncomingMessage;
+  };
+  const refused = { status: 401 };
+
+  test('are known at once, and only the very same', async () => {
+    const { authenticator, checked } = await opened(line('alice', 'secret'), line('bob', 'secret'));
+    const on = connection();
+    const first = authenticator.authenticate(on(basic('alice:secret')));
+    assert.ok(first instanceof Promise, 'it takes a check');
+    const alice = await first;
+    assert.equal(authenticator.authenticate(on(basic('alice:secret'))), alice);
+    assert.deepEqual(checked, ['secret']);
+    await assert.rejects(identityFrom(authenticator, on()), refused);
+    await assert.rejects(identityFrom(authenticator, on(basic('alice:wrong'))), refused);
+    await assert.rejects(identityFrom(authenticator, on('several')), refused);
+    await assert.rejects(identityFrom(authenticator, on(basic('alice:secret'), basic('alice:secret'))), {
+      status: 400,
+    });
+    const bob = await identityFrom(authenticator, on(basic('bob:secret')));
+    assert.equal(bob.kind === 'user' && bob.name, 'bob');
+    assert.equal(await identityFrom(authenticator, on(basic('alice:secret'))), alice);
+    assert.equal(await identityFrom(authenticator, connection()(basic('alice:secret'))), alice, 'elsewhere too');
+  });
+
+  test('no longer count once the user has another password, or is gone', async () => {
+    const { authenticator, credentials, write } = await opened(line('alice', 'secret'), line('bob', 'secret'));
+    const [one, other] = [connection(), connection()];
+    for (const [on, name] of [
+      [one, 'alice'],
+      [other, 'bob'],
+    ] as const) {
+      await authenticator.authenticate(on(basic(`${name}:secret`)));
+      assert.ok(!(authenticator.authenticate(on(basic(`${name}:secret`))) instanceof Promise));
+    }
+    await write(line('alice', 'new'));
+    await credentials.reload();
+    await assert.rejects(identityFrom(authenticator, one(basic('alice:secret'))), refused);
+    await assert.rejects(identityFrom(authenticator, other(basic('bob:secret'))), refused);
+    const alice = await identityFrom(authenticator, one(basic('alice:new')));
+    assert.equal(authenticator.authenticate(one(basic('alice:new'))), alice);
+  });
+
+  test('are checked again after five minutes', async context => {
+    const { authenticator, checked } = await opened(line('alice', 'secret'));
+    const on = connection();
+    const start = performance.now();
+    let minutes = 0;
+    context.mock.method(performance, 'now', () => start + minutes * 60_000);
+    await authenticator.authenticate(on(basic('alice:secret')));
+    for (minutes of [1, 4.9]) {
+      await new Promise(setImmediate);
+      assert.ok(!(authenticator.authenticate(on(basic('alice:secret'))) instanceof Promise));
+    }
+    assert.equal(checked.length, 1);
+    minutes = 5.1;
+    await new Promise(resolve => setTimeout(resolve, 5));
+    await authenticator.authenticate(on(basic('alice:secret')));
+    assert.equal(checked.length, 2);
+  });
+
+  test('count for nobody whose account is off', async () => {
+    const { authenticator } = await opened(line('alice', 'secret'));
+    let active = true;
+    const gate = onlyActive(authenticator, () => active);
+    const on = connection();
+    await gate.authenticate(on(basic('alice:secret')));
+    assert.ok(!(gate.authenticate(on(basic('alice:secret'))) instanceof Promise));
+    active = false;
+    assert.throws(() => gate.authenticate(on(basic('alice:secret'))), refused);
+  });
 });
