@@ -3,7 +3,10 @@ import { randomBytes } from 'node:crypto';
 import { unlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { setTimeout as pause } from 'node:timers/promises';
 import type { Digest } from '../../src/reference.js';
+import { layout } from '../../src/store/layout.js';
+import { SETTLED } from '../storage/places.js';
 import { digestOf, OCI_MANIFEST, RegistryFixture } from '../support/registry-fixture.js';
 
 /** distribution-spec, "Pulling", with ranges as RFC 9110 §14 has them. */
@@ -162,3 +165,42 @@ function splitOnce(text: string, separator: string): [string, string] {
   const at = text.indexOf(separator);
   return [text.slice(0, at), text.slice(at + separator.length)];
 }
+
+test('what one process has deleted or moved, another that knows it well answers so at once', async t => {
+  const one = await RegistryFixture.start();
+  const other = await RegistryFixture.start({ root: one.root });
+  t.after(async () => {
+    assert.deepEqual([one.faults, other.faults], [[], []]);
+    await other.stop({ keep: true });
+    await one.stop();
+  });
+  const get = (reference: string) => other.call('GET', `/v2/a/b/manifests/${reference}`);
+  /** Has the other one look at it until it need not read it any more. */
+  const known = async (tag: string, digest: Digest) => {
+    await pause(2 * SETTLED);
+    for (let look = 0; look < 4; look++) assert.equal((await get(tag)).headers['docker-content-digest'], digest);
+    assert.equal(other.store.manifests.recall('a/b', { tag })?.digest, digest);
+    assert.equal(other.store.manifests.recall('a/b', { digest })?.digest, digest);
+  };
+  const [first, second] = [await one.pushImage('a/b', 'moved'), await one.pushImage('a/b', 'kept')];
+  await known('moved', first.digest);
+  await one.pushManifest('a/b', 'moved', second.data);
+  assert.equal((await get('moved')).headers['docker-content-digest'], second.digest, 'moved');
+  await known('moved', second.digest);
+  await one.call('DELETE', '/v2/a/b/manifests/moved');
+  assert.equal((await get('moved')).status, 404, 'a tag that was deleted');
+  await known('kept', second.digest);
+  await one.call('DELETE', `/v2/a/b/manifests/${second.digest}`);
+  assert.equal((await get('kept')).status, 404, 'a tag whose manifest was deleted');
+  assert.equal((await get(second.digest)).status, 404, 'the manifest itself');
+
+  const third = await one.pushImage('a/b', 'left');
+  await known('left', third.digest);
+  await unlink(join(one.root, layout.revisionLink('a/b', third.digest)));
+  assert.equal((await get(third.digest)).status, 404);
+  const deadline = performance.now() + 30_000;
+  while ((await get('left')).status !== 404) {
+    assert.ok(performance.now() < deadline, 'a tag that points at nothing is found out');
+    await pause(50);
+  }
+});
