@@ -22,7 +22,7 @@ export async function getBlob(exchange: Exchange): Promise<void> {
   };
   if (matches(exchange.header('if-none-match'), etag)) return exchange.empty(304, { ETag: etag });
   if (head) {
-    exchange.head(200, { ...headers, 'Content-Length': blob.size });
+    exchange.head(200, headers, blob.size);
     response.end();
     return;
   }

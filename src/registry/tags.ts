@@ -14,5 +14,10 @@ export function listTags(exchange: Exchange): MaybeLater<void> {
 function send(exchange: Exchange, page: Page | undefined, limit: number): void {
   if (!page) throw new RegistryError('NAME_UNKNOWN', { detail: { name: exchange.repository } });
   const link = nextPage(exchange.path('tags/list'), limit, page.more ? page.names.at(-1) : undefined);
-  exchange.json(200, { name: exchange.repository, tags: page.names }, link);
+  const body = bodies.get(page) ?? Buffer.from(JSON.stringify({ name: exchange.repository, tags: page.names }));
+  bodies.set(page, body);
+  exchange.bytes(200, body, { 'Content-Type': 'application/json', ...link });
 }
+
+/** Of pages that the catalog hands out again, each of which is one repository's. */
+const bodies = new WeakMap<Page, Buffer>();

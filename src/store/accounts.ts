@@ -19,6 +19,8 @@ const USUAL: AccountState = {};
 const LARGEST = 4096;
 /** How old what this process knows of an account may be: half of the second in which a change counts. In milliseconds. */
 const FRESH = 500;
+/** From this age on it is read again, beside whoever asks. In milliseconds. */
+const AHEAD = 250;
 /** While the storage cannot be read, what is younger still counts. */
 const KEPT = 1_000;
 const CACHED = 10_000;
@@ -41,7 +43,10 @@ export class Accounts {
   #stateOf(user: string): MaybeLater<AccountState> {
     const seen = this.#seen.get(user);
     const now = performance.now();
-    return seen && now - seen.read < FRESH ? seen.state : this.#readAgain(user, now);
+    if (!seen || now - seen.read >= FRESH) return this.#readAgain(user, now);
+    // In time, so that of those who come again and again none waits for a disk that is busy. A failure is met when it is due.
+    if (now - seen.read >= AHEAD) this.#readAgain(user, now).catch(() => undefined);
+    return seen.state;
   }
 
   async #readAgain(user: string, now: number): Promise<AccountState> {

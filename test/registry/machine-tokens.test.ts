@@ -227,6 +227,19 @@ describe('state that all processes share', () => {
       get.mock.restore();
     });
 
+    test('who comes again and again is looked up beside, and waits for no storage', async context => {
+      const pass = clock(context);
+      const accounts = new Accounts(driver);
+      await accounts.isActive('alice');
+      await disable('alice');
+      pass(300);
+      assert.equal(accounts.isActive('alice'), true, 'at once, from what is young enough');
+      for (let turn = 0; accounts.isActive('alice') !== false; turn++) {
+        assert.ok(turn < 6000, 'what was looked up counts without being asked for');
+        await new Promise(resolve => setTimeout(resolve, 5));
+      }
+    });
+
     test('nobody is let in when the storage cannot be read for a second', async context => {
       const pass = clock(context);
       const disk = failing(driver);
