@@ -6,21 +6,29 @@ import { OperatorError, systemCode } from './errors.js';
  * `mkdir -p`, because Node's own (20.20) answers ENOENT where the disk is full or read-only, and below /proc never
  * answers.
  * @param below where to stop: a root that is gone, an unmounted volume perhaps, is not made again.
+ * @param make makes one folder, as mkdir does, now or later
  * @returns the uppermost folder that it made, if any.
  * @throws ENOENT when `below` is missing, or another process removes what this one makes.
  */
-export async function makeFolders(path: string, mode: number, below?: string): Promise<string | undefined> {
+export async function makeFolders(
+  path: string,
+  mode: number,
+  below?: string,
+  make: (path: string, mode: number) => unknown = mkdir,
+): Promise<string | undefined> {
   try {
-    await mkdir(path, mode);
+    await make(path, mode);
     return path;
   } catch (error) {
     if (systemCode(error) === 'EEXIST') return undefined;
     const above = dirname(path);
     if (systemCode(error) !== 'ENOENT' || above === below || above === path) throw error;
-    const first = await makeFolders(above, mode, below);
-    await mkdir(path, mode).catch(failed => {
+    const first = await makeFolders(above, mode, below, make);
+    try {
+      await make(path, mode);
+    } catch (failed) {
       if (systemCode(failed) !== 'EEXIST') throw failed;
-    });
+    }
     return first ?? path;
   }
 }

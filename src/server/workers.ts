@@ -23,6 +23,9 @@ export interface SuperviseOptions {
   readonly stop: Promise<void>;
 }
 
+/** Of libuv's threads all but two may flush (storage/filesystem/flusher.ts); Node reads their number before any of our code runs. */
+const THREADS = { UV_THREADPOOL_SIZE: process.env.UV_THREADPOOL_SIZE ?? '8' };
+
 /** A worker that has lived so long did not fail at its start (ms). */
 const SETTLED = 10_000;
 /** How long the next one waits when workers fail one after the other, at first and at most (ms). */
@@ -87,7 +90,7 @@ class Supervisor {
   #start(charge: Charge): Promise<number> {
     const { number } = charge;
     const { order, orderOfOthers } = this.options;
-    const worker = this.#asStarted(() => cluster.fork());
+    const worker = this.#asStarted(() => cluster.fork(THREADS));
     const started = performance.now();
     this.#running.set(number, worker);
     return new Promise(resolve => {

@@ -46,7 +46,7 @@ export interface StorageDriver {
   read(key: string, range?: ByteRange): Promise<ByteStream | undefined>;
 
   /** Replaces a small object atomically: a reader sees the old bytes or the new ones. Survives a power cut. */
-  write(key: string, data: Uint8Array): Promise<void>;
+  write(key: string, data: Uint8Array, options?: Settling): Promise<void>;
 
   /**
    * Creates a small object unless there is one: of any number of callers in any process exactly one has true. Its
@@ -78,7 +78,13 @@ export interface StorageDriver {
    * segments stay, so that it can be done again by whoever crashes before the object is referred to. No segment at all
    * makes an empty object.
    */
-  assemble(segments: readonly string[], key: string): Promise<void>;
+  assemble(segments: readonly string[], key: string, options?: Settling): Promise<void>;
+
+  /**
+   * Brings to the disk, all at once, the names of objects that were written with `settled: false`. Not there where nothing
+   * has to be done for them.
+   */
+  settle?(keys: readonly string[]): Promise<void>;
 
   /**
    * Gives the bytes of an object of another place to one of the same key here, replacing what is there, without a copy.
@@ -103,6 +109,11 @@ export interface StorageDriver {
 
   /** Removes the folder, those below it and those above, as far as they hold no object. Where there are no folders, nothing. */
   removeEmptyFolders(prefix: string): Promise<void>;
+}
+
+export interface Settling {
+  /** False: the bytes survive a power cut, but under their name only once `settle` was called for it. */
+  readonly settled?: boolean;
 }
 
 export interface ObjectInfo {

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { Stats } from 'node:fs';
-import { type FileHandle, link, open, rename, stat, unlink } from 'node:fs/promises';
+import { link, open, stat, unlink } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { systemCode } from '../errors.js';
 import { makeFolders } from '../folder.js';
@@ -11,15 +11,17 @@ import {
   type ObjectInfo,
   type Recalled,
   type SegmentWriter,
+  type Settling,
   type StorageDriver,
   StorageError,
 } from './driver.js';
 import { BufferBudget } from './filesystem/budget.js';
+import { Calls } from './filesystem/calls.js';
 import { append, clone } from './filesystem/copy.js';
 import { currentSeconds, isBack, removeFile, removeStaleFile, renew } from './filesystem/doomed.js';
-import { isAbsent, isFull, storageFailure } from './filesystem/failure.js';
+import { ignoreAbsence, isAbsent, isFull, storageFailure } from './filesystem/failure.js';
 import { Flusher, type Sync, sync } from './filesystem/flusher.js';
-import { ignoreAbsence, pruneFolders, removeFolder, TRIES } from './filesystem/folders.js';
+import { pruneFolders, removeFolder, TRIES } from './filesystem/folders.js';
 import { firstAfter, readFolder } from './filesystem/listing.js';
 import { Mount, volumeEpoch } from './filesystem/mount.js';
 import { FileReader } from './filesystem/reader.js';
@@ -64,6 +66,9 @@ export class FilesystemDriver implements StorageDriver {
   readonly #flusher: Flusher;
   readonly #budget = new BufferBudget(TRANSFER_BUFFERS);
   readonly #mount: Mount;
+  readonly #calls: Calls;
+  readonly #makeFolder = (path: string, mode: number) => this.#calls.makeFolder(path, mode);
+  readonly #isThere = (path: string) => this.#calls.isThere(path);
   readonly #spares: SpareFolders;
   readonly #recent: Recent;
   #epoch = '';
@@ -72,6 +77,7 @@ export class FilesystemDriver implements StorageDriver {
     this.#root = resolve(options.root);
     this.#readOnly = options.readOnly ?? false;
     this.#mount = new Mount(this.#root);
+    this.#calls = new Calls(this.#mount);
     this.#spares = new SpareFolders(join(this.#root, PRIVATE, 'spare'));
     this.#recent = new Recent(this.#root, this.#mount, options.settled);
     this.#flusher = new Flusher(this.#root, options.sync ?? sync, options.onFault ?? (() => {}), this.#mount);
@@ -150,21 +156,20 @@ export class FilesystemDriver implements StorageDriver {
     });
   }
 
-  async write(key: string, data: Uint8Array): Promise<void> {
+  async write(key: string, data: Uint8Array, { settled = true }: Settling = {}): Promise<void> {
     const path = this.#path(key);
     await this.#change(`write ${key}`, async () => {
       const temporary = this.#temporary();
-      await this.#fill(temporary, 'wx', path, true, file => file.writeFile(data));
+      await this.#fill(temporary, data, path, true);
       await this.#rename(temporary, path);
-      await this.#flusher.folder(dirname(path));
+      if (settled) await this.#flusher.folder(dirname(path));
     });
   }
 
   async create(key: string, data: Uint8Array, { durable = true } = {}): Promise<boolean> {
     const path = this.#path(key);
     return this.#change(`create ${key}`, async () => {
-      // By threads: who asks again and again until it has made the object must let others remove it.
-      const created = !(await isBack(path)) && (await this.#link(path, data, durable));
+      const created = !(await isBack(path, this.#isThere)) && (await this.#link(path, data, durable));
       // Also when another was first: who hears that the object is there relies on it as much as its maker.
       if (durable) await this.#flusher.folder(dirname(path));
       return created;
@@ -183,7 +188,7 @@ export class FilesystemDriver implements StorageDriver {
   async removeAll(prefix: string, { durable = true } = {}): Promise<void> {
     const path = this.#path(prefix);
     await this.#change(`remove all of ${prefix}`, async () => {
-      await removeFolder(path, folder => this.#flusher.forget(folder));
+      await removeFolder(path, this.#calls, folder => this.#flusher.forget(folder));
       if (durable) await this.#flusher.folder(dirname(path));
     });
   }
@@ -208,14 +213,21 @@ export class FilesystemDriver implements StorageDriver {
     });
   }
 
-  async assemble(segments: readonly string[], key: string): Promise<void> {
-    if (segments.length === 0) return this.write(key, new Uint8Array());
+  async assemble(segments: readonly string[], key: string, { settled = true }: Settling = {}): Promise<void> {
+    if (segments.length === 0) return this.write(key, new Uint8Array(), { settled });
     const paths = segments.map(segment => this.#path(segment));
     const path = this.#path(key);
     await this.#change(`assemble ${key}`, async () => {
       if (paths.length === 1) await this.#promote(paths[0]!, path);
       else await this.#join(paths, path);
-      await this.#flusher.folder(dirname(path));
+      if (settled) await this.#flusher.folder(dirname(path));
+    });
+  }
+
+  async settle(keys: readonly string[]): Promise<void> {
+    const folders = new Set(keys.map(key => dirname(this.#path(key))));
+    await this.#change(`settle ${keys.join(', ')}`, async () => {
+      await Promise.all([...folders].map(folder => this.#flusher.folder(folder)));
     });
   }
 
@@ -229,7 +241,7 @@ export class FilesystemDriver implements StorageDriver {
         await link(from, temporary);
         // Whoever wrote it may not have flushed it.
         const file = await open(temporary, 'r');
-        await this.#flusher.file(file, temporary).finally(() => file.close());
+        await this.#flusher.file(file.fd, temporary).finally(() => file.close());
         await this.#rename(temporary, path);
       } catch (error) {
         if (['EXDEV', 'EPERM', 'EMLINK', 'ENOTSUP', 'EOPNOTSUPP', 'ENOENT'].includes(systemCode(error) ?? ''))
@@ -275,17 +287,16 @@ export class FilesystemDriver implements StorageDriver {
 
   /** Flushes one segment and gives it its final name beside its own. */
   async #promote(segment: string, path: string): Promise<void> {
-    const file = await open(segment, 'r');
+    const file = await this.#calls.open(segment, 'r');
     try {
-      await this.#flusher.file(file, segment);
-      await setToNow(file);
+      await this.#flushed(file, segment);
     } finally {
-      await file.close();
+      await this.#calls.close(file);
     }
     if (await this.#named(segment, path)) return;
     // A link does not replace what is there, but a rename does.
     const temporary = this.#temporary();
-    await this.#inFolder(temporary, () => link(segment, temporary));
+    await this.#inFolder(temporary, () => this.#calls.link(segment, temporary));
     await this.#rename(temporary, path);
     // It leaves both names where the other was one of the same file.
     await unlink(temporary).catch(ignoreAbsence);
@@ -295,27 +306,37 @@ export class FilesystemDriver implements StorageDriver {
   async #join(segments: readonly string[], path: string): Promise<void> {
     const temporary = this.#temporary();
     const shared = await clone(segments[0]!, temporary);
-    await this.#fill(temporary, shared ? 'a' : 'wx', path, true, async file => {
-      for (const segment of shared ? segments.slice(1) : segments) await append(file, segment);
-    });
+    if (!shared) await this.#fill(temporary, new Uint8Array(), path, false);
+    try {
+      const file = await open(temporary, 'a');
+      try {
+        for (const segment of shared ? segments.slice(1) : segments) await append(file, segment);
+        await this.#flushed(file.fd, temporary);
+      } finally {
+        await file.close();
+      }
+    } catch (error) {
+      await unlink(temporary).catch(() => {});
+      throw error;
+    }
     await this.#rename(temporary, path);
   }
 
   /** False when another was first. */
   async #link(path: string, data: Uint8Array, durable: boolean): Promise<boolean> {
     const temporary = this.#temporary();
-    await this.#fill(temporary, 'wx', path, durable, file => file.writeFile(data));
+    await this.#fill(temporary, data, path, durable);
     try {
       return await this.#named(temporary, path);
     } finally {
-      await unlink(temporary).catch(() => {});
+      await this.#forget(temporary);
     }
   }
 
   /** Gives a file one more name; false when another has it. */
   async #named(file: string, path: string): Promise<boolean> {
     try {
-      await this.#inFolder(path, () => link(file, path));
+      await this.#inFolder(path, () => this.#calls.link(file, path));
       return true;
     } catch (error) {
       if (systemCode(error) === 'EEXIST') return false;
@@ -326,48 +347,58 @@ export class FilesystemDriver implements StorageDriver {
   /** Gives a temporary file its name, in place of what has it. */
   async #rename(temporary: string, path: string): Promise<void> {
     try {
-      await this.#inFolder(path, () => rename(temporary, path));
+      await this.#inFolder(path, () => this.#calls.rename(temporary, path));
     } catch (error) {
-      await unlink(temporary).catch(() => {});
+      await this.#forget(temporary);
       throw error;
     }
   }
 
   /** Writes a temporary file that is to become `path`. When that fails, it is gone. */
-  async #fill(
-    temporary: string,
-    flags: 'wx' | 'a',
-    path: string,
-    durable: boolean,
-    write: (file: FileHandle) => Promise<void>,
-  ): Promise<void> {
-    const file = await this.#inFolder(temporary, () => open(temporary, flags, this.#private(path) ? 0o600 : 0o644));
+  async #fill(temporary: string, data: Uint8Array, path: string, durable: boolean): Promise<void> {
+    const mode = this.#private(path) ? 0o600 : 0o644;
+    const file = await this.#inFolder(temporary, () => this.#calls.open(temporary, 'wx', mode));
     try {
       try {
-        await write(file);
-        if (durable) {
-          await this.#flusher.file(file, temporary);
-          await setToNow(file);
-        }
+        await this.#calls.write(file, data);
+        if (durable) await this.#flushed(file, temporary);
       } finally {
-        await file.close();
+        await this.#calls.close(file);
       }
     } catch (error) {
-      await unlink(temporary).catch(() => {});
+      await this.#forget(temporary);
       throw error;
     }
   }
 
+  /** Brings a file to the disk. Its age counts from then on, when it is whole, however long it took to arrive. */
+  async #flushed(file: number, path: string): Promise<void> {
+    await this.#flusher.file(file, path);
+    await this.#calls.setTimes(file, currentSeconds());
+  }
+
+  /** A temporary file that cannot be removed goes after a day. */
+  async #forget(temporary: string): Promise<void> {
+    try {
+      await this.#calls.unlink(temporary);
+    } catch {}
+  }
+
   /** Does something in the folder of `path`, which is made when missing, again if a deletion takes it away meanwhile. */
-  async #inFolder<T>(path: string, action: () => Promise<T>): Promise<T> {
+  async #inFolder<T>(path: string, action: () => T | Promise<T>): Promise<T> {
     for (let tries = 1; ; tries++) {
       try {
+        if (this.#calls.isMissing(dirname(path))) await this.#makeFolders(dirname(path));
         return await action();
       } catch (error) {
         if (systemCode(error) !== 'ENOENT' || tries === TRIES) throw error;
-        await makeFolders(dirname(path), this.#private(path) ? 0o700 : 0o777, this.#root).catch(ignoreAbsence);
+        await this.#makeFolders(dirname(path));
       }
     }
+  }
+
+  async #makeFolders(path: string): Promise<void> {
+    await makeFolders(path, this.#private(path) ? 0o700 : 0o777, this.#root, this.#makeFolder).catch(ignoreAbsence);
   }
 
   /** What is for this program only is for its user only; images stay readable to all, as `registry:2` leaves them. */
@@ -404,7 +435,7 @@ export class FilesystemDriver implements StorageDriver {
 
   /** @param path the file that is looked for, which may be missed only because it is being removed and comes back */
   async #ifPresent<T>(action: string, path: string | undefined, body: () => Promise<T>): Promise<T | undefined> {
-    const found = await ifPresent(action, path, body, this.#mount.isLocal);
+    const found = await ifPresent(action, path, body, this.#isThere);
     // An image must not count as deleted because its disk is away.
     if (found === undefined) await this.#mount.check();
     return found;
@@ -426,27 +457,21 @@ async function ifPresent<T>(
   action: string,
   path: string | undefined,
   body: () => Promise<T>,
-  local = false,
+  isThere?: (path: string) => boolean | Promise<boolean>,
 ): Promise<T | undefined> {
   for (;;) {
     try {
       return await body();
     } catch (error) {
       if (!isAbsent(error)) throw storageFailure(action, error);
-      if (path === undefined || systemCode(error) !== 'ENOENT' || !(await isBack(path, local))) return undefined;
+      if (path === undefined || systemCode(error) !== 'ENOENT' || !(await isBack(path, isThere))) return undefined;
     }
   }
 }
 
-/** The age of an object counts from when it is whole and on the disk, however long it took to arrive. */
 /** A copy that holds on to no larger piece of memory, as those do that Node makes of small ones. */
 function alone(content: Buffer): Buffer {
   const copy = Buffer.allocUnsafeSlow(content.length);
   content.copy(copy);
   return copy;
-}
-
-async function setToNow(file: FileHandle): Promise<void> {
-  const now = currentSeconds();
-  await file.utimes(now, now);
 }

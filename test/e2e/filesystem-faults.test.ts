@@ -17,6 +17,7 @@ const MIB = 1024 * 1024;
 const REPOSITORY = 'docker/registry/v2/repositories/team/app';
 const TAG = `${REPOSITORY}/_manifests/tags/latest/current/link`;
 const LAYER = `${REPOSITORY}/_layers/sha256/1234/link`;
+const RECORD = `${REPOSITORY}/_records/sha256/1234`;
 const BLOB = 'docker/registry/v2/blobs/sha256/12/1234/data';
 const foldersOf = (path: string): string[] =>
   path.includes('/') ? [dirname(path), ...foldersOf(dirname(path))] : ['ROOT'];
@@ -24,6 +25,8 @@ const PUSH: Step[] = [
   ['segment', `${REPOSITORY}/_uploads/1/1`, 'the blob'],
   ['assemble', BLOB, `${REPOSITORY}/_uploads/1/1`],
   ['create', LAYER, 'sha256:1234'],
+  ['unsettled', RECORD, 'a record'],
+  ['settle', RECORD],
   ['write', TAG, 'new'],
   ['remove', 'docker/doomed'],
 ];
@@ -86,6 +89,7 @@ async function verify(root: string, acknowledged: readonly Outcome[], what: stri
   };
   await expect(`assemble ${BLOB}`, BLOB, undefined, 'the blob');
   await expect(`create ${LAYER}`, LAYER, undefined, 'sha256:1234');
+  await expect(`settle ${RECORD}`, RECORD, undefined, 'a record');
   await expect(`write ${TAG}`, TAG, 'old', 'new');
   await expect('remove docker/doomed', 'docker/doomed', 'x', undefined);
 }
@@ -146,6 +150,8 @@ describe('system calls', () => {
       // Above v2 everything is known to be on the disk since the blob.
       ...fsyncs(...foldersOf(LAYER).filter(folder => !['docker/registry', 'docker', 'ROOT'].includes(folder))),
     ]);
+    assert.deepEqual(during(`unsettled ${RECORD}`), ['fdatasync TEMPORARY', `rename TEMPORARY, ${RECORD}`]);
+    assert.deepEqual(during(`settle ${RECORD}`), fsyncs(...foldersOf(RECORD).slice(0, 3)));
     assert.deepEqual(during(`remove docker/doomed`), ['unlink docker/doomed', ...fsyncs('docker')]);
     assert.deepEqual(during(`write ${TAG}`), [
       'fdatasync TEMPORARY',

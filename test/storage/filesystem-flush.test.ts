@@ -132,6 +132,26 @@ describe('flushes', () => {
     assert.deepEqual(await during(() => driver.create('docker/leases/gc', Buffer.from('y'))), chain('docker/leases'));
   });
 
+  test('names that are settled together are flushed at once, each folder one time', async () => {
+    const [blob, link] = ['docker/blobs/12/data', 'docker/repositories/a/link'];
+    await segment('docker/uploads/1');
+    const unsettled = { settled: false };
+    assert.deepEqual(await during(() => driver.assemble(['docker/uploads/1'], blob, unsettled)), ['docker/uploads/1']);
+    assert.deepEqual(await during(() => driver.write(link, Buffer.from('x'), unsettled)), ['a temporary file']);
+    const folders = await during(() => driver.settle([blob, link]));
+    assert.deepEqual(folders.toSorted(), [...new Set([blob, link].flatMap(key => chain(folderOf(key))))].toSorted());
+    assert.deepEqual(await during(() => driver.settle([blob, link])), [folderOf(blob), folderOf(link)]);
+  });
+
+  test('names that cannot be settled are not acknowledged, and it is the last change', async () => {
+    await driver.write('docker/a/link', Buffer.from('x'), { settled: false });
+    await driver.write('docker/b/link', Buffer.from('x'), { settled: false });
+    disk = path => (path === 'docker/b' ? Promise.reject(systemError('EIO')) : undefined);
+    await assert.rejects(driver.settle(['docker/a/link', 'docker/b/link']), { kind: 'unavailable' });
+    assert.equal(faults.length, 1);
+    await assert.rejects(driver.settle(['docker/a/link']), { kind: 'unavailable' });
+  });
+
   test('what need not survive a power cut is not flushed', async () => {
     assert.deepEqual(await during(() => driver.create('docker/step', Buffer.from('x'), { durable: false })), []);
     assert.deepEqual(await during(() => driver.removeAll('docker', { durable: false })), []);

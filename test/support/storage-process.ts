@@ -10,8 +10,8 @@ import { FilesystemDriver } from '../../src/storage/filesystem.js';
  * Does one step after the other, and says of each on a line of its own what came of it, at the moment it did.
  */
 export type Step =
-  | readonly ['write' | 'create' | 'segment', key: string, content: string]
-  | readonly ['remove' | 'removeAll' | 'get', key: string]
+  | readonly ['write' | 'unsettled' | 'create' | 'segment', key: string, content: string]
+  | readonly ['settle' | 'remove' | 'removeAll' | 'get', key: string]
   | readonly ['assemble', key: string, ...segments: string[]];
 
 /** What came of a step: its result, or the kind of StorageError, and what was logged so far. */
@@ -32,6 +32,10 @@ async function take(step: Step): Promise<unknown> {
   switch (step[0]) {
     case 'write':
       return driver.write(step[1], Buffer.from(step[2]));
+    case 'unsettled':
+      return driver.write(step[1], Buffer.from(step[2]), { settled: false });
+    case 'settle':
+      return driver.settle([step[1]]);
     case 'create':
       return driver.create(step[1], Buffer.from(step[2]));
     case 'remove':

@@ -1,12 +1,11 @@
 import { randomUUID } from 'node:crypto';
-import { statSync } from 'node:fs';
 import { link, lstat, mkdir, readdir, rename, rmdir, stat, unlink, utimes } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { systemCode } from '../../errors.js';
 import { StorageError } from '../driver.js';
-import { isAbsent } from './failure.js';
-import { ignoreAbsence, TRIES } from './folders.js';
+import { ignoreAbsence, isAbsent } from './failure.js';
+import { TRIES } from './folders.js';
 
 /*
  * Removing a file that nobody has renewed, while others may be renewing it at this moment. No system call removes a file
@@ -92,16 +91,18 @@ async function putBack(taken: string, path: string): Promise<void> {
   await unlinked(taken);
 }
 
+type IsThere = (path: string) => boolean | Promise<boolean>;
+
 /**
  * After a miss: whether the file is there all the same, when nobody is removing it any more.
- * @param local whether a look needs no thread (see `Mount`)
+ * @param isThere whether there is something by a name
  */
-export async function isBack(path: string, local = false): Promise<boolean> {
+export async function isBack(path: string, isThere: IsThere = hasName): Promise<boolean> {
   const start = performance.now();
   for (let wait = 1; ; wait = Math.min(2 * wait, 50)) {
     // In this order: a file that was put back in between is found.
-    const taken = local && !isThere(folderOf(path)) ? undefined : await takenFrom(path);
-    if (local ? isThere(path) : (await stat(path).catch(ignoreAbsence)) !== undefined) return true;
+    const taken = (await isThere(folderOf(path))) ? await takenFrom(path) : undefined;
+    if (await isThere(path)) return true;
     if (taken === undefined) return false;
     if (performance.now() - start < ABANDONED_MS) await pause(wait);
     else {
@@ -153,13 +154,8 @@ export async function removeFile(path: string): Promise<boolean> {
   }
 }
 
-function isThere(path: string): boolean {
-  try {
-    return statSync(path, { throwIfNoEntry: false }) !== undefined;
-  } catch (error) {
-    ignoreAbsence(error);
-    return false;
-  }
+async function hasName(path: string): Promise<boolean> {
+  return (await stat(path).catch(ignoreAbsence)) !== undefined;
 }
 
 /** What was taken; undefined when there is no folder. */

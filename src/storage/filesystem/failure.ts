@@ -13,6 +13,11 @@ export function isAbsent(error: unknown): boolean {
   return code === 'ENOENT' || code === 'ENOTDIR' || code === 'EISDIR';
 }
 
+/** For what may be gone. */
+export function ignoreAbsence(error: unknown): undefined {
+  if (!isAbsent(error)) throw error;
+}
+
 /** What the caller throws for a failed system call while doing `action`. Mistakes of the program pass unchanged. */
 export function storageFailure(action: string, error: unknown): unknown {
   const code = systemCode(error);

@@ -1,5 +1,15 @@
-import { close, closeSync, fdatasync, fstat, fstatSync, fsync, open, openSync } from 'node:fs';
-import type { FileHandle } from 'node:fs/promises';
+import {
+  type BigIntStats,
+  close,
+  closeSync,
+  fdatasync,
+  fstat,
+  fstatSync,
+  fsync,
+  open,
+  openSync,
+  statSync,
+} from 'node:fs';
 import { dirname } from 'node:path';
 import { promisify } from 'node:util';
 import { systemCode } from '../../errors.js';
@@ -74,8 +84,8 @@ export class Flusher {
   }
 
   /** Flushes the content of a file. */
-  async file(handle: FileHandle, path: string): Promise<void> {
-    await this.inTurn(() => this.#sync(handle.fd, path, 'file'));
+  async file(descriptor: number, path: string): Promise<void> {
+    await this.inTurn(() => this.#sync(descriptor, path, 'file'));
     this.check();
   }
 
@@ -83,10 +93,10 @@ export class Flusher {
    * Begins to flush what a long upload has written so far, so that its last flush is short. Undefined while another
    * does: those that have an answer to wait for come first.
    */
-  early(handle: FileHandle, path: string): Promise<void> | undefined {
+  early(descriptor: number, path: string): Promise<void> | undefined {
     if (this.#early) return undefined;
     this.#early = true;
-    return this.file(handle, path).finally(() => {
+    return this.file(descriptor, path).finally(() => {
       this.#early = false;
     });
   }
@@ -97,17 +107,33 @@ export class Flusher {
    */
   async folder(path: string, top = this.root): Promise<void> {
     const flushed: [string, string][] = [];
+    const expected = this.#expected(path, top);
     for (let at = path; ; at = dirname(at)) {
-      const identity = await this.#shared(at);
+      const identity = await (expected.get(at) ?? this.#shared(at));
       if (identity !== undefined) {
         if (this.#settled.get(at) === identity) break;
         flushed.push([at, identity]);
       }
       if (at === top) break;
     }
+    await Promise.all(expected.values());
     // Another's flush of the same folder may have failed after ours was asked for, and have taken our entry along.
     this.check();
-    for (const [at, identity] of flushed) this.#settled.set(at, identity);
+    for (const [at, identity] of flushed) if (identity !== '') this.#settled.set(at, identity);
+  }
+
+  /** Begins the flushes that will be needed, as far as a look tells: at once, one after the other they take as many times as long. */
+  #expected(path: string, top: string): Map<string, Promise<string | undefined>> {
+    const flushes = new Map<string, Promise<string | undefined>>();
+    if (!this.mount?.isLocal) return flushes;
+    for (let at = path; ; at = dirname(at)) {
+      const identity = identityOf(statSync(at, { bigint: true, throwIfNoEntry: false }));
+      const flush = this.#shared(at);
+      // Who waits for them hears of it; until then nobody does.
+      flush.catch(() => undefined);
+      flushes.set(at, flush);
+      if (at === top || (identity !== undefined && this.#settled.get(at) === identity)) return flushes;
+    }
   }
 
   /** The caller has removed this folder. */
@@ -146,12 +172,9 @@ export class Flusher {
       throw error;
     }
     try {
-      const { ino, birthtimeNs } = local
-        ? fstatSync(folder, { bigint: true })
-        : await statFolder(folder, { bigint: true });
+      const stats = local ? fstatSync(folder, { bigint: true }) : await statFolder(folder, { bigint: true });
       await this.#sync(folder, path, 'folder');
-      // Numbers of removed folders are used again, so without a time of birth no folder can be recognised.
-      return birthtimeNs === 0n ? '' : `${ino}:${birthtimeNs}`;
+      return identityOf(stats);
     } finally {
       if (local) closeSync(folder);
       else await closeFolder(folder);
@@ -169,6 +192,15 @@ export class Flusher {
       throw new StorageError('unavailable', this.#fault, error);
     }
   }
+}
+
+/** Numbers of removed folders are used again, so without a time of birth, '' here, no folder can be recognised. */
+function identityOf(stats: BigIntStats): string;
+function identityOf(stats: BigIntStats | undefined): string | undefined;
+function identityOf(stats: BigIntStats | undefined): string | undefined {
+  if (!stats) return undefined;
+  const { ino, birthtimeNs } = stats;
+  return birthtimeNs === 0n ? '' : `${ino}:${birthtimeNs}`;
 }
 
 /** Lets so many do something at a time, in the order in which they asked. */

@@ -1,7 +1,8 @@
-import { readdir, rmdir, unlink } from 'node:fs/promises';
+import { readdir, rmdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { systemCode } from '../../errors.js';
-import { isAbsent } from './failure.js';
+import type { Calls } from './calls.js';
+import { ignoreAbsence } from './failure.js';
 
 /** How often work is begun again that another process undoes meanwhile: a folder that it removes, a file that it adds. */
 export const TRIES = 20;
@@ -10,23 +11,31 @@ export const TRIES = 20;
  * Removes a folder with all below it, in the order of the names. Symbolic links go, what they point at stays.
  * @param removing told of each folder before it goes
  */
-export async function removeFolder(path: string, removing: (folder: string) => void): Promise<void> {
+export async function removeFolder(path: string, calls: Calls, removing: (folder: string) => void): Promise<void> {
   for (let tries = 1; ; tries++) {
-    const children = await readdir(path, { withFileTypes: true }).catch(ignoreAbsence);
+    const children = await unlessAbsent(() => calls.list(path));
     if (children === undefined) return;
     children.sort((one, other) => (one.name < other.name ? -1 : 1));
     for (const child of children) {
       const inside = join(path, child.name);
-      if (child.isDirectory()) await removeFolder(inside, removing);
-      else await unlink(inside).catch(ignoreAbsence);
+      if (child.isDirectory()) await removeFolder(inside, calls, removing);
+      else await unlessAbsent(() => calls.unlink(inside));
     }
     removing(path);
     try {
-      return await rmdir(path).catch(ignoreAbsence);
+      return await unlessAbsent(() => calls.removeFolder(path));
     } catch (error) {
       // Somebody has made a new object below.
       if (systemCode(error) !== 'ENOTEMPTY' || tries === TRIES) throw error;
     }
+  }
+}
+
+async function unlessAbsent<T>(call: () => T | Promise<T>): Promise<T | undefined> {
+  try {
+    return await call();
+  } catch (error) {
+    return ignoreAbsence(error);
   }
 }
 
@@ -61,8 +70,4 @@ async function removedIfEmpty(path: string): Promise<boolean> {
     ignoreAbsence(error);
     return true;
   }
-}
-
-export function ignoreAbsence(error: unknown): undefined {
-  if (!isAbsent(error)) throw error;
 }

@@ -2,7 +2,7 @@ import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Entry } from '../driver.js';
 import { doomedName } from './doomed.js';
-import { ignoreAbsence } from './folders.js';
+import { ignoreAbsence } from './failure.js';
 
 export interface Listing {
   /** In the byte order of their names. */

@@ -181,7 +181,7 @@ export class FileSegment implements SegmentWriter {
 
   #flushEarly(): void {
     if (this.#unflushed < EARLY_FLUSH || this.#flushing !== undefined || !this.#open) return;
-    const early = this.flusher.early(this.handle, this.path);
+    const early = this.flusher.early(this.handle.fd, this.path);
     if (early === undefined) return;
     this.#unflushed = 0;
     this.#flushing = this.#outcome(early).then(() => {

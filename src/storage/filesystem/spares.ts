@@ -2,8 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { mkdir, readdir, rename, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { systemCode } from '../../errors.js';
-import { isFull } from './failure.js';
-import { ignoreAbsence } from './folders.js';
+import { ignoreAbsence, isFull } from './failure.js';
 
 /**
  * xfs makes no folder where fewer than some fifty blocks are free, and a link that goes frees one. Beside that, other processes

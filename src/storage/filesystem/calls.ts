@@ -1,0 +1,192 @@
+import {
+  closeSync,
+  close as closing,
+  futimesSync,
+  futimes as futiming,
+  linkSync,
+  lstatSync,
+  mkdirSync,
+  open as opening,
+  openSync,
+  readdirSync,
+  renameSync,
+  rmdirSync,
+  statSync,
+  unlinkSync,
+  writeSync,
+  write as writing,
+} from 'node:fs';
+import { link, mkdir, readdir, rename, rmdir, stat, unlink } from 'node:fs/promises';
+import { promisify } from 'node:util';
+import { ignoreAbsence } from './failure.js';
+import type { Mount } from './mount.js';
+
+type Soon<T> = T | Promise<T>;
+
+/** How long calls may hold up everything else in one turn of the event loop (ms); then they go to libuv's threads. */
+const TURN = 1;
+
+/** A call that takes longer (ms) has waited for the disk, or for a processor. */
+const SLOW = 10;
+
+/** For how long they all go to the threads then (ms); twice as long each time, unless so many calls in between were quick. */
+const PENALTY = 20;
+const MOST_PENALTY = 10_000;
+const QUICK_CALLS = 50;
+
+/** What is larger (bytes) takes a while to write, and to remove. */
+const SMALL = 64 * 1024;
+
+const openLater = promisify(opening);
+const writeLater = promisify(writing) as (
+  file: number,
+  data: Uint8Array,
+  at: number,
+  length: number,
+) => Promise<{ bytesWritten: number }>;
+const closeLater = promisify(closing);
+const setTimesLater = promisify(futiming);
+
+/**
+ * The system calls of small changes. On a file system of this machine the kernel makes them in memory and is done within
+ * 5 to 50 µs, where a trip to one of libuv's threads and back costs as much again in processor time: so they are called at
+ * once. The disk they wait for is that of the flushes, which do go to threads. Where the kernel makes one of them wait all
+ * the same, and on any other file system, they all do.
+ */
+export class Calls {
+  #spent = 0;
+  #slowUntil = 0;
+  #penalty = PENALTY;
+  #quickCalls = 0;
+  readonly #newTurn = () => {
+    this.#spent = 0;
+  };
+
+  constructor(private readonly mount: Pick<Mount, 'isLocal'>) {}
+
+  open(path: string, flags: string, mode?: number): Soon<number> {
+    return this.#call(
+      () => openSync(path, flags, mode),
+      () => openLater(path, flags, mode),
+    );
+  }
+
+  /** All of the data, at the end of what was written before. */
+  async write(file: number, data: Uint8Array): Promise<void> {
+    for (let at = 0; at < data.length; ) {
+      const from = at;
+      const length = data.length - from;
+      at += await this.#call(
+        () => writeSync(file, data, from, length),
+        async () => (await writeLater(file, data, from, length)).bytesWritten,
+        length <= SMALL,
+      );
+    }
+  }
+
+  /** @param time in seconds */
+  setTimes(file: number, time: number): Soon<void> {
+    return this.#call(
+      () => futimesSync(file, time, time),
+      () => setTimesLater(file, time, time),
+    );
+  }
+
+  close(file: number): Soon<void> {
+    return this.#call(
+      () => closeSync(file),
+      () => closeLater(file),
+    );
+  }
+
+  link(from: string, to: string): Soon<void> {
+    return this.#call(
+      () => linkSync(from, to),
+      () => link(from, to),
+    );
+  }
+
+  rename(from: string, to: string): Soon<void> {
+    return this.#call(
+      () => renameSync(from, to),
+      () => rename(from, to),
+    );
+  }
+
+  unlink(path: string): Soon<void> {
+    return this.#call(
+      () => unlinkSync(path),
+      () => unlink(path),
+      this.#isQuick && leavesLittle(path),
+    );
+  }
+
+  makeFolder(path: string, mode: number): Soon<unknown> {
+    return this.#call(
+      () => mkdirSync(path, mode),
+      () => mkdir(path, mode),
+    );
+  }
+
+  removeFolder(path: string): Soon<void> {
+    return this.#call(
+      () => rmdirSync(path),
+      () => rmdir(path),
+    );
+  }
+
+  list(path: string) {
+    return this.#call(
+      () => readdirSync(path, { withFileTypes: true }),
+      () => readdir(path, { withFileTypes: true }),
+    );
+  }
+
+  /** Whether there is something by that name. */
+  isThere(path: string): Soon<boolean> {
+    return this.#call(
+      () => statSync(path, { throwIfNoEntry: false }) !== undefined,
+      async () => (await stat(path).catch(ignoreAbsence)) !== undefined,
+    );
+  }
+
+  /** Whether a look that costs next to nothing finds no such folder; an error would cost ten times as much. */
+  isMissing(path: string): boolean {
+    return this.#isQuick && this.#timed(() => statSync(path, { throwIfNoEntry: false })) === undefined;
+  }
+
+  get #isQuick(): boolean {
+    return this.mount.isLocal && this.#spent < TURN && performance.now() >= this.#slowUntil;
+  }
+
+  #call<T>(now: () => T, later: () => Promise<T>, small = true): Soon<T> {
+    return small && this.#isQuick ? this.#timed(now) : later();
+  }
+
+  #timed<T>(call: () => T): T {
+    const start = performance.now();
+    try {
+      return call();
+    } finally {
+      this.#took(performance.now() - start);
+    }
+  }
+
+  #took(time: number): void {
+    if (this.#spent === 0) setImmediate(this.#newTurn);
+    this.#spent += time;
+    if (time < SLOW) {
+      if (++this.#quickCalls === QUICK_CALLS) this.#penalty = PENALTY;
+      return;
+    }
+    this.#slowUntil = performance.now() + this.#penalty;
+    this.#penalty = Math.min(2 * this.#penalty, MOST_PENALTY);
+    this.#quickCalls = 0;
+  }
+}
+
+/** Whether a file is small, or has another name: to remove the last name of a large one takes a while. */
+function leavesLittle(path: string): boolean {
+  const info = lstatSync(path, { throwIfNoEntry: false });
+  return info === undefined || info.nlink > 1 || info.size <= SMALL;
+}
