@@ -2,7 +2,7 @@ import type { IncomingMessage, OutgoingHttpHeader, OutgoingHttpHeaders, ServerRe
 import { finished } from 'node:stream';
 import { RegistryError } from '../errors.js';
 import { StorageError } from '../storage/driver.js';
-import { isClientGone } from '../store/uploads.js';
+import { isClientGone } from '../store/incoming.js';
 
 /** A manifest of most images. In bytes. */
 const SMALL = 64 * 1024;

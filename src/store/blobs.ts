@@ -88,10 +88,15 @@ export class Blobs {
     return isWhole ? this.integrity.checked(canonical, key, stream) : stream;
   }
 
-  /** Makes stored bytes a blob of the repository, under their canonical digest and the one that the client used. */
-  async link(repository: string, canonical: Digest, digest: Digest): Promise<void> {
+  /**
+   * Makes stored bytes a blob of the repository, under their canonical digest and the one that the client used.
+   * @param unsettled the keys of what has to be settled along with it
+   */
+  async link(repository: string, canonical: Digest, digest: Digest, unsettled: readonly string[] = []): Promise<void> {
     const names = digest === canonical ? [canonical] : [canonical, digest];
-    await Promise.all(names.map(name => writeLink(this.driver, layout.layerLink(repository, name), canonical)));
+    const links = names.map(name => layout.layerLink(repository, name));
+    await Promise.all(links.map(link => writeLink(this.driver, link, canonical, { settled: false })));
+    await this.driver.settle?.([...unsettled, ...links]);
     this.seen.set(digest, repository);
   }
 

@@ -11,9 +11,9 @@ import { algorithmOf, type Digest, hexOf, isDigest, isRepositoryName, isTag } fr
  *         _manifests/revisions/<algorithm>/<hex>/link            `sha256:<hex>`: the repository has the manifest
  *         _manifests/tags/<tag>/current/link                     `sha256:<hex>`: what the tag points at
  *         _manifests/tags/<tag>/index/<algorithm>/<hex>/link     what it ever pointed at
- *         _uploads/<uuid>/startedat                              RFC 3339 time; `registry:2` purges by it
- *         _uploads/<uuid>/steps/<number>                       * how far the upload has come (store/uploads.ts)
- *         _uploads/<uuid>/segments/<name>                      * the bytes of one step
+ *         _uploads/<uuid>/<number>                             * how far the upload has come (store/uploads.ts)
+ *         _uploads/<uuid>/segments/<name>                      * the bytes of one step, where they are many
+ *         _uploads/<uuid>/startedat                              RFC 3339 time, likewise; `registry:2` purges by it
  *         _records/<algorithm>/<hex>                           * what we know of one manifest (store/records.ts)
  *         _immutable/<tag>/<1 or 2>                            * what an immutable tag became, and who made it so
  *         _referrers/<algorithm>/<hex>/<algorithm>/<hex>       * descriptor of a manifest whose subject is the first digest
@@ -102,9 +102,8 @@ export const layout = {
   uploads: (name: string): string => `${repository(name)}/_uploads`,
   upload,
   uploadStartedAt: (name: string, uuid: string): string => `${upload(name, uuid)}/startedat`,
-  uploadSteps: (name: string, uuid: string): string => `${upload(name, uuid)}/steps`,
   uploadStep: (name: string, uuid: string, step: number): string =>
-    `${upload(name, uuid)}/steps/${String(step).padStart(8, '0')}`,
+    `${upload(name, uuid)}/${String(step).padStart(8, '0')}`,
   uploadSegment: (name: string, uuid: string, segment: string): string => `${upload(name, uuid)}/segments/${segment}`,
 };
 

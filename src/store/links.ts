@@ -1,5 +1,5 @@
 import { ALGORITHMS, type Digest, isDigest } from '../reference.js';
-import type { StorageDriver } from '../storage/driver.js';
+import type { Settling, StorageDriver } from '../storage/driver.js';
 import { inBatches } from './batches.js';
 import { layout } from './layout.js';
 
@@ -30,8 +30,13 @@ export function digestIn(content: Buffer): Digest | undefined {
   return isDigest(text) ? text : undefined;
 }
 
-export async function writeLink(driver: StorageDriver, key: string, digest: Digest): Promise<void> {
-  await driver.write(key, Buffer.from(digest, 'latin1'));
+export async function writeLink(
+  driver: StorageDriver,
+  key: string,
+  digest: Digest,
+  settling?: Settling,
+): Promise<void> {
+  await driver.write(key, Buffer.from(digest, 'latin1'), settling);
 }
 
 /**

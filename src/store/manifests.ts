@@ -175,14 +175,17 @@ export class Manifests {
       }
       await this.quotas.within(repository, canonical, data.length, async () => {
         const names = digest === canonical ? [canonical] : [canonical, digest];
-        await this.driver.write(layout.blob(canonical), data);
+        const blob = layout.blob(canonical);
+        await this.driver.write(blob, data, { settled: false });
         const { pushedBy } = facts;
         do {
-          await this.locks.exclusive(`${repository}@${canonical}`, () =>
+          const records = await this.locks.exclusive(`${repository}@${canonical}`, () =>
             this.records.write(repository, names, manifest, { size: data.length, pushedBy, tags: target.tags }),
           );
-          const links = names.map(name => writeLink(this.driver, layout.revisionLink(repository, name), canonical));
-          await Promise.all(links);
+          const links = names.map(name => layout.revisionLink(repository, name));
+          await Promise.all(links.map(link => writeLink(this.driver, link, canonical, { settled: false })));
+          // After a power cut no tag may point at what is not there.
+          await this.driver.settle?.([blob, ...records, ...links]);
           await Promise.all(moves.map(([tag, move]) => this.tag(repository, tag, digest, move)));
           // Another process may have deleted some of it in between.
         } while (!(await this.isWhole(repository, names)));
@@ -213,9 +216,15 @@ export class Manifests {
 
   private async tag(repository: string, tag: string, digest: Digest, move: TagMove): Promise<void> {
     if (move === 'stay') return;
-    await writeLink(this.driver, layout.tagIndexLink(repository, tag, digest), digest);
+    const index = layout.tagIndexLink(repository, tag, digest);
+    await writeLink(this.driver, index, digest, { settled: false });
     const link = layout.tagLink(repository, tag);
-    if (move === 'write') return writeLink(this.driver, link, digest);
+    if (move === 'write') {
+      await writeLink(this.driver, link, digest, { settled: false });
+      await this.driver.settle?.([index, link]);
+      return;
+    }
+    await this.driver.settle?.([index]);
     if (!(await this.driver.create(link, Buffer.from(digest))) && (await readLink(this.driver, link)) !== digest)
       throw immutable(tag);
   }

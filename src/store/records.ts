@@ -60,13 +60,14 @@ export class Records {
    * Writes the record of a manifest that is being pushed and, where it has a subject, its entry among the referrers. Not
    * twice at once for one manifest: what the record says of other tags is kept.
    * @param names every digest by which the repository is to have it: it can be asked for by each of them
+   * @returns the keys of what is to be settled
    */
   async write(
     repository: string,
     names: readonly Digest[],
     manifest: Manifest,
     facts: { size: number; pushedBy?: string | undefined; tags: readonly string[] },
-  ): Promise<void> {
+  ): Promise<string[]> {
     const pushedAt = new Date();
     const before = await Promise.all(names.map(name => readRecord(this.driver, repository, name)));
     const times = new Map(before.flatMap(record => Object.entries(record?.taggedAt ?? {})));
@@ -74,7 +75,8 @@ export class Records {
     const taggedAt = [...facts.tags.map(tag => [tag, pushedAt.toISOString()] as const), ...times].slice(0, MOST_TAGS);
     const record = await this.make(repository, manifest, { ...facts, pushedAt, taggedAt });
     const all = names.flatMap(name => files(repository, name, manifest, record));
-    await Promise.all(all.map(([key, data]) => this.driver.write(key, data)));
+    await Promise.all(all.map(([key, data]) => this.driver.write(key, data, { settled: false })));
+    return all.map(([key]) => key);
   }
 
   /**

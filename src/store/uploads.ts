@@ -1,10 +1,12 @@
 import { createHash, type Hash, randomBytes, randomUUID } from 'node:crypto';
-import { finished, type Readable } from 'node:stream';
-import { RegistryError, systemCode } from '../errors.js';
+import type { Readable } from 'node:stream';
+import { LRUCache } from 'lru-cache';
+import { RegistryError } from '../errors.js';
 import { growingCache } from '../growing-cache.js';
 import { type Algorithm, algorithmOf, type Digest, hexOf } from '../reference.js';
-import type { StorageDriver } from '../storage/driver.js';
+import type { SegmentWriter, StorageDriver } from '../storage/driver.js';
 import type { Blobs } from './blobs.js';
+import { Incoming, receive } from './incoming.js';
 import { layout } from './layout.js';
 import type { Quotas } from './quotas.js';
 import type { UploadCap } from './upload-cap.js';
@@ -14,12 +16,16 @@ import type { UploadCap } from './upload-cap.js';
  * already stored. A step is made by create-if-absent, so of two writers in any two processes exactly one gets it, and
  * the other's bytes vanish: they can never interleave. Nothing else holds the offset. Any process can serve the next
  * request; the running hash is all that stays in memory, and where it is gone the bytes are read again.
+ *
+ * Most blobs of most images are small. Where step 1 has no more than `SMALL` bytes they stand in it, behind a line feed:
+ * then there is no segment, and the blob is written from memory.
  */
 interface Step {
   /** How many bytes there are after this step. */
   readonly offset: number;
   /** SHA-256 in hex of all of them, where the writer knew it. */
   readonly sha256?: string;
+  /** Undefined where the step has its bytes in itself. */
   readonly segment?: string;
   /** `StorageDriver.epoch` of the writer: in another one an unflushed segment may have lost its end. */
   readonly epoch: string;
@@ -47,6 +53,22 @@ interface State {
 
 type Hashes = ReadonlyMap<Algorithm, Hash>;
 
+/** The bytes of an upload, or of one request: those that stand in memory come first. */
+interface Content {
+  readonly bytes: Buffer;
+  /** The keys of segments. */
+  readonly segments: readonly string[];
+}
+
+/** In bytes. */
+const SMALL = 64 * 1024;
+
+/** Of the bytes of steps, those that a process keeps from one request of an upload to the next. */
+const KEPT = 4 * 1024 * 1024;
+
+/** Steps in the order of their numbers. */
+const STEP = /^\d{8}$/;
+
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
 
 export class Uploads {
@@ -55,6 +77,12 @@ export class Uploads {
 
   /** Steps, which never change, by upload and number. Whether they are still there the storage tells. */
   private readonly known = growingCache<string, Step>(1000);
+
+  /** The bytes of step 1, by upload. */
+  private readonly small = new LRUCache<string, Buffer>({
+    maxSize: KEPT,
+    sizeCalculation: ({ length }) => length + 200,
+  });
 
   constructor(
     private readonly driver: StorageDriver,
@@ -67,10 +95,8 @@ export class Uploads {
   async start(repository: string, owner: string, algorithm: Algorithm = 'sha256'): Promise<string> {
     const uuid = randomUUID();
     const first: FirstStep = { offset: 0, epoch: this.driver.epoch, owner, algorithm };
-    const now = Buffer.from(new Date().toISOString());
     await this.cap.enter(owner);
     try {
-      await this.driver.create(layout.uploadStartedAt(repository, uuid), now, { durable: false });
       await this.createStep({ repository, uuid, owner }, 0, first);
     } catch (error) {
       await this.discard({ repository, uuid, owner }).catch(() => undefined);
@@ -98,20 +124,25 @@ export class Uploads {
     if (start !== undefined && start !== last.offset) throw outOfOrder(last.offset);
     const hashes = this.hashesAfter(upload, state);
     const segment = `${number + 1}-${randomBytes(8).toString('hex')}`;
-    const writer = await this.driver.createSegment(layout.uploadSegment(upload.repository, upload.uuid, segment));
+    const incoming = new Incoming(number === 0 ? SMALL : 0, () => this.createSegment(upload, segment));
     let kept = false;
     try {
       const { received, cut } = await receive(body, chunk => {
         for (const hash of hashes?.values() ?? []) hash.update(chunk);
-        return writer.write(chunk);
+        return incoming.write(chunk);
       });
       if (!cut && length !== undefined && received !== length) throw wrongSize(length, received);
       if (received > 0) {
-        await writer.close();
+        const bytes = await incoming.close();
         const offset = last.offset + received;
         const sha256 = hashes?.get('sha256')?.copy().digest('hex');
-        const next: Step = { offset, segment, epoch: this.driver.epoch, ...(sha256 && { sha256 }) };
-        kept = await this.createStep(upload, number + 1, next);
+        const next: Step = {
+          offset,
+          ...(!bytes && { segment }),
+          epoch: this.driver.epoch,
+          ...(sha256 && { sha256 }),
+        };
+        kept = await this.createStep(upload, number + 1, next, bytes);
         if (!kept) throw outOfOrder(await this.offset(upload));
         // Another request may have ended the upload meanwhile: then this step has only made its folder again.
         if (!(await this.driver.stat(layout.uploadStep(upload.repository, upload.uuid, 0)))) {
@@ -124,8 +155,15 @@ export class Uploads {
       if (cut) throw cut;
       return last.offset + received;
     } finally {
-      if (!kept) await writer.abort();
+      if (!kept) await incoming.abort();
     }
+  }
+
+  /** For what is not small. `registry:2` would never purge an upload that does not say when it was started. */
+  private async createSegment({ repository, uuid }: UploadKey, segment: string): Promise<SegmentWriter> {
+    const now = Buffer.from(new Date().toISOString());
+    await this.driver.create(layout.uploadStartedAt(repository, uuid), now, { durable: false });
+    return this.driver.createSegment(layout.uploadSegment(repository, uuid, segment));
   }
 
   /**
@@ -134,17 +172,14 @@ export class Uploads {
    */
   async finish(upload: UploadKey, digest: Digest): Promise<void> {
     const state = await this.load(upload);
-    const steps = await this.steps(upload, state.number);
-    const segments = steps.flatMap(({ segment }) =>
-      segment ? layout.uploadSegment(upload.repository, upload.uuid, segment) : [],
-    );
-    const canonical = await this.verify(upload, state, segments, digest);
+    const content = await this.contentOf(upload, state.number);
+    const canonical = await this.verify(upload, state, content, digest);
     if (!canonical) {
       await this.discard(upload);
       throw new RegistryError('DIGEST_INVALID', { detail: { digest } });
     }
     try {
-      await this.commit(upload.repository, { canonical, digest, size: state.last.offset }, segments);
+      await this.commit(upload, { canonical, digest, size: state.last.offset }, content);
     } catch (error) {
       if (error instanceof RegistryError) await this.discard(upload);
       throw error;
@@ -152,21 +187,50 @@ export class Uploads {
     await this.discard(upload);
   }
 
+  private async contentOf(upload: UploadKey, last: number): Promise<Content> {
+    const steps = await Promise.all(Array.from({ length: last }, (_, index) => this.readStep(upload, index + 1)));
+    const { repository, uuid } = upload;
+    return {
+      bytes: steps[0] && !steps[0].segment ? await this.smallOf(upload) : Buffer.alloc(0),
+      segments: steps.flatMap(({ segment }) => (segment ? layout.uploadSegment(repository, uuid, segment) : [])),
+    };
+  }
+
+  /** @throws RegistryError BLOB_UPLOAD_UNKNOWN where another request has ended the upload, or deleted the repository */
   private async commit(
-    repository: string,
+    { repository, uuid }: Omit<UploadKey, 'owner'>,
     { canonical, digest, size }: { canonical: Digest; digest: Digest; size: number },
-    segments: readonly string[],
+    content: Content,
   ): Promise<void> {
+    const { segments } = content;
     try {
       await this.quotas.within(repository, canonical, size, async () => {
-        await this.driver.assemble(segments, layout.blob(canonical));
-        await this.blobs.link(repository, canonical, digest);
+        const blob = layout.blob(canonical);
+        await this.store({ repository, uuid }, content, blob);
+        await this.blobs.link(repository, canonical, digest, [blob]);
       });
     } catch (error) {
       if (error instanceof RegistryError) throw error;
-      // Another request has ended the upload, or deleted the repository with all its uploads.
       const left = await Promise.all(segments.map(key => this.driver.stat(key)));
       throw left.includes(undefined) ? unknown() : error;
+    }
+  }
+
+  private async store(
+    { repository, uuid }: Omit<UploadKey, 'owner'>,
+    { bytes, segments }: Content,
+    key: string,
+  ): Promise<void> {
+    if (segments.length === 0) return this.driver.write(key, bytes, { settled: false });
+    if (bytes.length === 0) return this.driver.assemble(segments, key, { settled: false });
+    const first = layout.uploadSegment(repository, uuid, `1-${randomBytes(8).toString('hex')}`);
+    const writer = await this.driver.createSegment(first);
+    try {
+      await writer.write(bytes);
+      await writer.close();
+      await this.driver.assemble([first, ...segments], key, { settled: false });
+    } finally {
+      await writer.abort();
     }
   }
 
@@ -178,21 +242,24 @@ export class Uploads {
     const uuid = randomUUID();
     const hashes = newHashes(algorithmOf(digest));
     const segment = layout.uploadSegment(repository, uuid, '1');
-    const writer = await this.driver.createSegment(segment);
+    const incoming = new Incoming(SMALL, () => this.driver.createSegment(segment));
     try {
       const { received, cut } = await receive(body, chunk => {
         for (const hash of hashes.values()) hash.update(chunk);
-        return writer.write(chunk);
+        return incoming.write(chunk);
       });
       if (cut) throw cut;
-      await writer.close();
+      const bytes = await incoming.close();
       if (length !== undefined && received !== length) throw wrongSize(length, received);
       const canonical = named(hashes, digest);
       if (!canonical) throw new RegistryError('DIGEST_INVALID', { detail: { digest } });
-      await this.commit(repository, { canonical, digest, size: received }, [segment]);
+      const content = bytes ? { bytes, segments: [] } : { bytes: Buffer.alloc(0), segments: [segment] };
+      await this.commit({ repository, uuid }, { canonical, digest, size: received }, content);
     } finally {
-      await writer.abort();
-      await this.discard({ repository, uuid });
+      if (incoming.isLarge) {
+        await incoming.abort();
+        await this.discard({ repository, uuid });
+      }
     }
   }
 
@@ -205,41 +272,59 @@ export class Uploads {
   /** An upload that a power cut brings back is abandoned, and expires. */
   private async discard({ repository, uuid, owner }: Omit<UploadKey, 'owner'> & Partial<UploadKey>): Promise<void> {
     this.running.delete(uuid);
+    this.small.delete(uuid);
     if (owner !== undefined) this.cap.leave(owner, uuid);
     // The first step goes first. Without it there is no upload, and a crash leaves none that has lost its bytes.
-    await this.driver.removeAll(layout.uploadSteps(repository, uuid), { durable: false });
     await this.driver.removeAll(layout.upload(repository, uuid), { durable: false });
   }
 
-  private async createStep({ repository, uuid }: UploadKey, number: number, step: Step): Promise<boolean> {
-    const data = Buffer.from(JSON.stringify(step));
+  private async createStep(
+    { repository, uuid }: UploadKey,
+    number: number,
+    step: Step,
+    bytes: Buffer = Buffer.alloc(0),
+  ): Promise<boolean> {
+    const head = Buffer.from(`${JSON.stringify(step)}\n`);
+    const data = Buffer.concat([head, bytes]);
     const created = await this.driver.create(layout.uploadStep(repository, uuid, number), data, { durable: false });
-    if (created) this.known.set(`${uuid}/${number}`, step);
-    return created;
+    if (!created) return false;
+    this.known.set(`${uuid}/${number}`, step);
+    if (bytes.length > 0) this.small.set(uuid, data.subarray(head.length));
+    return true;
   }
 
-  private async readStep({ repository, uuid }: UploadKey, number: number): Promise<Step> {
-    const known = this.known.get(`${uuid}/${number}`);
+  private async readStep(upload: UploadKey, number: number): Promise<Step> {
+    const known = this.known.get(`${upload.uuid}/${number}`);
     if (known) return known;
-    const data = await this.driver.get(layout.uploadStep(repository, uuid, number), 64 * 1024);
-    // Steps are not flushed: a power cut may have left one empty.
-    if (!data || data.length === 0) throw unknown();
-    const step = JSON.parse(data.toString('utf8')) as Step;
-    this.known.set(`${uuid}/${number}`, step);
+    const { step, bytes } = await this.read(upload, number);
+    this.known.set(`${upload.uuid}/${number}`, step);
+    if (bytes.length > 0) this.small.set(upload.uuid, bytes);
     return step;
   }
 
-  private steps(upload: UploadKey, last: number): Promise<Step[]> {
-    return Promise.all(Array.from({ length: last + 1 }, (_, number) => this.readStep(upload, number)));
+  private async smallOf(upload: UploadKey): Promise<Buffer> {
+    return this.small.get(upload.uuid) ?? (await this.read(upload, 1)).bytes;
+  }
+
+  private async read({ repository, uuid }: UploadKey, number: number): Promise<{ step: Step; bytes: Buffer }> {
+    const data = await this.driver.get(layout.uploadStep(repository, uuid, number), 2 * SMALL);
+    const end = data?.indexOf('\n') ?? -1;
+    // Steps are not flushed: a power cut may have left one empty.
+    if (!data || end === -1) throw unknown();
+    const step = JSON.parse(data.toString('utf8', 0, end)) as Step;
+    const bytes = data.subarray(end + 1);
+    if (number === 1 && !step.segment && bytes.length !== step.offset) throw unknown();
+    return { step, bytes };
   }
 
   /** Where the upload stands, after a check that it exists, is whole and belongs to the owner. */
   private async load(upload: UploadKey): Promise<State> {
     if (!UUID.test(upload.uuid)) throw unknown();
-    const entries = await this.driver.list(layout.uploadSteps(upload.repository, upload.uuid));
-    const number = Number(entries.at(-1)?.name ?? Number.NaN);
+    const entries = await this.driver.list(layout.upload(upload.repository, upload.uuid));
+    const numbers = entries.filter(({ name }) => STEP.test(name)).map(({ name }) => Number(name));
+    const number = numbers.at(-1);
     // Without the first step there is no upload, whatever else is left of it.
-    if (!Number.isSafeInteger(number) || Number(entries[0]!.name) !== 0) throw unknown();
+    if (number === undefined || numbers[0] !== 0) throw unknown();
     const first = (await this.readStep(upload, 0)) as FirstStep;
     if (first.owner !== upload.owner) throw unknown();
     const last = number === 0 ? first : await this.readStep(upload, number);
@@ -253,7 +338,8 @@ export class Uploads {
 
   private async isWhole(upload: UploadKey, last: number): Promise<boolean> {
     let before = 0;
-    for (const { segment, offset } of await this.steps(upload, last)) {
+    for (let number = 1; number <= last; number++) {
+      const { segment, offset } = await this.readStep(upload, number);
       if (segment) {
         const info = await this.driver.stat(layout.uploadSegment(upload.repository, upload.uuid, segment));
         if (info?.size !== offset - before) return false;
@@ -275,7 +361,7 @@ export class Uploads {
   private async verify(
     upload: UploadKey,
     state: State,
-    segments: readonly string[],
+    { bytes, segments }: Content,
     digest: Digest,
   ): Promise<Digest | undefined> {
     const known = this.hashesAfter(upload, state);
@@ -283,6 +369,7 @@ export class Uploads {
     if (digest.startsWith('sha256:') && state.last.sha256 && state.last.epoch === this.driver.epoch)
       return state.last.sha256 === hexOf(digest) ? digest : undefined;
     const hashes = newHashes(algorithmOf(digest));
+    for (const hash of hashes.values()) hash.update(bytes);
     for (const key of segments) {
       const stream = await this.driver.read(key);
       if (!stream) throw unknown();
@@ -301,55 +388,6 @@ function newHashes(algorithm: Algorithm): Hashes {
 function named(hashes: Hashes, digest: Digest): Digest | undefined {
   const hex = new Map([...hashes].map(([algorithm, hash]) => [algorithm, hash.digest('hex')]));
   return hex.get(algorithmOf(digest)) === hexOf(digest) ? `sha256:${hex.get('sha256')!}` : undefined;
-}
-
-/**
- * Passes a body on, chunk by chunk, which costs half of what an asynchronous iteration does. A body that is given up is
- * left paused, its connection open for the answer. `cut` is set, not thrown, where the client left: what came before is
- * still good.
- */
-async function receive(
-  body: Readable,
-  take: (chunk: Buffer) => Promise<void> | undefined,
-): Promise<{ received: number; cut?: Error }> {
-  let received = 0;
-  let taken: Promise<void> | undefined;
-  const cut = await new Promise<Error | undefined>((resolve, reject) => {
-    const leave = finished(body, { writable: false }, error => {
-      stop();
-      resolve(error ?? undefined);
-    });
-    const stop = () => {
-      leave();
-      body.off('data', pass).pause();
-    };
-    const fail = (error: unknown) => {
-      stop();
-      reject(error);
-    };
-    const pass = (chunk: Buffer) => {
-      received += chunk.length;
-      try {
-        taken = take(chunk);
-      } catch (error) {
-        fail(error);
-        return;
-      }
-      if (!taken) return;
-      body.pause();
-      taken.then(() => body.resume(), fail);
-    };
-    body.on('data', pass);
-  });
-  await taken;
-  if (cut && !isClientGone(cut)) throw cut;
-  return cut ? { received, cut } : { received };
-}
-
-/** Whether an error says that the request was cut off, and not that the storage failed. */
-export function isClientGone(error: unknown): boolean {
-  const code = systemCode(error);
-  return code === 'ECONNRESET' || code === 'ERR_STREAM_PREMATURE_CLOSE' || code === 'ABORT_ERR';
 }
 
 function unknown(): RegistryError {

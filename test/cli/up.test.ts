@@ -176,7 +176,7 @@ describe('up and serve', () => {
     const answered = new Promise<number>((resolve, reject) => {
       patch.once('response', response => resolve(response.statusCode!)).once('error', reject);
     });
-    await new Promise(resolve => patch.write(randomBytes(1000), resolve));
+    await new Promise(resolve => patch.write(randomBytes(100_000), resolve));
     await registry.until(async () => {
       const folder = join(
         dir,

@@ -275,14 +275,14 @@ describe('content management', () => {
 
     test('ends a push of a blob that is under way, as any other upload', async () => {
       await registry.pushImage('busy', 'v1');
-      const data = Buffer.alloc(2000, 'x');
+      const data = Buffer.alloc(200_000, 'x');
       const uploads = join(folder('busy'), '_uploads');
       const body = async function* () {
-        yield data.subarray(0, 1000);
+        yield data.subarray(0, 100_000);
         while (!(await readdir(uploads, { recursive: true }).catch(() => [])).some(path => path.includes('segments/')))
           await pause(10);
         assert.equal(await status('DELETE', '/api/v1/repositories/busy'), 204);
-        yield data.subarray(1000);
+        yield data.subarray(100_000);
       };
       const path = `/v2/busy/blobs/uploads/?digest=${digestOf(data)}`;
       const answer = await registry.call('POST', path, { body: body(), headers: { 'content-length': data.length } });

@@ -4,6 +4,7 @@ import { readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import http from 'node:http';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { layout } from '../../src/store/layout.js';
 import { type Answer, digestOf, RegistryFixture } from '../support/registry-fixture.js';
 
 /** distribution-spec, "Pushing blobs", and the protocol's table of hostile input as far as it concerns uploads. */
@@ -267,7 +268,7 @@ describe('pushing blobs', () => {
     const folder = join(registry.root, 'docker/registry/v2/repositories/gone/_uploads', location.split('/').at(-1)!);
     await until(async () => (await readdir(join(folder, 'segments')).catch(() => [])).length > 0);
     request.destroy();
-    await until(async () => (await readdir(join(folder, 'steps'))).length === 2);
+    await until(async () => (await readdir(folder)).includes('00000001'));
     const range = (await registry.call('GET', location)).headers.range!;
     const offset = Number(range.split('-')[1]) + 1;
     assert.ok(offset > 1 && offset <= 300_000, range);
@@ -291,6 +292,63 @@ describe('pushing blobs', () => {
       await other.stop({ keep: true });
     }
     await assertBlob('two-processes', data);
+  });
+
+  test('little stands in the step, more in a segment, both in one upload, and any process joins them', async () => {
+    const other = await RegistryFixture.start({ root: registry.root });
+    try {
+      const small = 64 * 1024;
+      for (const sizes of [[1], [small], [small + 1], [1, 1, 1], [small, small + 1], [small + 1, 1], [5, 200_000, 7]]) {
+        const data = randomBytes(sizes.reduce((sum, size) => sum + size, 0));
+        const location = await start('sizes');
+        let at = 0;
+        for (const [index, size] of sizes.entries()) {
+          const body = data.subarray(at, at + size);
+          at += size;
+          const answer = await (index % 2 ? other : registry).call('PATCH', location, { body });
+          assert.deepEqual([answer.status, answer.headers.range], [202, `0-${at - 1}`], `${sizes}`);
+        }
+        const folder = join(registry.root, layout.upload('sizes', location.split('/').at(-1)!));
+        const names = await readdir(folder);
+        const steps = names.filter(name => /^\d{8}$/.test(name));
+        assert.equal(steps.length, sizes.length + 1);
+        const hasSegments = sizes.length > 1 || sizes[0]! > small;
+        assert.deepEqual(
+          [names.includes('segments'), names.includes('startedat')],
+          [hasSegments, hasSegments],
+          `${sizes}`,
+        );
+        assert.equal((await other.call('PUT', `${location}?digest=${digestOf(data)}`)).status, 201, `${sizes}`);
+        await assertBlob('sizes', data);
+        await assert.rejects(readdir(folder), { code: 'ENOENT' });
+      }
+    } finally {
+      await other.stop({ keep: true });
+    }
+  });
+
+  test('after a power cut a step that has its bytes is as good as ever, and one that lost some ends the upload', async () => {
+    for (const [lost, status] of [
+      [0, 201],
+      [1, 404],
+      [1000, 404],
+    ] as const) {
+      const data = randomBytes(1000);
+      const location = await start('after-a-cut');
+      assert.equal((await registry.call('PATCH', location, { body: data })).status, 202);
+      const step = join(registry.root, layout.uploadStep('after-a-cut', location.split('/').at(-1)!, 1));
+      const written = await readFile(step);
+      const end = written.indexOf('\n');
+      const head = { ...JSON.parse(written.toString('utf8', 0, end)), epoch: 'the boot before' };
+      assert.equal(written.length - end - 1, data.length);
+      await writeFile(step, Buffer.concat([Buffer.from(`${JSON.stringify(head)}\n`), data.subarray(lost)]));
+      const after = await RegistryFixture.start({ root: registry.root });
+      try {
+        assert.equal((await after.call('PUT', `${location}?digest=${digestOf(data)}`)).status, status, `${lost}`);
+      } finally {
+        await after.stop({ keep: true });
+      }
+    }
   });
 
   test('an upload belongs to its repository and its user', async () => {
