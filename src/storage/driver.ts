@@ -52,8 +52,9 @@ export interface StorageDriver {
    * Creates a small object unless there is one: of any number of callers in any process exactly one has true. Its
    * content is complete from the first moment. The one primitive of concurrency. Survives a power cut unless
    * `durable` is false (then SIGKILL only).
+   * @param options.secret nobody else can know the key yet: then nobody is kept from seeing it half made
    */
-  create(key: string, data: Uint8Array, options?: { durable?: boolean }): Promise<boolean>;
+  create(key: string, data: Uint8Array, options?: { durable?: boolean; secret?: boolean }): Promise<boolean>;
 
   /** Removes one object; false when there was none. Survives a power cut. */
   remove(key: string): Promise<boolean>;

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { Stats } from 'node:fs';
-import { link, open, stat, unlink } from 'node:fs/promises';
+import { link, open, unlink } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { systemCode } from '../errors.js';
 import { makeFolders } from '../folder.js';
@@ -116,7 +116,7 @@ export class FilesystemDriver implements StorageDriver {
     if (seen && !seen.isFolder) return objectInfo(seen);
     const path = this.#path(key);
     return this.#ifPresent(`stat ${key}`, path, async () => {
-      const info = await stat(path);
+      const info = await this.#calls.stat(path);
       if (info.isDirectory()) return undefined;
       this.#recent.meet(key);
       return objectInfo(info);
@@ -166,10 +166,10 @@ export class FilesystemDriver implements StorageDriver {
     });
   }
 
-  async create(key: string, data: Uint8Array, { durable = true } = {}): Promise<boolean> {
+  async create(key: string, data: Uint8Array, { durable = true, secret = false } = {}): Promise<boolean> {
     const path = this.#path(key);
     return this.#change(`create ${key}`, async () => {
-      const created = !(await isBack(path, this.#isThere)) && (await this.#link(path, data, durable));
+      const created = await (secret ? this.#make(path, data, durable) : this.#makeUnlessThere(path, data, durable));
       // Also when another was first: who hears that the object is there relies on it as much as its maker.
       if (durable) await this.#flusher.folder(dirname(path));
       return created;
@@ -323,7 +323,8 @@ export class FilesystemDriver implements StorageDriver {
   }
 
   /** False when another was first. */
-  async #link(path: string, data: Uint8Array, durable: boolean): Promise<boolean> {
+  async #makeUnlessThere(path: string, data: Uint8Array, durable: boolean): Promise<boolean> {
+    if (await isBack(path, this.#isThere)) return false;
     const temporary = this.#temporary();
     await this.#fill(temporary, data, path, durable);
     try {
@@ -331,6 +332,12 @@ export class FilesystemDriver implements StorageDriver {
     } finally {
       await this.#forget(temporary);
     }
+  }
+
+  /** In its place from the first. */
+  async #make(path: string, data: Uint8Array, durable: boolean): Promise<boolean> {
+    await this.#fill(path, data, path, durable);
+    return true;
   }
 
   /** Gives a file one more name; false when another has it. */
@@ -354,7 +361,7 @@ export class FilesystemDriver implements StorageDriver {
     }
   }
 
-  /** Writes a temporary file that is to become `path`. When that fails, it is gone. */
+  /** Writes a file that is to become `path`, or is it already. When that fails, it is gone. */
   async #fill(temporary: string, data: Uint8Array, path: string, durable: boolean): Promise<void> {
     const mode = this.#private(path) ? 0o600 : 0o644;
     const file = await this.#inFolder(temporary, () => this.#calls.open(temporary, 'wx', mode));
@@ -425,7 +432,7 @@ export class FilesystemDriver implements StorageDriver {
   /** @param seen the folder as it was seen just now */
   async #readFolder(prefix: string, seen: Seen | undefined): Promise<readonly Entry[]> {
     const path = this.#path(prefix);
-    const listing = await this.#ifPresent(`list ${prefix}`, undefined, () => readFolder(path));
+    const listing = await this.#ifPresent(`list ${prefix}`, undefined, () => readFolder(path, this.#calls));
     if (!listing) return [];
     const { entries, own } = listing;
     if (!seen) this.#recent.meet(prefix);

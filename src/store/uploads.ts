@@ -286,7 +286,8 @@ export class Uploads {
   ): Promise<boolean> {
     const head = Buffer.from(`${JSON.stringify(step)}\n`);
     const data = Buffer.concat([head, bytes]);
-    const created = await this.driver.create(layout.uploadStep(repository, uuid, number), data, { durable: false });
+    const key = layout.uploadStep(repository, uuid, number);
+    const created = await this.driver.create(key, data, { durable: false, secret: number === 0 });
     if (!created) return false;
     this.known.set(`${uuid}/${number}`, step);
     if (bytes.length > 0) this.small.set(uuid, data.subarray(head.length));

@@ -1,6 +1,7 @@
 import {
   closeSync,
   close as closing,
+  type Dirent,
   futimesSync,
   futimes as futiming,
   linkSync,
@@ -11,6 +12,7 @@ import {
   readdirSync,
   renameSync,
   rmdirSync,
+  type Stats,
   statSync,
   unlinkSync,
   writeSync,
@@ -36,6 +38,9 @@ const QUICK_CALLS = 50;
 
 /** What is larger (bytes) takes a while to write, and to remove. */
 const SMALL = 64 * 1024;
+
+/** The least that a folder has on ext4, in bytes. */
+const SMALL_FOLDER = 4096;
 
 const openLater = promisify(opening);
 const writeLater = promisify(writing) as (
@@ -135,10 +140,19 @@ export class Calls {
     );
   }
 
-  list(path: string) {
+  /** What is in a folder, in any order. */
+  list(path: string): Soon<Dirent[]> {
     return this.#call(
       () => readdirSync(path, { withFileTypes: true }),
       () => readdir(path, { withFileTypes: true }),
+      this.#isQuick && hasLittle(path),
+    );
+  }
+
+  stat(path: string): Soon<Stats> {
+    return this.#call(
+      () => statSync(path),
+      () => stat(path),
     );
   }
 
@@ -183,6 +197,11 @@ export class Calls {
     this.#penalty = Math.min(2 * this.#penalty, MOST_PENALTY);
     this.#quickCalls = 0;
   }
+}
+
+/** Whether a folder is small: its size says so, in blocks, names or bytes, on each of the file systems in question. */
+function hasLittle(path: string): boolean {
+  return (statSync(path, { throwIfNoEntry: false })?.size ?? 0) <= SMALL_FOLDER;
 }
 
 /** Whether a file is small, or has another name: to remove the last name of a large one takes a while. */

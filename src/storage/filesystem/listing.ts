@@ -1,6 +1,7 @@
-import { readdir, stat } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Entry } from '../driver.js';
+import type { Calls } from './calls.js';
 import { doomedName } from './doomed.js';
 import { ignoreAbsence } from './failure.js';
 
@@ -12,8 +13,8 @@ export interface Listing {
 }
 
 /** All that is in a folder. @throws system errors, ENOENT among them */
-export async function readFolder(path: string): Promise<Listing> {
-  const children = await readdir(path, { withFileTypes: true });
+export async function readFolder(path: string, calls: Calls): Promise<Listing> {
+  const children = await calls.list(path);
   const named = children.map(child => {
     const doomed = doomedName(child.name);
     return { name: doomed ?? child.name, child: doomed === undefined ? child : undefined };
