@@ -18,12 +18,32 @@ export interface TarEntry {
   readonly name: string;
   readonly size: number;
   readonly modified: Date;
+  /** Where in the archive its bytes begin. */
+  readonly offset: number;
   /** To be read before the next entry is asked for; else it is passed over. Chunks are good until the next is read. */
   readonly body: AsyncIterable<Buffer>;
 }
 
+/** The bytes of an archive, in order. */
+export interface TarSource extends AsyncIterable<Buffer> {
+  /** Passes over bytes that come next, where they need not be read for that. */
+  skip?(bytes: number): void;
+}
+
+/** A file that the archive has under another name as well. */
+export interface TarLink {
+  readonly name: string;
+  /** As in the archive: from its root for a hard link, from the folder of the link for a symbolic one. */
+  readonly target: string;
+  readonly symbolic: boolean;
+}
+
 export class TarWriter {
-  constructor(private readonly write: (chunk: Uint8Array) => Promise<void>) {}
+  /** @param options.fillUp false for whoever takes back what was written of a file that fails */
+  constructor(
+    private readonly write: (chunk: Uint8Array) => Promise<void>,
+    private readonly options: { readonly fillUp: boolean } = { fillUp: true },
+  ) {}
 
   /**
    * Adds a file. Where the body fails, or has too few bytes, the entry is filled up with zeros, so that the archive is
@@ -43,6 +63,7 @@ export class TarWriter {
     } catch (error) {
       failure = error;
     }
+    if (failure !== undefined && !this.options.fillUp) throw failure;
     const zeros = Buffer.alloc(BLOCK * 128);
     for (let left = padded(size) - written; left > 0; left -= zeros.length)
       await this.write(zeros.subarray(0, Math.min(left, zeros.length)));
@@ -54,19 +75,24 @@ export class TarWriter {
   }
 }
 
-/** The files of an archive, in order. @throws OperatorError where it ends early, or is none. */
-export async function* readTar(source: AsyncIterable<Buffer>): AsyncGenerator<TarEntry> {
+/**
+ * The files of an archive, in order.
+ * @param onLink takes the links, which nobody expects unless told
+ * @throws OperatorError where it ends early, or is none
+ */
+export async function* readTar(source: TarSource, onLink?: (link: TarLink) => void): AsyncGenerator<TarEntry> {
   const input = new Input(source);
   let attributes: Record<string, string> = {};
   try {
     for (;;) {
       const header = await input.exactly(BLOCK);
       if (header.every(byte => byte === 0)) return;
-      const { type, size, modified, name } = parseHeader(header);
-      if (type === 'x' || type === 'L') {
+      const { type, size, modified, name, target } = parseHeader(header);
+      if (type === 'x' || type === 'L' || type === 'K') {
         if (size > LARGEST_ATTRIBUTES) throw damaged('an extended header is too long');
         const data = (await input.exactly(padded(size))).subarray(0, size);
-        attributes = { ...attributes, ...(type === 'x' ? parsePax(data) : { path: untilNul(data) }) };
+        const told = type === 'x' ? parsePax(data) : { [type === 'L' ? 'path' : 'linkpath']: untilNul(data) };
+        attributes = { ...attributes, ...told };
         continue;
       }
       const own = attributes;
@@ -75,12 +101,13 @@ export async function* readTar(source: AsyncIterable<Buffer>): AsyncGenerator<Ta
       if (!Number.isSafeInteger(length) || length < 0) throw damaged('a size is wrong');
       const seconds = Number(own.mtime ?? Number.NaN);
       if (type === '0' || type === '\0' || type === '7') {
-        const body = input.body(length);
-        const entry = { name: (own.path ?? name).replace(/^(?:\.\/)+/, ''), size: length, body };
+        const end = input.position + padded(length);
+        const entry = { name: plain(own.path ?? name), size: length, offset: input.position, body: input.body(length) };
         yield { ...entry, modified: Number.isNaN(seconds) ? modified : new Date(seconds * 1000) };
-        for await (const _ of body);
-        await input.exactly(padded(length) - length);
-      } else if (type === '1' || type === '2')
+        await input.skip(end - input.position);
+      } else if ((type === '1' || type === '2') && onLink)
+        onLink({ name: plain(own.path ?? name), target: own.linkpath ?? target, symbolic: type === '2' });
+      else if (type === '1' || type === '2')
         throw new OperatorError(`the archive holds the link ${JSON.stringify(own.path ?? name)} instead of a file`, {
           fix: 'make it again with tar --hard-dereference --dereference',
         });
@@ -137,7 +164,11 @@ function checksum(block: Buffer): number {
   return sum;
 }
 
-function parseHeader(block: Buffer): { name: string; size: number; modified: Date; type: string } {
+function plain(name: string): string {
+  return name.replace(/^(?:\.\/)+/, '');
+}
+
+function parseHeader(block: Buffer): { name: string; size: number; modified: Date; type: string; target: string } {
   if (number(block, 148, 8) !== checksum(block)) throw damaged('a header is wrong');
   const prefix = block.toString('latin1', 257, 262) === 'ustar' ? untilNul(block.subarray(345, 500)) : '';
   const name = untilNul(block.subarray(0, 100));
@@ -147,6 +178,7 @@ function parseHeader(block: Buffer): { name: string; size: number; modified: Dat
     size: number(block, 124, 12),
     modified: new Date(number(block, 136, 12) * 1000),
     type: block.toString('latin1', 156, 157),
+    target: untilNul(block.subarray(157, 257)),
   };
 }
 
@@ -192,23 +224,30 @@ function damaged(why: string): OperatorError {
 
 /** Takes bytes from a stream of chunks in portions of its own. */
 class Input {
-  readonly #source: AsyncIterator<Buffer>;
+  readonly #chunks: AsyncIterator<Buffer>;
   #rest: Buffer = Buffer.alloc(0);
+  #position = 0;
 
-  constructor(source: AsyncIterable<Buffer>) {
-    this.#source = source[Symbol.asyncIterator]();
+  constructor(private readonly source: TarSource) {
+    this.#chunks = source[Symbol.asyncIterator]();
+  }
+
+  /** How many bytes were taken or passed over. */
+  get position(): number {
+    return this.#position;
   }
 
   /** At most that many bytes, at least one. */
   async upTo(size: number): Promise<Buffer> {
     if (this.#rest.length === 0) {
-      const { done, value } = await this.#source.next();
+      const { done, value } = await this.#chunks.next();
       if (done) throw damaged('it ends early');
       this.#rest = value;
       return this.upTo(size);
     }
     const taken = this.#rest.subarray(0, size);
     this.#rest = this.#rest.subarray(taken.length);
+    this.#position += taken.length;
     return taken;
   }
 
@@ -219,7 +258,15 @@ class Input {
   }
 
   async skip(size: number): Promise<void> {
-    for (let left = size; left > 0; ) left -= (await this.upTo(left)).length;
+    let left = size;
+    if (this.source.skip && left > this.#rest.length) {
+      left -= this.#rest.length;
+      this.#rest = Buffer.alloc(0);
+      this.source.skip(left);
+      this.#position += size;
+      return;
+    }
+    while (left > 0) left -= (await this.upTo(left)).length;
   }
 
   /** Can be taken up again where it was left. */
@@ -235,6 +282,6 @@ class Input {
   }
 
   async close(): Promise<void> {
-    await this.#source.return?.();
+    await this.#chunks.return?.();
   }
 }

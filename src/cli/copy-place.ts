@@ -1,29 +1,47 @@
 import { existsSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
-import { join, resolve } from 'node:path';
+import { basename, join, resolve } from 'node:path';
 import { loadConfig } from '../config/load.js';
 import { nodeAt } from '../config/tree.js';
+import { Engine } from '../copy/engine.js';
+import { EngineSource, EngineTarget } from '../copy/engine-place.js';
+import { FolderFiles } from '../copy/files.js';
+import { LayoutIndex, MARK } from '../copy/layout-index.js';
+import { LayoutSource } from '../copy/layout-source.js';
+import { LayoutTarget } from '../copy/layout-target.js';
+import { repositoryOf } from '../copy/names.js';
 import type { ImageSource, ImageTarget } from '../copy/place.js';
 import { RegistryClient, type RegistryLogin } from '../copy/registry-client.js';
 import { RegistryPlace } from '../copy/registry-place.js';
 import { StorePlace } from '../copy/store-place.js';
+import { TarFiles } from '../copy/tar-files.js';
+import { openArchive } from '../copy/tar-source.js';
+import { TarTarget } from '../copy/tar-target.js';
 import { readCertificates } from '../doctor/stores.js';
+import { OperatorError } from '../errors.js';
 import { parseImageHost } from '../pki/names.js';
 import { isDigest, isRepositoryName, isTag } from '../reference.js';
 import { becomeVolumeOwner, wantsVolumeOwner } from '../server/privileges.js';
 import { placeOf, type StorageSettings, storageOf } from '../storage/open.js';
 import { Store } from '../store/store.js';
 import { usage } from './options.js';
+import { beforeSignal } from './signals.js';
 
 /** What one end of a copy names: a place, and perhaps what is in it. */
 export interface Named {
-  readonly kind: 'registry' | 'folder' | 'bucket';
-  /** HOST[:PORT] as clients write it, a path, or `s3://…`. */
+  readonly kind: 'registry' | 'folder' | 'bucket' | 'archive' | 'layout' | 'engine';
+  /** HOST[:PORT] as clients write it, a path, a URL, or of an Engine the host that stands before its names. */
   readonly place: string;
   readonly repository?: string;
   /** A tag or a digest. */
   readonly reference?: string;
 }
+
+/** Object stores by the scheme of their URLs: where the configuration has what is in it. */
+const BUCKETS: Readonly<Record<string, { readonly section: string; readonly bucket: string; readonly root: string }>> =
+  {
+    s3: { section: 'storage.s3', bucket: 'bucket', root: 'rootdirectory' },
+  };
 
 /** Where Docker Hub really is, which image references call by another name. */
 const HUB = {
@@ -33,34 +51,53 @@ const HUB = {
 };
 
 /**
- * `HOST[:PORT][/REPOSITORY[:TAG|@DIGEST]]`, or where the data of a registry are, and after a `#` what is in it: a folder, by
- * a path that begins with `/`, `./` or `../`, or a bucket, `s3://BUCKET[/ROOT][?KEY=VALUE&…]`. @throws OperatorError
+ * A place as docs/copying.md lists them: `HOST[:PORT][/IMAGE]`, `PATH[#IMAGE]` where the path begins with `/`, `./` or `../`,
+ * `oci:PATH[#IMAGE]`, `s3://BUCKET[/ROOT][?KEY=VALUE&…][#IMAGE]`, `docker-daemon:[IMAGE]`. @throws OperatorError
  */
 export function parseNamed(text: string): Named {
   const plain = text.replace(/^docker:\/\//, '');
-  const isBucket = plain.startsWith('s3://');
-  if (!isBucket && /^[a-z0-9]+:\/\//i.test(plain))
+  const [, scheme, rest = ''] = /^([a-z][a-z0-9-]*):(.*)$/s.exec(plain) ?? [];
+  if (scheme === 'docker-daemon') return parseLocal(rest, text);
+  if (scheme !== undefined && rest.startsWith('//')) {
+    if (Object.hasOwn(BUCKETS, scheme)) return cutAt('#', plain, place => ({ kind: 'bucket', place }));
     throw usage(
       `${JSON.stringify(text)} is no place that images can be copied from or to`,
       'write HOST[:PORT]/REPOSITORY:TAG, ./FOLDER#REPOSITORY:TAG, or s3://BUCKET?region=REGION#REPOSITORY:TAG',
     );
-  const isFolder = /^\.{0,2}\//.test(plain) || plain === '.' || plain === '..';
-  const cut = plain.indexOf(isFolder || isBucket ? '#' : '/');
-  const place = cut < 0 ? plain : plain.slice(0, cut);
-  const image = cut < 0 ? '' : plain.slice(cut + 1);
-  if (!isFolder && !isBucket) {
+  }
+  const isLayout = scheme === 'oci';
+  if (isLayout || /^\.{0,2}\//.test(plain) || plain === '.' || plain === '..')
+    return cutAt('#', isLayout ? rest : plain, path => {
+      if (path === '') throw usage(`${JSON.stringify(text)} names no folder`, 'write oci:FOLDER');
+      const kind = /\.(?:tar|tar\.gz|tgz)$/.test(path) ? 'archive' : isLayout ? 'layout' : 'folder';
+      return { kind, place: resolve(path) };
+    });
+  return cutAt('/', plain, host => {
     // As docker tells a host from the first part of a name.
-    if (!/[.:]/.test(place) && place !== 'localhost' && !/^\[/.test(place))
+    if (!/[.:]/.test(host) && host !== 'localhost' && !/^\[/.test(host))
       throw usage(
         `${JSON.stringify(text)} names no registry`,
         'write the host before it, as in registry.example.com/team/app:v1, or ./ before a folder',
       );
-    parseImageHost(place);
+    parseImageHost(host);
+    return { kind: 'registry', place: host };
+  });
+
+  function cutAt(mark: string, whole: string, placed: (place: string) => Named): Named {
+    const cut = whole.indexOf(mark);
+    const named = placed(cut < 0 ? whole : whole.slice(0, cut));
+    return { ...named, ...parseImage(cut < 0 ? '' : whole.slice(cut + 1), text) };
   }
+}
+
+/** An image as `docker images` has it, perhaps with the host that it was pulled from. */
+export function parseLocal(image: string, text = image): Named {
+  const [, host, rest = image] = /^([^/]*[.:][^/]*|localhost)\/(.*)$/.exec(image) ?? [];
+  const { repository, reference } = parseImage(rest, text);
   return {
-    kind: isFolder ? 'folder' : isBucket ? 'bucket' : 'registry',
-    place: isFolder ? resolve(place) : place,
-    ...parseImage(image, text),
+    kind: 'engine',
+    place: host ?? '',
+    ...(repository !== undefined && { repository, reference: reference ?? 'latest' }),
   };
 }
 
@@ -82,8 +119,25 @@ export interface Opening {
 }
 
 export async function openSource(named: Named, opening: Opening): Promise<ImageSource> {
-  if (named.kind === 'registry') return openRegistry(named, opening);
-  return openStore(named, { readOnly: true });
+  const { kind, place } = named;
+  switch (isLayout(named) ? 'layout' : kind) {
+    case 'registry':
+      return openRegistry(named, opening);
+    case 'engine':
+      return new EngineSource(Engine.find(process.env), place === '' ? undefined : place);
+    case 'archive':
+      return openArchive(await TarFiles.open(place), ownOf(named));
+    case 'layout': {
+      const files = new FolderFiles(place);
+      const index = await LayoutIndex.read(files, ownOf(named));
+      if (index) return new LayoutSource(files, index);
+      throw new OperatorError(`${place} is no image layout: it has no index.json`, {
+        fix: 'name the folder that has oci-layout in it',
+      });
+    }
+    default:
+      return openStore(named, { readOnly: true });
+  }
 }
 
 /** @param dryRun nothing is made */
@@ -92,14 +146,43 @@ export async function openTarget(
   opening: Opening,
   { dryRun }: { dryRun: boolean },
 ): Promise<ImageTarget> {
-  if (named.kind === 'registry') return openRegistry(named, opening);
   const { kind, place } = named;
-  if (kind === 'folder' && !dryRun) {
-    // Images may be private: nobody else is to look into a new folder.
-    await mkdir(place, { recursive: true, mode: 0o700 });
-    await becomeVolumeOwner(place, { fresh: wantsVolumeOwner(process.env.REGISTRY_SECURE_USER) });
+  switch (isLayout(named) ? 'layout' : kind) {
+    case 'registry':
+      return openRegistry(named, opening);
+    case 'engine':
+      return EngineTarget.open(Engine.find(process.env), place === '' ? undefined : place);
+    case 'archive':
+      return openTar(named);
+    case 'layout':
+      return LayoutTarget.open(place, ownOf(named));
+    default:
+      if (kind === 'folder' && !dryRun) {
+        // Images may be private: nobody else is to look into a new folder.
+        await mkdir(place, { recursive: true, mode: 0o700 });
+        await becomeVolumeOwner(place, { fresh: wantsVolumeOwner(process.env.REGISTRY_SECURE_USER) });
+      }
+      return openStore(named, { readOnly: dryRun });
   }
-  return openStore(named, { readOnly: dryRun });
+}
+
+/** A folder that is an image layout need not be called one. */
+function isLayout({ kind, place }: Named): boolean {
+  return kind === 'layout' || (kind === 'folder' && existsSync(join(place, MARK)));
+}
+
+/** The repository of what has a mere tag in a file or folder. */
+function ownOf({ place }: Named): string {
+  return repositoryOf(basename(place));
+}
+
+async function openTar(named: Named): Promise<TarTarget> {
+  const { place } = named;
+  if (!place.endsWith('.tar'))
+    throw usage(`archives are not compressed here: ${place}`, 'name a file that ends in .tar, and compress it then');
+  const target = await TarTarget.open(place, ownOf(named));
+  beforeSignal(() => target.discard());
+  return target;
 }
 
 async function openRegistry({ place }: Named, { ca, loginAt, plain }: Opening): Promise<RegistryPlace> {
@@ -132,25 +215,26 @@ async function openStore({ kind, place }: Named, { readOnly }: { readOnly: boole
 }
 
 /**
- * What stands behind the `?` are keys of `storage.s3`; what does not stand there is in the variables REGISTRY_STORAGE_S3_….
+ * What stands behind the `?` are keys of the store's section, as of `storage.s3`; what does not stand there is in the variables,
+ * as REGISTRY_STORAGE_S3_….
  * @throws OperatorError for a key that there is not, or that others could see in the list of processes
  */
 function bucketSettings(place: string): StorageSettings {
-  const { hostname, pathname, searchParams } = new URL(place);
+  const { protocol, hostname, pathname, searchParams } = new URL(place);
+  const { section, bucket, root } = BUCKETS[protocol.slice(0, -1)]!;
   const flags = [...searchParams].map(([name, value]) => {
-    const key = `storage.s3.${name}`;
+    const key = `${section}.${name}`;
     const node = nodeAt(key);
-    if (!node) throw usage(`${name} is no key of storage.s3`, 'see docs/configuration.md');
+    if (!node) throw usage(`${name} is no key of ${section}`, 'see docs/configuration.md');
     if (node.secret)
       throw usage(`${name} is a secret, which the list of processes would show`, `set ${node.environment}`);
     return { flag: name, key, value };
   });
-  const env = Object.fromEntries(
-    Object.entries(process.env).filter(([name]) => name.startsWith('REGISTRY_STORAGE_S3_')),
-  );
+  const variables = `REGISTRY_${section.replace('.', '_').toUpperCase()}_`;
+  const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => name.startsWith(variables)));
   const named = [
-    { flag: place, key: 'storage.s3.bucket', value: hostname },
-    ...(pathname.length > 1 ? [{ flag: place, key: 'storage.s3.rootdirectory', value: decodeURI(pathname) }] : []),
+    { flag: place, key: `${section}.${bucket}`, value: hostname },
+    ...(pathname.length > 1 ? [{ flag: place, key: `${section}.${root}`, value: decodeURI(pathname) }] : []),
   ];
   return loadConfig({ dir: process.cwd(), standardFiles: false, env, flags: [...flags, ...named] }).config.storage;
 }

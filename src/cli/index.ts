@@ -24,6 +24,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Add>>> = {
   maintenance: async () => (await import('./maintenance.js')).maintenance,
   audit: async () => (await import('./audit.js')).audit,
   copy: async () => (await import('./copy.js')).copy,
+  image: async () => (await import('./image.js')).image,
   verify: async () => (await import('./verify.js')).verify,
   backup: async () => (await import('./backup.js')).backup,
   restore: async () => (await import('./restore.js')).restore,

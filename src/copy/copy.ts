@@ -5,6 +5,7 @@ import { algorithmOf, type Digest, hexOf } from '../reference.js';
 import { type Descriptor, isManifest, type Manifest, parseManifest } from '../store/manifest.js';
 import { Gate } from './gate.js';
 import type { ImageSource, ImageTarget, OpenBlob, PlacedManifest } from './place.js';
+import { ofPlatform } from './platform.js';
 
 /** One image to be copied. */
 export interface ImagePair {
@@ -101,6 +102,7 @@ export class Copier {
       await Promise.all(running);
     }
     if (fault) throw fault.error;
+    if (!this.options.dryRun) await this.target.finish?.();
     return { images: { ...this.#images }, blobs: { ...this.#blobs }, bytes: this.#bytes };
   }
 
@@ -110,19 +112,38 @@ export class Copier {
       const problem = error.fix === undefined ? error.message : `${error.message}; ${error.fix}`;
       return { pair, outcome: 'failed', bytes: 0, problem };
     });
+    await this.source.release?.(pair.from.repository, pair.from.reference);
     this.#images[done.outcome]++;
     this.options.onImage?.(done);
   }
 
   async #copyImage(pair: ImagePair): Promise<CopiedImage> {
     const { from, to } = pair;
-    const manifest = await this.#manifest(from.repository, from.reference);
+    const manifest = await this.#forTarget(await this.#manifest(from.repository, from.reference), from.repository);
     const { digest } = manifest;
-    const before = to.tag === undefined ? undefined : await this.target.resolve(to.repository, to.tag);
-    const isThere = to.tag === undefined ? await this.target.hasManifest(to.repository, digest) : before === digest;
+    const before = to.tag === undefined ? undefined : await this.target.resolve(to.repository, to.tag, manifest);
+    const isThere =
+      to.tag === undefined
+        ? await this.target.hasManifest(to.repository, digest, { isPart: false })
+        : before === digest;
     let bytes = isThere ? 0 : await this.#tree(pair, manifest, to.tag, 0);
-    if (!this.options.withoutReferrers) bytes += await this.#belonging(pair, manifest);
+    if (!this.options.withoutReferrers && !this.target.platform) bytes += await this.#belonging(pair, manifest);
     return { pair, outcome: isThere ? 'same' : before === undefined ? 'new' : 'moved', digest, bytes };
+  }
+
+  /** The image itself, or that of the one platform that the target takes. */
+  async #forTarget(placed: PlacedManifest, repository: string): Promise<PlacedManifest> {
+    const { platform } = this.target;
+    for (let found = placed, depth = 0; ; depth++) {
+      const manifest = this.#parsed(found, repository);
+      if (!platform || manifest.kind !== 'index') return found;
+      const chosen = ofPlatform(manifest, platform);
+      if (!chosen || depth === DEEPEST)
+        throw new OperatorError(
+          `${this.source.name}/${repository}@${placed.digest} has no image for ${platform.os}/${platform.architecture}`,
+        );
+      found = await this.#manifest(repository, chosen.digest);
+    }
   }
 
   /** What refers to an image, to a platform of it, or to what refers to that. @returns bytes brought */
@@ -143,7 +164,7 @@ export class Copier {
         if (seen.has(digest)) continue;
         seen.add(digest);
         subjects.push(digest);
-        if (!(await this.target.hasManifest(pair.to.repository, digest)))
+        if (!(await this.target.hasManifest(pair.to.repository, digest, { isPart: false })))
           bytes += await this.#tree(pair, await this.#manifest(pair.from.repository, digest), undefined, 0);
       }
     }
@@ -162,13 +183,13 @@ export class Copier {
       throw new OperatorError(`${this.source.name}/${from.repository}: its indexes lie more than ${DEEPEST} deep`);
     let bytes = 0;
     for (const child of children) {
-      if (await this.target.hasManifest(to.repository, child.digest)) continue;
+      if (await this.target.hasManifest(to.repository, child.digest, { isPart: true })) continue;
       const found = await this.source.manifest(from.repository, child.digest);
       // An index may list platforms that were never pushed; the target says whether it takes one.
       if (found) bytes += await this.#tree(pair, this.#checked(found), undefined, depth + 1);
     }
     bytes += await this.#all(pair, unique(blobs));
-    if (!this.options.dryRun) await this.target.putManifest(to.repository, placed, tag);
+    if (!this.options.dryRun) await this.target.putManifest(to.repository, placed, tag, { isPart: depth > 0 });
     return bytes;
   }
 
