@@ -22,6 +22,7 @@ import { OperatorError } from '../errors.js';
 import { parseImageHost } from '../pki/names.js';
 import { isDigest, isRepositoryName, isTag } from '../reference.js';
 import { becomeVolumeOwner, wantsVolumeOwner } from '../server/privileges.js';
+import type { StorageDriver } from '../storage/driver.js';
 import { placeOf, type StorageSettings, storageOf } from '../storage/open.js';
 import { Store } from '../store/store.js';
 import { usage } from './options.js';
@@ -157,11 +158,7 @@ export async function openTarget(
     case 'layout':
       return LayoutTarget.open(place, ownOf(named));
     default:
-      if (kind === 'folder' && !dryRun) {
-        // Images may be private: nobody else is to look into a new folder.
-        await mkdir(place, { recursive: true, mode: 0o700 });
-        await becomeVolumeOwner(place, { fresh: wantsVolumeOwner(process.env.REGISTRY_SECURE_USER) });
-      }
+      if (kind === 'folder' && !dryRun) await makeVolume(place);
       return openStore(named, { readOnly: dryRun });
   }
 }
@@ -200,18 +197,34 @@ function certsOf(host: string): string[] {
     .flatMap(file => readCertificates(file).map(String));
 }
 
-async function openStore({ kind, place }: Named, { readOnly }: { readOnly: boolean }): Promise<StorePlace> {
-  const settings = kind === 'bucket' ? bucketSettings(place) : { filesystem: { rootdirectory: place } };
-  const onNotice = (message: string) => process.stderr.write(`registry-secure: warning: ${message}\n`);
-  const driver = await storageOf(settings, { readOnly, onNotice });
-  await driver.open();
+async function openStore(named: Named, { readOnly }: { readOnly: boolean }): Promise<StorePlace> {
+  const driver = await openDriver(named, { readOnly });
   const store = new Store(driver, {
     // Of any registry whose data this may be.
     largestManifest: 32 * 1024 * 1024,
     validation: { urls: undefined, indexes: 'none', images: 'all' },
     verify: 'always',
   });
-  return new StorePlace(driver, store, placeOf(settings));
+  return new StorePlace(driver, store, placeOf(settingsOf(named)));
+}
+
+/** The data of a registry as they lie there. @param named a folder or a bucket */
+export async function openDriver(named: Named, { readOnly }: { readOnly: boolean }): Promise<StorageDriver> {
+  const onNotice = (message: string) => process.stderr.write(`registry-secure: warning: ${message}\n`);
+  const driver = await storageOf(settingsOf(named), { readOnly, onNotice });
+  await driver.open();
+  return driver;
+}
+
+/** Makes a folder for the data of a registry where there is none, and becomes its owner. */
+export async function makeVolume(folder: string): Promise<void> {
+  // Images may be private: nobody else is to look into a new folder.
+  await mkdir(folder, { recursive: true, mode: 0o700 });
+  await becomeVolumeOwner(folder, { fresh: wantsVolumeOwner(process.env.REGISTRY_SECURE_USER) });
+}
+
+function settingsOf({ kind, place }: Named): StorageSettings {
+  return kind === 'bucket' ? bucketSettings(place) : { filesystem: { rootdirectory: place } };
 }
 
 /**

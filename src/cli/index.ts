@@ -25,6 +25,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Add>>> = {
   audit: async () => (await import('./audit.js')).audit,
   copy: async () => (await import('./copy.js')).copy,
   image: async () => (await import('./image.js')).image,
+  storage: async () => (await import('./storage.js')).storage,
   verify: async () => (await import('./verify.js')).verify,
   backup: async () => (await import('./backup.js')).backup,
   restore: async () => (await import('./restore.js')).restore,

@@ -111,17 +111,25 @@ export async function checkSource(source: StorageDriver, name: string): Promise<
  * is not mounted than a registry that has lost all its images.
  */
 async function prepare(target: StorageDriver, source: Store): Promise<void> {
+  if (!(await checkMirror(target, source))) await beginMirror(target);
+}
+
+/** @returns whether it is one already @throws OperatorError for what must not become the same as the source */
+export async function checkMirror(target: StorageDriver, source: Store): Promise<boolean> {
   const holds = await holdsImages(target);
   if (await target.stat(layout.backup)) {
-    if (!holds || (await source.catalog.repositories(1)).names.length > 0) return;
+    if (!holds || (await source.catalog.repositories(1)).names.length > 0) return true;
     throw new OperatorError('the data folder has no images, and the backup would lose all of its own', {
       fix: 'check that the data folder is mounted; for a backup without images name an empty folder',
     });
   }
-  if (holds)
-    throw new OperatorError('the folder holds images that no backup has put there, or that have been served since', {
-      fix: 'name an empty folder',
-    });
+  if (!holds) return false;
+  throw new OperatorError('the folder holds images that no backup has put there, or that have been served since', {
+    fix: 'name an empty folder',
+  });
+}
+
+export async function beginMirror(target: StorageDriver): Promise<void> {
   await target.write(layout.backup, Buffer.from(`${JSON.stringify({ since: new Date().toISOString() })}\n`));
 }
 

@@ -41,6 +41,14 @@ import { algorithmOf, type Digest, hexOf, isDigest, isRepositoryName, isTag } fr
  */
 const ROOT = 'docker/registry/v2';
 
+/** What this program keeps for itself. */
+export const OWN = 'registry-secure';
+
+/** The folders and files in it that belong to the place and the moment, and not to what is served: they go nowhere else. */
+export const MOMENTARY: ReadonlySet<string> = new Set(
+  'format maintenance backup tmp spare quarantine collector collected'.split(' '),
+);
+
 const path = (digest: Digest): string => `${algorithmOf(digest)}/${hexOf(digest)}`;
 
 const repository = (name: string): string => `${ROOT}/repositories/${name}`;

@@ -1,0 +1,170 @@
+import assert from 'node:assert/strict';
+import { existsSync, readdirSync, readFileSync, truncateSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, test } from 'node:test';
+import { FilesystemDriver } from '../../src/storage/filesystem.js';
+import { releaseBackup } from '../../src/store/backup.js';
+import { layout, MOMENTARY } from '../../src/store/layout.js';
+import { type MigrateReport, migrate } from '../../src/store/migrate.js';
+import { SETTLED } from '../storage/places.js';
+import {
+  descriptorOf,
+  indexOf,
+  manifestOf,
+  OCI_INDEX,
+  OCI_MANIFEST,
+  RegistryFixture,
+} from '../support/registry-fixture.js';
+
+let registry: RegistryFixture;
+let target: string;
+let problems: string[];
+beforeEach(async () => {
+  target = await mkdtemp(join(tmpdir(), 'registry-migrate-'));
+  const root = await mkdtemp(join(tmpdir(), 'registry-migrate-from-'));
+  registry = await RegistryFixture.start({
+    root,
+    driver: new FilesystemDriver({ root, settled: SETTLED, sync: async () => {} }),
+  });
+});
+afterEach(async () => {
+  await registry.stop();
+  await rm(target, { recursive: true });
+  assert.deepEqual(registry.faults, []);
+});
+
+async function run({ dryRun = false, share = false } = {}): Promise<MigrateReport> {
+  problems = [];
+  const onProblem = (problem: string) => void problems.push(problem);
+  const [source, place] = [registry.root, target].map(
+    (root, at) => new FilesystemDriver({ root, readOnly: at === 0, sync: async () => {} }),
+  ) as [FilesystemDriver, FilesystemDriver];
+  await source.open();
+  await place.open();
+  return migrate(source, place, { jobs: 4, share, dryRun, onProgress: () => {}, onProblem });
+}
+
+/** What is to be the same on both sides, by its path. */
+function contentOf(root: string): Record<string, string> {
+  const files = readdirSync(root, { recursive: true, withFileTypes: true }).filter(entry => entry.isFile());
+  return Object.fromEntries(
+    files
+      .map(file => join(file.parentPath, file.name))
+      .map(path => [path.slice(root.length + 1), path] as const)
+      .filter(([key]) => !key.includes('/_uploads/') && !MOMENTARY.has(key.split('/')[1]!))
+      .map(([key, path]) => [key, readFileSync(path, 'latin1')] as const)
+      .sort(([one], [other]) => (one < other ? -1 : 1)),
+  );
+}
+
+const own = (key: string, content: string) =>
+  new FilesystemDriver({ root: registry.root }).write(`registry-secure/${key}`, Buffer.from(content));
+
+test('everything goes: tags and their past, what has no tag, signatures, accounts and keys; uploads and leases stay', async () => {
+  const first = await registry.pushImage('team/app', 'v1');
+  const image = await registry.pushImage('team/app', 'v1');
+  await registry.pushImage('team/app', 'sig', { subject: descriptorOf(image.data, OCI_MANIFEST) });
+  await registry.pushManifest('team/app', 'index', indexOf([image.data, first.data]), OCI_INDEX);
+  await registry.pushImage('other', 'v1');
+  const config = Buffer.from('{"lonely":1}');
+  await registry.pushBlob('other', config);
+  await registry.pushManifest(
+    'other',
+    descriptorOf(manifestOf(config, []), OCI_MANIFEST).digest,
+    manifestOf(config, []),
+  );
+  await registry.pushBlob('blobs/only', Buffer.from('pushed, and not yet used'));
+  assert.equal((await registry.call('POST', '/v2/under/way/blobs/uploads/')).status, 202);
+  for (const key of ['accounts/a', 'machine-tokens/b', 'token-keys/c', 'audit/heads/d', 'later-invention/e'])
+    await own(key, key);
+  for (const key of ['maintenance', 'collector', 'tmp/f']) await own(key, '{}');
+
+  const dry = await run({ dryRun: true });
+  assert.deepEqual(contentOf(target), {});
+  const done = await run();
+  assert.deepEqual([problems, dry.blobs.copied, dry.tags.written], [[], done.blobs.copied, 4]);
+  assert.equal(done.state.written, 5);
+  const expected = contentOf(registry.root);
+  assert.ok(Object.keys(expected).length > 40);
+  assert.deepEqual(contentOf(target), expected);
+  for (const key of ['maintenance', 'collector', 'tmp/f']) assert.ok(!existsSync(join(target, 'registry-secure', key)));
+  assert.ok(!existsSync(join(target, 'docker/registry/v2/repositories/under')));
+});
+
+test('given again it takes what is new and lets go what is gone, until somebody serves the place', async () => {
+  const gone = await registry.pushImage('team/app', 'v1');
+  await registry.pushImage('team/gone', 'v1');
+  await own('machine-tokens/revoked', '{}');
+  const first = await run();
+  assert.deepEqual([first.tags.written, first.blobs.copied, first.state.written], [2, 6, 1]);
+  const same = await run();
+  assert.deepEqual([same.tags, same.blobs.copied, same.state.same], [{ written: 0, same: 2, removed: 0 }, 0, 1]);
+
+  await registry.pushImage('team/app', 'v2');
+  assert.equal((await registry.call('DELETE', `/v2/team/app/manifests/${gone.digest}`)).status, 202);
+  await rm(join(registry.root, layout.repository('team/gone')), { recursive: true });
+  await rm(join(registry.root, 'registry-secure/machine-tokens/revoked'));
+  const next = await run();
+  assert.deepEqual([next.tags, next.blobs.copied, next.state.removed], [{ written: 1, same: 0, removed: 2 }, 3, 1]);
+  assert.deepEqual(problems, []);
+  const served = await RegistryFixture.start({ root: target });
+  assert.equal(
+    (await served.call('GET', '/v2/team/app/tags/list')).body.toString(),
+    '{"name":"team/app","tags":["v2"]}',
+  );
+  assert.equal((await served.call('GET', '/v2/team/gone/tags/list')).status, 404);
+  assert.equal((await served.call('HEAD', `/v2/team/app/manifests/${gone.digest}`)).status, 404);
+  await served.stop({ keep: true });
+
+  const place = new FilesystemDriver({ root: target });
+  await place.open();
+  await releaseBackup(place);
+  await assert.rejects(run(), { name: 'OperatorError', message: /that have been served since/ });
+});
+
+test('what is corrupt is named and left out, and nothing is removed then', async () => {
+  const { layer } = await registry.pushImage('team/app', 'v1');
+  await registry.pushImage('team/gone', 'v1');
+  await run();
+  await registry.pushImage('team/app', 'v2');
+  const broken = await registry.pushImage('team/app', 'v3');
+  truncateSync(join(registry.root, layout.blob(broken.layer)), 50);
+  truncateSync(join(registry.root, layout.blob(broken.digest)), 50);
+  await rm(join(registry.root, layout.repository('team/gone')), { recursive: true });
+  const report = await run();
+  assert.deepEqual(problems.map(problem => problem.replace(/sha256:\w+/g, 'D')).sort(), [
+    'team/app:v3 lacks the manifest D',
+    'team/app@D is broken: D is corrupt',
+    'team/app@D is broken: D is corrupt',
+  ]);
+  assert.deepEqual([report.tags.written, report.tags.removed, report.blobs.removed], [1, 0, 0]);
+  assert.ok(existsSync(join(target, layout.tagLink('team/gone', 'v1'))));
+  assert.ok(existsSync(join(target, layout.blob(layer))));
+  assert.ok(!existsSync(join(target, layout.blob(broken.layer))));
+});
+
+test('while others push, delete and move tags: the last look has all of it, and no look has a tag without its image', async () => {
+  let looks = 0;
+  const pushes = (async () => {
+    for (let at = 0; at < 15 || looks < 3; at++) {
+      const { digest } = await registry.pushImage(`team/app${at % 3}`, `v${at % 7}`);
+      if (at % 5 === 0) await registry.call('DELETE', `/v2/team/app${at % 3}/manifests/${digest}`);
+    }
+  })();
+  for (; looks < 3; looks++) {
+    await run({ share: true });
+    assert.deepEqual(problems, []);
+    const there = contentOf(target);
+    for (const [key, digest] of Object.entries(there))
+      if (key.endsWith('/current/link')) assert.ok(layout.blob(digest as `sha256:${string}`) in there, key);
+  }
+  await pushes;
+  await run({ share: true });
+  assert.deepEqual(problems, []);
+  // The bytes of what was deleted are the collector's.
+  const links = (root: string) => Object.entries(contentOf(root)).filter(([key]) => key.endsWith('/link'));
+  assert.ok(links(target).length > 30);
+  assert.deepEqual(links(target), links(registry.root));
+});
