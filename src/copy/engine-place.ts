@@ -1,5 +1,7 @@
+import { createHash } from 'node:crypto';
 import { OperatorError } from '../errors.js';
 import { type Digest, isDigest } from '../reference.js';
+import { inBatches } from '../store/batches.js';
 import { type Descriptor, readManifest } from '../store/manifest.js';
 import { TarWriter } from '../tar.js';
 import { LIST } from './docker-list.js';
@@ -149,6 +151,7 @@ function noted(saved: Saved, found: PlacedManifest): PlacedManifest {
 export class EngineTarget implements ImageTarget {
   readonly name = NAME;
   readonly #blobs = new Map<Digest, OpenBlob>();
+  #chains: Promise<ReadonlySet<string>> | undefined;
 
   private constructor(
     private readonly engine: Engine,
@@ -202,18 +205,61 @@ export class EngineTarget implements ImageTarget {
     const list = [
       { Config: blobPath(config.digest), RepoTags: local, Layers: layers.map(({ digest }) => blobPath(digest)) },
     ];
-    await this.engine.load(async write => {
-      const tar = new TarWriter(write, { fillUp: false });
-      const add = (path: string, data: Buffer) => tar.add(path, data.length, new Date(0), once(data));
-      for (const { digest, size } of new Map(blobs.map(blob => [blob.digest, blob])).values())
-        await tar.add(blobPath(digest), size, new Date(0), this.#blobs.get(digest)!(0) as AsyncIterable<Uint8Array>);
-      await add(blobPath(placed.digest), placed.data);
-      await add(MARK, MARK_CONTENT);
-      await add(INDEX, index.toJson());
-      await add(LIST, Buffer.from(JSON.stringify(list)));
-      await tar.end();
+    const send = (left: ReadonlySet<Digest>) =>
+      this.engine.load(async write => {
+        const tar = new TarWriter(write, { fillUp: false });
+        const add = (path: string, data: Buffer) => tar.add(path, data.length, new Date(0), once(data));
+        for (const { digest, size } of new Map(blobs.map(blob => [blob.digest, blob])).values())
+          if (!left.has(digest))
+            await tar.add(
+              blobPath(digest),
+              size,
+              new Date(0),
+              this.#blobs.get(digest)!(0) as AsyncIterable<Uint8Array>,
+            );
+        await add(blobPath(placed.digest), placed.data);
+        await add(MARK, MARK_CONTENT);
+        await add(INDEX, index.toJson());
+        await add(LIST, Buffer.from(JSON.stringify(list)));
+        await tar.end();
+      });
+    const unpacked = await this.#unpacked(config, layers);
+    await send(unpacked).catch(error => {
+      // One of them may have been removed since.
+      if (unpacked.size === 0) throw error;
+      return send(new Set());
     });
   }
+
+  /** The layers that the Engine need not be sent: it looks for none that it has (moby, image/tarexport/load.go). */
+  async #unpacked(config: Descriptor, layers: readonly Descriptor[]): Promise<ReadonlySet<Digest>> {
+    this.#chains ??= chainsOf(this.engine);
+    const known = await this.#chains;
+    if (known.size === 0) return new Set();
+    const chunks: Buffer[] = [];
+    for await (const chunk of this.#blobs.get(config.digest)!(0)) chunks.push(Buffer.from(chunk));
+    const chain = chainsIn(membersOf(JSON.parse(Buffer.concat(chunks).toString('utf8'))).rootfs, 'diff_ids');
+    if (chain.length !== layers.length) return new Set();
+    const needed = new Set(layers.filter((_, at) => !known.has(chain[at]!)).map(({ digest }) => digest));
+    return new Set(layers.map(({ digest }) => digest).filter(digest => !needed.has(digest)));
+  }
+}
+
+/** The stacks of layers that an Engine has; none where it keeps them otherwise, as with containerd's image store. */
+async function chainsOf(engine: Engine): Promise<ReadonlySet<string>> {
+  const { DriverStatus } = membersOf(await engine.get('/info'));
+  if (!Array.isArray(DriverStatus) || JSON.stringify(DriverStatus).includes('containerd.snapshotter')) return new Set();
+  const ids = listOf(await engine.get('/images/json')).map(image => String(membersOf(image).Id));
+  const chains = await inBatches(ids, async id =>
+    chainsIn(membersOf(await engine.get(`/images/${id}/json`)).RootFS, 'Layers'),
+  );
+  return new Set(chains.flat());
+}
+
+/** For each layer of an image, what stands for it and all below it. */
+function chainsIn(rootfs: unknown, key: 'diff_ids' | 'Layers'): string[] {
+  const hash = createHash('sha256');
+  return listOf(membersOf(rootfs)[key]).map(layer => hash.update(`${layer}\n`).copy().digest('base64'));
 }
 
 async function* once(data: Buffer): AsyncGenerator<Buffer> {

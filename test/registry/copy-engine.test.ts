@@ -110,6 +110,7 @@ test('an image is loaded as Docker takes it: one platform of it, and under its w
   let id: string | undefined;
   answer = async (request, response) => {
     if (request.url === '/version') return json(response, 200, { Os: 'linux', Arch: 'arm64' });
+    if (request.url === '/info') return json(response, 404, {});
     if (request.url!.endsWith('/json'))
       return id === undefined ? json(response, 404, { message: 'No such image' }) : json(response, 200, { Id: id });
     assert.equal(request.url, '/images/load?quiet=1');
@@ -138,6 +139,44 @@ test('an image is loaded as Docker takes it: one platform of it, and under its w
   const foreign = await EngineTarget.open(docker(), undefined);
   await registry.pushManifest('team/app', 'none', indexOf([], { manifests: [] }), OCI_INDEX);
   assert.match((await copy(place, foreign, pair('team/app', 'none'))).problems[0]!, /has no image for linux\/arm64/);
+});
+
+test('layers that the Engine has are not sent, unless it turns out not to have them', async () => {
+  const { config, layers } = dockerImage(['base', 'middle', 'top'].map(text => Buffer.from(text)));
+  for (const blob of [config, ...layers]) await registry.pushBlob('layered', blob);
+  await registry.pushManifest('layered', 'v1', manifestOf(config, layers));
+  const [base, middle, top] = layers.map(layer => digestOf(layer));
+  const sent: string[][] = [];
+  let status: unknown[] = [];
+  let has: unknown[] = [];
+  answer = async (request, response) => {
+    if (request.url === '/version') return json(response, 200, { Os: 'linux', Arch: 'amd64' });
+    if (request.url === '/info') return json(response, 200, { Driver: 'overlay2', DriverStatus: status });
+    if (request.url === '/images/json') return json(response, 200, [{ Id: 'sha256:other', RepoTags: null }]);
+    if (request.url === '/images/sha256:other/json') return json(response, 200, { RootFS: { Layers: has } });
+    if (request.method === 'GET') return json(response, 404, {});
+    const names: string[] = [];
+    for await (const { name } of readTar(request)) names.push(name);
+    sent.push(layers.map(layer => `blobs/sha256/${digestOf(layer).slice(7)}`).filter(name => names.includes(name)));
+    return sent.length === 1 && has.length === 2
+      ? json(response, 500, { message: 'no such file' })
+      : json(response, 200, {});
+  };
+  const path = (digest: string | undefined) => `blobs/sha256/${digest!.slice(7)}`;
+  const all = [base, middle, top].map(path);
+  for (const [present, kind, expected] of [
+    [[base, middle], [], [[path(top)], all]],
+    // A layer is another one on top of others.
+    [[middle, base, top], [], [all]],
+    [[base], [['driver-type', 'io.containerd.snapshotter.v1']], [all]],
+    [[base, 'sha256:another'], [], [[path(middle), path(top)], all]],
+  ] as const) {
+    [has, status] = [[...present], [...kind]];
+    sent.length = 0;
+    const target = await EngineTarget.open(docker(), undefined);
+    assert.deepEqual((await copy(place, target, pair('layered', 'v1'))).problems, []);
+    assert.deepEqual(sent, expected);
+  }
 });
 
 test('what the Engine says against it is told, whenever it says so; and what the source does', async () => {

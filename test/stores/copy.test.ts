@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
@@ -51,6 +51,32 @@ test('images go into a bucket and out of it, with no registry running', async ()
   const verified = await LocalRegistry.run(dir, ['verify', '--root', join(dir, 'back'), '--json']);
   const { clean, tags } = JSON.parse(verified.stdout);
   assert.deepEqual([clean, tags], [true, 1]);
+});
+
+test('the data of a registry move into a bucket while others push, and back into a folder', async () => {
+  const { driver } = source;
+  await driver.write('registry-secure/machine-tokens/kept', Buffer.from('{"kept":true}'));
+  const bucket = service.makeBucket();
+  const place = `s3://${bucket}/all?region=us-east-1&regionendpoint=${service.endpoint}`;
+  const env = { HOME: dir, ...keys };
+  const migrate = async (from: string, to: string) => {
+    const moved = await LocalRegistry.run(dir, ['storage', 'migrate', from, to, '--json'], { env });
+    assert.deepEqual([moved.status, moved.stderr], [0, '']);
+    return JSON.parse(moved.stdout);
+  };
+  const moving = migrate(source.root, place);
+  for (let at = 0; at < 5; at++) await source.pushImage('team/later', `v${at}`);
+  await moving;
+  await driver.write('registry-secure/maintenance', Buffer.from('{"since":"2026-01-01T00:00:00Z"}'));
+  const last = await migrate(source.root, place);
+  assert.deepEqual([last.complete, last.passes, last.problems], [true, 1, []]);
+  await driver.remove('registry-secure/maintenance');
+  assert.equal((await migrate(place, './returned')).bytes > 0, true);
+  const { list, images } = JSON.parse((await copy('./returned', source.root, '--all', '--json')).stdout);
+  assert.deepEqual([images.same, images.new, images.moved], [list.length, 0, 0]);
+  assert.ok(list.length >= 7);
+  const kept = await readFile(join(dir, 'returned/registry-secure/machine-tokens/kept'), 'utf8');
+  assert.equal(kept, '{"kept":true}');
 });
 
 test('what a bucket is named with is checked, and no secret is taken from where others see it', async () => {

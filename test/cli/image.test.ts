@@ -1,0 +1,109 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { existsSync, readdirSync, writeFileSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { dockerImage, savedByOldDocker, tarOf } from '../support/archives.js';
+import { LocalRegistry } from '../support/local-registry.js';
+
+let dir: string;
+before(async () => {
+  dir = await mkdtemp(join(tmpdir(), 'registry-image-'));
+  const one = dockerImage([randomBytes(1000)]);
+  const two = dockerImage([randomBytes(1000)]);
+  writeFileSync(join(dir, 'one.tar'), await tarOf(savedByOldDocker([{ tags: ['team/app:v1'], image: one }])));
+  writeFileSync(join(dir, 'nameless.tar'), await tarOf(savedByOldDocker([{ tags: null, image: one }])));
+  const both = [one, two].map((image, at) => ({ tags: [`team/app:v${at + 1}`], image }));
+  writeFileSync(join(dir, 'two.tar'), await tarOf(savedByOldDocker(both)));
+});
+after(() => rm(dir, { recursive: true }));
+
+const run = (...args: string[]) =>
+  LocalRegistry.run(dir, args, { env: { HOME: dir, DOCKER_HOST: `unix://${join(dir, 'none')}` } });
+async function must(...args: string[]): Promise<string> {
+  const { status, stdout, stderr } = await run(...args);
+  assert.deepEqual([status, stderr], [0, '']);
+  return stdout;
+}
+
+test('the only image of an archive need not be named; it goes through folder, layout and archive, and is listed', async () => {
+  assert.match(await must('copy', './one.tar', './data'), /^team\/app:v1: copied/);
+  assert.match(await must('copy', './nameless.tar', './data#mine/app:v2'), /-> mine\/app:v2: copied/);
+  assert.match(await must('copy', './two.tar#team/app:v2', 'oci:layout'), /^team\/app:v2: copied/);
+  assert.match(await must('copy', './data', './all.tar', '--all'), /^2 new/m);
+  assert.match(await must('copy', './layout', './all.tar'), /^1 new/m);
+  assert.match(await must('copy', './all.tar', './again', '--match', 'team/*', '--json'), /"new": 2/);
+  assert.match(await must('copy', './layout', './new.tar', '--dry-run'), /would be copied/);
+  assert.ok(!existsSync(join(dir, 'new.tar')));
+
+  const line = (name: string) => `${name} +sha256:[0-9a-f]{12}  1\\.\\d+ KiB\n`;
+  const all = new RegExp(`^${['mine/app:v2', 'team/app:v1', 'team/app:v2'].map(line).join('')}$`);
+  assert.match(await must('image', 'list', './all.tar'), all);
+  const { images } = JSON.parse(await must('image', 'list', './data#team/app', '--json'));
+  assert.deepEqual(
+    images.map(({ name }: { name: string }) => name),
+    ['team/app:v1'],
+  );
+  assert.deepEqual(
+    readdirSync(dir).filter(name => name.includes('part')),
+    [],
+  );
+});
+
+test('the data of a registry move to another folder, and what is said leads to the switch', async () => {
+  const dry = await must('storage', 'migrate', './data', './moved', '--dry-run');
+  assert.match(dry, /^3 blobs would be copied \(.*\), 2 tags would be written, 0 other objects/);
+  assert.ok(!existsSync(join(dir, 'moved')));
+  const first = await must('storage', 'migrate', './data', './moved');
+  assert.match(first, /^\d blobs copied \(.*shared\), 2 tags written/);
+  assert.match(first, /What is pushed from now on is not copied[\s\S]*registry-secure maintenance on/);
+  await must('maintenance', 'on', '--root', join(dir, 'data'));
+  const last = await must('storage', 'migrate', './data', './moved');
+  assert.match(
+    last,
+    /^0 blobs copied .*\nAll of it is there\. To switch over:\n {2}1\. stop the registry\n.*rootdirectory: \/.*moved;/s,
+  );
+  const { complete, passes, tags } = JSON.parse(await must('storage', 'migrate', './data', './moved', '--json'));
+  assert.deepEqual([complete, passes, tags], [true, 1, { written: 0, same: 2, removed: 0 }]);
+  assert.match(await must('image', 'list', './moved'), /^mine\/app:v2 .*\nteam\/app:v1 /);
+  assert.equal(JSON.parse(await must('verify', '--root', join(dir, 'moved'), '--json')).clean, true);
+});
+
+test('what cannot be: said in one line, with the way out and the exit code', async () => {
+  const refusals: Array<[args: string[], status: number, message: RegExp]> = [
+    [['copy', './two.tar', './x'], 2, /two\.tar has 2 images: team\/app:v1, team\/app:v2; name one of them, as in/],
+    [['copy', './nameless.tar', './x'], 2, /has no name there; name one at the target, as in \.\/x#team\/app:v1/],
+    [['copy', './one.tar', './x.tar.gz'], 2, /archives are not compressed here/],
+    [['copy', './data', './x'], 2, /names no image; add REPOSITORY:TAG, or copy all of it with --all/],
+    [['copy', 'oci:', './x'], 2, /names no folder; write oci:FOLDER/],
+    [['copy', 'oci:data#a:b', './x'], 1, /is no image layout: it has no index\.json/],
+    [['copy', './one.tar', './one.tar'], 2, /both ends are the same/],
+    [['copy', 'docker-daemon:', './x'], 2, /names no image/],
+    [
+      ['image', 'push', 'team/app', './x'],
+      1,
+      /no Docker Engine answers at .*none \(ENOENT\); start it, or set DOCKER_HOST/,
+    ],
+    [['image', 'pull', 'Team/App', './data'], 2, /"Team\/App" is no name of a repository/],
+    [['image', 'list', './data#a:b'], 2, /names one image; name the place/],
+    [['storage', 'migrate', './data', './data'], 2, /both are the same place/],
+    [['storage', 'migrate', './one.tar', './x'], 2, /is not where the data of a registry are; name a folder/],
+    [
+      ['storage', 'migrate', './data#a/b', './x'],
+      2,
+      /names an image, and all is moved; for single images there is copy/,
+    ],
+    [['storage', 'migrate', './data', './again'], 1, /holds images that no backup has put there/],
+  ];
+  for (const [args, status, message] of refusals) {
+    const refused = await run(...args);
+    assert.deepEqual(
+      [refused.status, refused.stderr.match(message)?.length],
+      [status, 1],
+      `${args}: ${refused.stderr}`,
+    );
+    assert.equal(refused.stderr.trimEnd().split('\n').length, 1, refused.stderr);
+  }
+});
