@@ -30,7 +30,7 @@ export function image(program: Command): void {
       'Moves images between the Docker Engine of this machine and a place: a bucket, s3://BUCKET/ROOT?region=REGION, a folder, ./FOLDER, an archive that docker load reads, ./FILE.tar, an OCI image layout, oci:FOLDER, or a registry, HOST[:PORT]. What is in a bucket or folder is what a registry serves that is given it.',
     );
   const push = addOptions(group.command('push'))
-    .description('Copies an image of the Docker Engine to a place: only the layers that are not there.')
+    .description('copy an image of the Docker Engine to a place: only the layers that are not there')
     .argument('<image>', 'as docker images has it')
     .argument('<place>', 'where to; the image keeps its name, unless another one is added')
     .option('--dry-run', 'copy nothing, and say what would be copied')
@@ -39,7 +39,7 @@ export function image(program: Command): void {
       return runCopy(copyOptions(push.opts<Options>(), 'dst'), from, to);
     });
   const pull = addOptions(group.command('pull'))
-    .description('Loads an image from a place into the Docker Engine.')
+    .description('load an image from a place into the Docker Engine: only the layers that it does not have')
     .argument('<image>', 'what it is to be called here; there it has the same name without a host, unless told')
     .argument('<place>', 'where from')
     .option('--dry-run', 'load nothing, and say what would be loaded')
@@ -50,7 +50,7 @@ export function image(program: Command): void {
       return runCopy(copyOptions(pull.opts<Options>(), 'src'), { text: from.text, named }, to);
     });
   const list = addOptions(group.command('list'))
-    .description('Lists the images of a place, with their digests and sizes.')
+    .description('list the images of a place, with their digests and sizes')
     .argument('<place>', 'where to look')
     .action((place: string) => runList(list.opts<Options>(), endOf(place)));
 }

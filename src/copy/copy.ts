@@ -221,7 +221,7 @@ export class Copier {
       return 0;
     }
     if (this.options.dryRun) return blob.size;
-    const other = this.#placed.get(blob.digest);
+    const other = this.#placed.get(blob.digest) ?? (await this.target.holderOf?.(blob));
     if (other !== undefined && other !== to && (await this.target.mount(to, blob, other))) {
       this.#blobs.mounted++;
       return 0;

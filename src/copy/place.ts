@@ -56,6 +56,8 @@ export interface ImageTarget {
   /** @param isPart whether it would do as what an index lists */
   hasManifest(repository: string, digest: Digest, options: { readonly isPart: boolean }): Promise<boolean>;
   hasBlob(repository: string, blob: Descriptor): Promise<boolean>;
+  /** A repository of this place that has it, as far as the place can tell. */
+  holderOf?(blob: Descriptor): Promise<string | undefined>;
   /** Takes over what another repository of this place has; false where that cannot be done. */
   mount(repository: string, blob: Descriptor, from: string): Promise<boolean>;
   /** Takes the bytes only if they are what the digest says. */

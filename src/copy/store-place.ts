@@ -2,6 +2,7 @@ import { Readable } from 'node:stream';
 import { OperatorError, RegistryError } from '../errors.js';
 import { type Digest, isDigest } from '../reference.js';
 import { type StorageDriver, StorageError } from '../storage/driver.js';
+import { layout } from '../store/layout.js';
 import { orUnheld } from '../store/leases.js';
 import type { Descriptor } from '../store/manifest.js';
 import type { Store } from '../store/store.js';
@@ -94,6 +95,14 @@ export class StorePlace implements ImageSource, ImageTarget {
     const look = () =>
       orUnheld(this.store.blobs.hold(repository, digest), () => this.store.blobs.find(repository, digest));
     return (await this.#try(look)) !== undefined;
+  }
+
+  holderOf({ digest }: Descriptor): Promise<string | undefined> {
+    return this.#try(async () => {
+      // No list says who has it: so there is no search for what nobody can have.
+      const isHere = digest.startsWith('sha256:') && (await this.driver.stat(layout.blob(digest)));
+      return isHere ? this.store.blobs.sourceOf(digest, () => true) : undefined;
+    });
   }
 
   mount(repository: string, { digest }: Descriptor, from: string): Promise<boolean> {

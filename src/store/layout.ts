@@ -41,13 +41,19 @@ import { algorithmOf, type Digest, hexOf, isDigest, isRepositoryName, isTag } fr
  */
 const ROOT = 'docker/registry/v2';
 
-/** What this program keeps for itself. */
-export const OWN = 'registry-secure';
-
-/** The folders and files in it that belong to the place and the moment, and not to what is served: they go nowhere else. */
-export const MOMENTARY: ReadonlySet<string> = new Set(
-  'format maintenance backup tmp spare quarantine collector collected'.split(' '),
-);
+/**
+ * Of what belongs to no repository, the folders that go along where the data move: the rest is of the place and the moment, such
+ * as leases, temporaries and marks, or the driver's own.
+ */
+export const LASTING = [
+  'registry-secure/token-keys',
+  'registry-secure/machine-tokens',
+  'registry-secure/machine-token-uses',
+  'registry-secure/accounts',
+  'registry-secure/audit',
+  'registry-secure/oidc-accounts',
+  'registry-secure/ended-sessions',
+] as const;
 
 const path = (digest: Digest): string => `${algorithmOf(digest)}/${hexOf(digest)}`;
 

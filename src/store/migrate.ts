@@ -6,7 +6,7 @@ import { everyRepository } from './collector.js';
 import { BrokenImage, type CopyTarget, type Reached } from './copy.js';
 import { type FolderReport, FolderTarget } from './copy-folder.js';
 import { PlanTarget } from './copy-plan.js';
-import { layout, MOMENTARY, OWN } from './layout.js';
+import { LASTING, layout } from './layout.js';
 import { digestsIn, readLink } from './links.js';
 import { Store } from './store.js';
 
@@ -36,7 +36,7 @@ const NOWHERE = {
 
 /**
  * Makes a place the same as another one that may be served meanwhile: every repository with its manifests, tags and their past,
- * blobs and notes, and what this program keeps for itself. Left where they are: uploads, leases, temporaries, and bytes that no
+ * blobs and notes, and tokens, accounts and keys. Left where they are: uploads, leases, temporaries, and bytes that no
  * repository has. All blobs are held against their digests. What is there already is not read again.
  * @param target undefined in a dry run for a place that is not there
  * @throws OperatorError where the place has images that no backup and no migration has put there
@@ -63,7 +63,7 @@ export async function migrate(
   // A mirror removes what the source does not have; a dry run is to see what is copied.
   await moveRepositories(source, dryRun ? withoutEnd(copy) : copy, { jobs, onProblem });
   const state = { written: 0, same: 0, removed: 0 };
-  await mirror(source, place, [await ownKeys(source), await ownKeys(place)], state, dryRun);
+  await mirror(source, place, [await lastingKeys(source), await lastingKeys(place)], state, dryRun);
   if (!dryRun) {
     for await (const { name } of everyRepository(source)) {
       const keys = await Promise.all([source, place].map(one => keysBelow(one, layout.immutables(name))));
@@ -192,13 +192,12 @@ class RepositoryMove {
   }
 }
 
-async function ownKeys(place: StorageDriver): Promise<string[]> {
-  return keysBelow(place, OWN, name => !MOMENTARY.has(name));
+async function lastingKeys(place: StorageDriver): Promise<string[]> {
+  return (await Promise.all(LASTING.map(folder => keysBelow(place, folder)))).flat();
 }
 
-async function keysBelow(place: StorageDriver, folder: string, isWanted = (_: string) => true): Promise<string[]> {
-  const entries = (await place.list(folder)).filter(({ name }) => isWanted(name));
-  const keys = await inBatches(entries, async ({ name, folder: isFolder }) =>
+async function keysBelow(place: StorageDriver, folder: string): Promise<string[]> {
+  const keys = await inBatches(await place.list(folder), async ({ name, folder: isFolder }) =>
     isFolder ? keysBelow(place, `${folder}/${name}`) : [`${folder}/${name}`],
   );
   return keys.flat();

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, readFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { Docker } from '../support/docker.js';
@@ -56,6 +56,16 @@ describe('images between Docker and storage, with no registry running', { timeou
     assert.match(await image('pull', 'hipache', bucket()), /^hipache:latest: copied/);
     assert.equal(await docker.imageId('hipache'), id);
     assert.match(await image('pull', 'hipache', bucket()), /^0 new, 0 moved, 1 the same/);
+    // One more layer on top of what the Engine and the bucket have.
+    const more = join(namespace.dir, 'more');
+    writeBuildFolder(more, [20_000]);
+    writeFileSync(join(more, 'Dockerfile'), 'FROM hipache\nCOPY layer0 /more\n');
+    await docker.build(more, 'more:v1');
+    const ofMore = await docker.imageId('more:v1');
+    assert.match(await image('push', 'more:v1', bucket()), /2 layers copied \(\d+\.\d+ KiB\), 3 mounted/);
+    await docker.must(['image', 'rm', '-f', 'more:v1']);
+    await image('pull', 'more:v1', bucket());
+    assert.equal(await docker.imageId('more:v1'), ofMore);
   });
 
   test('what it has written to a folder is served at once, and what docker pushes there is pulled from it', async () => {

@@ -45,12 +45,16 @@ function registryAt(port: number, options: { tries?: number } = {}): RegistryPla
   return place;
 }
 
-async function folder(): Promise<{ root: string; place: StorePlace }> {
-  const root = await mkdtemp(join(tmpdir(), 'registry-copy-'));
+async function opened(root: string): Promise<ConstructorParameters<typeof StorePlace>> {
   const driver = new FilesystemDriver({ root });
   await driver.open();
   const validation = { urls: undefined, indexes: 'all', images: 'all' } as const;
-  const place = new StorePlace(driver, new Store(driver, { largestManifest: 4 << 20, validation }), root);
+  return [driver, new Store(driver, { largestManifest: 4 << 20, validation }), root];
+}
+
+async function folder(): Promise<{ root: string; place: StorePlace }> {
+  const root = await mkdtemp(join(tmpdir(), 'registry-copy-'));
+  const place = new StorePlace(...(await opened(root)));
   closers.push(async () => {
     await place.close();
     await rm(root, { recursive: true });
@@ -209,6 +213,18 @@ test('layers that another repository has are mounted, those of two images are co
   assert.deepEqual([copied, mounted, present, first.report.bytes], [2, 2, 2, config.length + layer.length]);
   const together = await copy(registryAt(source.port), (await folder()).place, pairs);
   assert.deepEqual([together.report.blobs.copied, together.problems], [2, []]);
+  // Another day, into another repository of a folder.
+  const { root } = await folder();
+  const days: unknown[] = [];
+  for (const repository of ['first', 'later']) {
+    const day = new StorePlace(...(await opened(root)));
+    const { report, problems } = await copy(registryAt(source.port), day, [pair('a', 'one', repository)]);
+    days.push([report.blobs.copied, report.blobs.mounted, problems]);
+  }
+  assert.deepEqual(days, [
+    [2, 0, []],
+    [0, 2, []],
+  ]);
 });
 
 test('a dry run says what would be copied, and copies nothing', async () => {

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import { FilesystemDriver } from '../../src/storage/filesystem.js';
 import { releaseBackup } from '../../src/store/backup.js';
-import { layout, MOMENTARY } from '../../src/store/layout.js';
+import { LASTING, layout } from '../../src/store/layout.js';
 import { type MigrateReport, migrate } from '../../src/store/migrate.js';
 import { SETTLED } from '../storage/places.js';
 import {
@@ -53,14 +53,29 @@ function contentOf(root: string): Record<string, string> {
     files
       .map(file => join(file.parentPath, file.name))
       .map(path => [path.slice(root.length + 1), path] as const)
-      .filter(([key]) => !key.includes('/_uploads/') && !MOMENTARY.has(key.split('/')[1]!))
+      .filter(([key]) => !key.includes('/_uploads/') && (key.startsWith('docker/') || isLasting(key)))
       .map(([key, path]) => [key, readFileSync(path, 'latin1')] as const)
       .sort(([one], [other]) => (one < other ? -1 : 1)),
   );
 }
 
+const isLasting = (key: string) => LASTING.some(folder => key === folder || key.startsWith(`${folder}/`));
+
 const own = (key: string, content: string) =>
   new FilesystemDriver({ root: registry.root }).write(`registry-secure/${key}`, Buffer.from(content));
+
+const MOMENTARY = ['maintenance', 'collector', 'collected', 'tmp/f', 'quarantine/g-h', 'removers/i'];
+
+test('of each key it is known whether it goes along', () => {
+  const digest = `sha256:${'0'.repeat(64)}` as const;
+  const keys = Object.values(layout).map(key =>
+    typeof key === 'string' ? key : (key as (...given: unknown[]) => string)(digest, digest, digest),
+  );
+  const own = keys.filter(key => key.startsWith('registry-secure/'));
+  const stay = own.filter(key => !isLasting(key)).map(key => key.split('/')[1]);
+  assert.deepEqual([...new Set(stay)].sort(), ['backup', 'collected', 'collector', 'maintenance', 'quarantine', 'tmp']);
+  assert.ok(own.length > stay.length + LASTING.length);
+});
 
 test('everything goes: tags and their past, what has no tag, signatures, accounts and keys; uploads and leases stay', async () => {
   const first = await registry.pushImage('team/app', 'v1');
@@ -77,9 +92,9 @@ test('everything goes: tags and their past, what has no tag, signatures, account
   );
   await registry.pushBlob('blobs/only', Buffer.from('pushed, and not yet used'));
   assert.equal((await registry.call('POST', '/v2/under/way/blobs/uploads/')).status, 202);
-  for (const key of ['accounts/a', 'machine-tokens/b', 'token-keys/c', 'audit/heads/d', 'later-invention/e'])
+  for (const key of ['accounts/a', 'machine-tokens/b', 'token-keys/c', 'audit/heads/d', 'ended-sessions/e'])
     await own(key, key);
-  for (const key of ['maintenance', 'collector', 'tmp/f']) await own(key, '{}');
+  for (const key of MOMENTARY) await own(key, '{}');
 
   const dry = await run({ dryRun: true });
   assert.deepEqual(contentOf(target), {});
@@ -89,7 +104,7 @@ test('everything goes: tags and their past, what has no tag, signatures, account
   const expected = contentOf(registry.root);
   assert.ok(Object.keys(expected).length > 40);
   assert.deepEqual(contentOf(target), expected);
-  for (const key of ['maintenance', 'collector', 'tmp/f']) assert.ok(!existsSync(join(target, 'registry-secure', key)));
+  for (const key of MOMENTARY) assert.ok(!existsSync(join(target, 'registry-secure', key)));
   assert.ok(!existsSync(join(target, 'docker/registry/v2/repositories/under')));
 });
 
