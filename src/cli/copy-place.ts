@@ -154,9 +154,9 @@ export async function openTarget(
     case 'engine':
       return EngineTarget.open(Engine.find(process.env), place === '' ? undefined : place);
     case 'archive':
-      return openTar(named);
+      return tidied(await openTar(named));
     case 'layout':
-      return LayoutTarget.open(place, ownOf(named));
+      return tidied(await LayoutTarget.open(place, ownOf(named)));
     default:
       if (kind === 'folder' && !dryRun) await makeVolume(place);
       return openStore(named, { readOnly: dryRun });
@@ -173,13 +173,17 @@ function ownOf({ place }: Named): string {
   return repositoryOf(basename(place));
 }
 
-async function openTar(named: Named): Promise<TarTarget> {
+/** A signal leaves nothing that is not finished. */
+function tidied<T extends { discard(): void }>(target: T): T {
+  beforeSignal(() => target.discard());
+  return target;
+}
+
+function openTar(named: Named): Promise<TarTarget> {
   const { place } = named;
   if (!place.endsWith('.tar'))
     throw usage(`archives are not compressed here: ${place}`, 'name a file that ends in .tar, and compress it then');
-  const target = await TarTarget.open(place, ownOf(named));
-  beforeSignal(() => target.discard());
-  return target;
+  return TarTarget.open(place, ownOf(named));
 }
 
 async function openRegistry({ place }: Named, { ca, loginAt, plain }: Opening): Promise<RegistryPlace> {

@@ -104,24 +104,29 @@ async function round(
   pairs: AsyncIterable<ImagePair>,
   { dryRun = false, json = false, watch, jobs, referrers = true }: CopyRunOptions,
 ): Promise<CopyReport> {
-  const progress = new Progress('copy');
+  const start = performance.now();
+  // From the first byte on: what was prepared before says nothing of how fast they come.
+  let progress: Progress | undefined;
   const images: CopiedImage[] = [];
   const copier = new Copier(source, target, {
     jobs,
     dryRun,
     withoutReferrers: !referrers,
-    onProgress: (done, total) => progress.update(done, total),
+    onProgress: (done, total) => {
+      progress ??= new Progress('copy');
+      progress.update(done, total);
+    },
     onImage: done => {
       if (json) images.push(done);
       else if (done.outcome !== 'same') {
-        progress.clear();
+        progress?.clear();
         (done.outcome === 'failed' ? process.stderr : process.stdout).write(`${line(done, dryRun)}\n`);
       }
     },
   });
   const report = await copier.run(pairs);
-  progress.clear();
-  const { seconds } = progress;
+  progress?.clear();
+  const seconds = (performance.now() - start) / 1000;
   const quiet = watch !== undefined && report.images.new + report.images.moved + report.images.failed === 0;
   if (json && !quiet)
     process.stdout.write(

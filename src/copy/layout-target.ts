@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { rmSync } from 'node:fs';
 import { mkdir, open, rename, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { OperatorError, systemCode } from '../errors.js';
@@ -13,6 +14,9 @@ import { writeAll } from './spool.js';
 
 /** A folder that is, or becomes, an image layout (image-spec, image-layout.md). */
 export class LayoutTarget implements ImageTarget {
+  /** Files that are being written. */
+  readonly #parts = new Set<string>();
+
   private constructor(
     private readonly files: FolderFiles,
     private readonly own: string,
@@ -30,6 +34,11 @@ export class LayoutTarget implements ImageTarget {
   }
 
   async close(): Promise<void> {}
+
+  /** Removes what is not finished. */
+  discard(): void {
+    for (const part of this.#parts) rmSync(part, { force: true });
+  }
 
   async resolve(repository: string, tag: string): Promise<Digest | undefined> {
     return this.index.shelf.find(repository, tag);
@@ -75,6 +84,7 @@ export class LayoutTarget implements ImageTarget {
   async #write(path: string, chunks: AsyncIterable<Uint8Array> | Iterable<Uint8Array>): Promise<void> {
     const whole = join(this.name, path);
     const part = join(dirname(whole), `.${randomUUID()}.part`);
+    this.#parts.add(part);
     const done = async (): Promise<void> => {
       // Images may be private: nobody else is to look into a new layout.
       await makeFolders(this.name, 0o700);
@@ -93,10 +103,14 @@ export class LayoutTarget implements ImageTarget {
       await rename(part, whole);
       await syncFolder(dirname(whole));
     };
-    await done().catch(async error => {
+    try {
+      await done();
+    } catch (error) {
       await rm(part, { force: true });
       throw cannotWrite(whole, error);
-    });
+    } finally {
+      this.#parts.delete(part);
+    }
   }
 }
 

@@ -2,10 +2,13 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { existsSync, readdirSync, writeFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { dockerImage, savedByOldDocker, tarOf } from '../support/archives.js';
+import { manifestOf } from '../support/content.js';
 import { LocalRegistry } from '../support/local-registry.js';
 
 let dir: string;
@@ -19,6 +22,8 @@ before(async () => {
   writeFileSync(join(dir, 'two.tar'), await tarOf(savedByOldDocker(both)));
 });
 after(() => rm(dir, { recursive: true }));
+
+const isPart = (name: string) => name.endsWith('.part');
 
 const run = (...args: string[]) =>
   LocalRegistry.run(dir, args, { env: { HOME: dir, DOCKER_HOST: `unix://${join(dir, 'none')}` } });
@@ -46,10 +51,31 @@ test('the only image of an archive need not be named; it goes through folder, la
     images.map(({ name }: { name: string }) => name),
     ['team/app:v1'],
   );
-  assert.deepEqual(
-    readdirSync(dir).filter(name => name.includes('part')),
-    [],
-  );
+  assert.deepEqual(readdirSync(dir).filter(isPart), []);
+});
+
+test('a signal in the middle leaves nothing behind', async () => {
+  const blob = Buffer.from('{}');
+  // Half of each blob, and then nothing more.
+  const server = createServer(({ url = '' }, response) => {
+    if (url.includes('/blobs/')) response.writeHead(200, { 'Content-Length': blob.length }).write(blob.subarray(0, 1));
+    else if (url.includes('/manifests/')) response.end(manifestOf(blob, []));
+    else response.end('{}');
+  });
+  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as AddressInfo;
+  for (const target of ['oci:cut', './cut/out.tar']) {
+    const args = ['copy', `127.0.0.1:${port}/app:v1`, target, '--src-plain-http'];
+    const copying = LocalRegistry.watch(dir, args, { env: { HOME: dir, DOCKER_CONFIG: dir } });
+    const parts = () =>
+      existsSync(join(dir, 'cut')) &&
+      readdirSync(join(dir, 'cut'), { recursive: true, encoding: 'utf8' }).filter(isPart);
+    await copying.until(() => (parts() || []).length > 0);
+    await copying.stop('SIGTERM');
+    assert.deepEqual(parts(), [], target);
+  }
+  server.closeAllConnections();
+  server.close();
 });
 
 test('the data of a registry move to another folder, and what is said leads to the switch', async () => {
