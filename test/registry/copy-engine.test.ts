@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, before, beforeEach, test } from 'node:test';
 import { gunzipSync } from 'node:zlib';
-import { type CopiedImage, Copier, type ImagePair } from '../../src/copy/copy.js';
+import type { ImagePair } from '../../src/copy/copy.js';
 import { Engine } from '../../src/copy/engine.js';
 import { EngineSource, EngineTarget } from '../../src/copy/engine-place.js';
 import type { ImageSource, ImageTarget } from '../../src/copy/place.js';
@@ -14,6 +14,7 @@ import { RegistryClient } from '../../src/copy/registry-client.js';
 import { RegistryPlace } from '../../src/copy/registry-place.js';
 import { readTar } from '../../src/tar.js';
 import { dockerImage, savedByOldDocker, tarOf } from '../support/archives.js';
+import { copyAll, pair } from '../support/copying.js';
 import {
   descriptorOf,
   digestOf,
@@ -50,21 +51,7 @@ after(async () => {
 });
 
 const docker = () => Engine.find({ DOCKER_HOST: `unix://${join(dir, 's')}` });
-const pair = (repository: string, tag: string): ImagePair => ({
-  from: { repository, reference: tag },
-  to: { repository, tag },
-});
-
-async function copy(from: ImageSource, to: ImageTarget, ...pairs: readonly ImagePair[]) {
-  const images: CopiedImage[] = [];
-  const copier = new Copier(from, to, { jobs: 2, onImage: done => images.push(done) });
-  await copier.run(
-    (async function* () {
-      yield* pairs;
-    })(),
-  );
-  return { images, problems: images.flatMap(({ problem }) => problem ?? []) };
-}
+const copy = (from: ImageSource, to: ImageTarget, ...pairs: readonly ImagePair[]) => copyAll(from, to, pairs);
 
 const image = dockerImage([randomBytes(200_000), Buffer.alloc(100_000)]);
 const json = (response: http.ServerResponse, status: number, value: unknown) =>

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { gunzipSync } from 'node:zlib';
-import { type CopiedImage, Copier, type ImagePair } from '../../src/copy/copy.js';
+import type { ImagePair } from '../../src/copy/copy.js';
 import { FolderFiles } from '../../src/copy/files.js';
 import { LayoutIndex } from '../../src/copy/layout-index.js';
 import { LayoutSource } from '../../src/copy/layout-source.js';
@@ -28,6 +28,7 @@ import {
   savedByOldDocker,
   tarOf,
 } from '../support/archives.js';
+import { copyAll, pair } from '../support/copying.js';
 import {
   descriptorOf,
   digestOf,
@@ -72,21 +73,7 @@ async function write(name: string, members: readonly Member[]): Promise<void> {
   writeFileSync(at(name), await tarOf(members));
 }
 
-const pair = (repository: string, reference: string, to = repository, tag = reference): ImagePair => ({
-  from: { repository, reference },
-  to: { repository: to, tag: tag.includes(':') ? undefined : tag },
-});
-
-async function copy(from: ImageSource, to: ImageTarget, ...pairs: readonly ImagePair[]) {
-  const images: CopiedImage[] = [];
-  const copier = new Copier(from, to, { jobs: 4, onImage: done => images.push(done) });
-  const report = await copier.run(
-    (async function* () {
-      yield* pairs;
-    })(),
-  );
-  return { report, images, problems: images.flatMap(({ problem }) => problem ?? []) };
-}
+const copy = (from: ImageSource, to: ImageTarget, ...pairs: readonly ImagePair[]) => copyAll(from, to, pairs);
 
 async function namesOf(source: ImageSource): Promise<string[]> {
   const names: string[] = [];

@@ -7,14 +7,13 @@ import net, { type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
-import { type CopiedImage, Copier, type CopyOptions, type ImagePair } from '../../src/copy/copy.js';
-import type { ImageSource, ImageTarget } from '../../src/copy/place.js';
 import { RegistryClient } from '../../src/copy/registry-client.js';
 import { RegistryPlace } from '../../src/copy/registry-place.js';
 import { StorePlace } from '../../src/copy/store-place.js';
 import { FilesystemDriver } from '../../src/storage/filesystem.js';
 import { layout } from '../../src/store/layout.js';
 import { Store } from '../../src/store/store.js';
+import { copyAll as copy, pair } from '../support/copying.js';
 import {
   descriptorOf,
   indexOf,
@@ -60,27 +59,6 @@ async function folder(): Promise<{ root: string; place: StorePlace }> {
     await rm(root, { recursive: true });
   });
   return { root, place };
-}
-
-const pair = (repository: string, reference: string, to = repository): ImagePair => ({
-  from: { repository, reference },
-  to: { repository: to, tag: reference.includes(':') ? undefined : reference },
-});
-
-async function copy(
-  from: ImageSource,
-  to: ImageTarget,
-  pairs: readonly ImagePair[],
-  options: Partial<CopyOptions> = {},
-) {
-  const images: CopiedImage[] = [];
-  const copier = new Copier(from, to, { jobs: 4, onImage: done => images.push(done), ...options });
-  const report = await copier.run(
-    (async function* () {
-      yield* pairs;
-    })(),
-  );
-  return { report, images, problems: images.flatMap(({ problem }) => problem ?? []) };
 }
 
 test('an image goes with its platforms, its signature and what that has; then nothing is left to do', async () => {
