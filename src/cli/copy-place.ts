@@ -227,6 +227,15 @@ export async function makeVolume(folder: string): Promise<void> {
   await becomeVolumeOwner(folder, { fresh: wantsVolumeOwner(process.env.REGISTRY_SECURE_USER) });
 }
 
+/** What the configuration is to say of where the data are. */
+export function settingOf({ kind, place }: Named): string {
+  if (kind === 'folder') return `storage.filesystem.rootdirectory: ${place}`;
+  const { protocol, hostname, pathname } = new URL(place);
+  const { section, bucket, root } = BUCKETS[protocol.slice(0, -1)]!;
+  const below = pathname.length > 1 ? `, ${root}: ${decodeURI(pathname)}` : '';
+  return `${section} with ${bucket}: ${hostname}${below}`;
+}
+
 function settingsOf({ kind, place }: Named): StorageSettings {
   return kind === 'bucket' ? bucketSettings(place) : { filesystem: { rootdirectory: place } };
 }

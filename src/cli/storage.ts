@@ -8,7 +8,7 @@ import { type StorageDriver, StorageError } from '../storage/driver.js';
 import { checkSource } from '../store/backup.js';
 import { readMaintenance } from '../store/maintenance.js';
 import { type MigrateReport, migrate } from '../store/migrate.js';
-import { makeVolume, type Named, openDriver, parseNamed } from './copy-place.js';
+import { makeVolume, type Named, openDriver, parseNamed, settingOf } from './copy-place.js';
 import { usage, wholeNumber } from './options.js';
 import { Progress } from './progress.js';
 
@@ -166,7 +166,7 @@ function mend(from: string): string {
   return `What was left out is broken in ${from}: see registry-secure verify, mend or delete it, and run this again.\n`;
 }
 
-function next(isAll: boolean, { kind, place }: Named): string {
+function next(isAll: boolean, to: Named): string {
   if (!isAll)
     return [
       'What is pushed from now on is not copied. For the last time, which takes as long as what has changed:',
@@ -175,15 +175,10 @@ function next(isAll: boolean, { kind, place }: Named): string {
       'Where nothing serves the data, nothing is missing, and you can switch over now.',
       '',
     ].join('\n');
-  const [bucket = ''] = place.replace(/^[a-z0-9]+:\/\//, '').split(/[/?]/);
-  const setting =
-    kind === 'folder'
-      ? `storage.filesystem.rootdirectory: ${place}`
-      : `storage.${place.split(':')[0]}, with ${bucket} in it`;
   return [
     'All of it is there. To switch over:',
     '  1. stop the registry',
-    `  2. set ${setting}; certificates, users and the configuration stay where they are`,
+    `  2. set ${settingOf(to)}; certificates, users and the rest of the configuration stay as they are`,
     '  3. start the registry: it takes pushes again, and this command does not touch the place any more',
     '  4. registry-secure verify, to have every byte read there before the old data are removed',
     '',

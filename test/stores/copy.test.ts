@@ -70,6 +70,8 @@ test('the data of a registry move into a bucket while others push, and back into
   await driver.write('registry-secure/maintenance', Buffer.from('{"since":"2026-01-01T00:00:00Z"}'));
   const last = await migrate(source.root, place);
   assert.deepEqual([last.complete, last.passes, last.problems], [true, 1, []]);
+  const told = await LocalRegistry.run(dir, ['storage', 'migrate', source.root, place], { env });
+  assert.match(told.stdout, new RegExp(`set storage\\.s3 with bucket: ${bucket}, rootdirectory: /all;`));
   await driver.remove('registry-secure/maintenance');
   assert.equal((await migrate(place, './returned')).bytes > 0, true);
   const { list, images } = JSON.parse((await copy('./returned', source.root, '--all', '--json')).stdout);
