@@ -162,8 +162,14 @@ const storage = section(
       'Deletes.',
     ),
     redirect: section(
-      { disable: key(yesNo, false, 'Pulls are streamed, and verified on the way.', { status: 'accepted' }) },
-      'Redirects of pulls to an object store.',
+      {
+        disable: optionalKey(
+          yesNo,
+          'Streams pulls from an object store through this machine, which verifies them, and sends no client there. See [Storage](storage.md#redirects).',
+          { fallback: '`false` where clients can reach it by HTTPS' },
+        ),
+      },
+      'Redirects of pulls to an object store, by signed URLs.',
     ),
     cache: section(
       {

@@ -211,7 +211,11 @@ async function checkData({ inspected: { config } }: Installation, say: Say): Pro
 async function checkBucket({ storage }: Config, say: Say): Promise<void> {
   const readOnly = storage.maintenance.readonly.enabled;
   try {
-    const driver = await storageOf(storage, { readOnly, onNotice: message => say.warning(message) });
+    const driver = await storageOf(storage, {
+      readOnly,
+      onNotice: message => say.warning(message),
+      onRedirects: warning => say.warning(warning),
+    });
     await driver.open().finally(() => driver.close());
     say.ok(`${placeOf(storage)} can be ${readOnly ? 'read' : 'written'}`);
   } catch (error) {

@@ -6,7 +6,10 @@ import type { ByteStream } from '../storage/driver.js';
 import type { Blob } from '../store/blobs.js';
 import type { Exchange } from './exchange.js';
 
-/** GET and HEAD of a blob, whole or in ranges (distribution-spec, "Pulling blobs"; RFC 9110 §14). */
+/**
+ * GET and HEAD of a blob, whole or in ranges (distribution-spec, "Pulling blobs"; RFC 9110 §14). HEAD is never sent elsewhere: it
+ * has no bytes, and what it tells of stays for the grace.
+ */
 export async function getBlob(exchange: Exchange): Promise<void> {
   const { request, response, store, repository } = exchange;
   const digest = parseDigest(exchange.reference);
@@ -34,6 +37,14 @@ export async function getBlob(exchange: Exchange): Promise<void> {
       status: 416,
       message: 'the range lies outside of the blob',
       headers: { 'Content-Range': `bytes */${blob.size}` },
+    });
+  // An object store knows neither several ranges nor our ETag.
+  const elsewhere = condition === undefined && (ranges?.length ?? 1) === 1 ? await store.blobs.urlOf(blob) : undefined;
+  if (elsewhere !== undefined)
+    return exchange.empty(307, {
+      Location: elsewhere,
+      'Docker-Content-Digest': digest,
+      'Cache-Control': 'no-store',
     });
   // Also where several ranges are the whole: only as one stream it is checked that the blob is not corrupt.
   const asked = ranges?.reduce((sum, { start, end }) => sum + end - start + 1, 0);

@@ -149,6 +149,7 @@ async function start(options: ServeOptions, onClose: OnClose, close: () => Promi
     readOnly,
     onFault: message => log.error(message),
     onNotice: message => log.warn(message),
+    onRedirects: warning => log.warn(warning),
   });
   await driver.open();
   onClose(() => driver.close());

@@ -45,6 +45,12 @@ export interface StorageDriver {
   /** An object, or the given range of it. Opened before it resolves, so absence is known by then. */
   read(key: string, range?: ByteRange): Promise<ByteStream | undefined>;
 
+  /**
+   * A URL by which whoever has it can read the object, or a range of it, by GET for the next minutes: a secret. It is made without
+   * a look at the object. Undefined where pulls are not to be sent elsewhere.
+   */
+  readUrl?(key: string): Promise<string | undefined>;
+
   /** Replaces a small object atomically: a reader sees the old bytes or the new ones. Survives a power cut. */
   write(key: string, data: Uint8Array, options?: Settling): Promise<void>;
 

@@ -1,5 +1,6 @@
 import type { StorageDriver } from './driver.js';
 import { FilesystemDriver } from './filesystem.js';
+import { redirectsOf } from './redirect.js';
 import type { S3Options } from './s3/options.js';
 
 /** What the configuration says of where the data is (`storage.*`). */
@@ -7,6 +8,7 @@ export interface StorageSettings {
   readonly filesystem: { readonly rootdirectory: string };
   /** Used in place of the folder where it is there. */
   readonly s3?: S3Settings | undefined;
+  readonly redirect?: { readonly disable?: boolean | undefined };
 }
 
 /** `storage.s3.*`, in Distribution's names; sizes in bytes. */
@@ -46,16 +48,30 @@ export function placeOf(settings: StorageSettings): string {
   return s3 ? ['s3:/', s3.bucket, rootOf(s3)].filter(Boolean).join('/') : settings.filesystem.rootdirectory;
 }
 
-/** The driver of the data, not yet opened. What an object store needs is loaded only here. */
+/**
+ * The driver of the data, not yet opened. What an object store needs is loaded only here.
+ * @param options.onRedirects told what speaks against sending clients to the object store, where that is done all the same
+ */
 export async function storageOf(
   settings: StorageSettings,
-  options: { readOnly: boolean; onFault?: (message: string) => void; onNotice?: (message: string) => void },
+  options: {
+    readOnly: boolean;
+    onFault?: (message: string) => void;
+    onNotice?: (message: string) => void;
+    onRedirects?: (warning: string) => void;
+  },
 ): Promise<StorageDriver> {
-  const { readOnly, onFault, onNotice } = options;
+  const { readOnly, onFault, onNotice, onRedirects } = options;
   const { filesystem, s3 } = settings;
   if (!s3) return new FilesystemDriver({ root: filesystem.rootdirectory, readOnly, ...(onFault && { onFault }) });
   const { S3Driver } = await import('./s3.js');
-  return new S3Driver({ ...s3Options(s3), readOnly, ...(onNotice && { onNotice }) });
+  const reached = s3Options(s3);
+  const redirects = redirectsOf(
+    settings.redirect?.disable,
+    reached.endpoint ?? `${s3.secure ? 'https' : 'http'}://s3.amazonaws.com`,
+  );
+  if (redirects.warning) onRedirects?.(redirects.warning);
+  return new S3Driver({ ...reached, redirects: redirects.on, readOnly, ...(onNotice && { onNotice }) });
 }
 
 function s3Options(s3: S3Settings): S3Options {

@@ -31,6 +31,9 @@ const MOST_SKEW = 5 * 60_000;
 /** After this time (ms) an upload of parts is one of a process that died. */
 const ABANDONED = 7 * 24 * 3_600_000;
 
+/** For how long a URL is good with which a pull may begin (s); one that has begun goes on. */
+const LENT_S = 300;
+
 /** A renewal without its object is not touched for so long (ms). */
 const LEFT_ALONE = 3_600_000;
 
@@ -127,6 +130,11 @@ export class S3Driver implements StorageDriver {
     if (!found) return undefined;
     const end = range === undefined ? found.info.size : Math.min(range.end + 1, found.info.size);
     return new S3Reader(this.#bucket, key, found, range?.start ?? 0, end);
+  }
+
+  async readUrl(key: string): Promise<string | undefined> {
+    checkKey(key);
+    return this.options.redirects ? this.#bucket.readUrl(LENT_S, key) : undefined;
   }
 
   async write(key: string, data: Uint8Array): Promise<void> {

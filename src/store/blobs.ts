@@ -88,6 +88,11 @@ export class Blobs {
     return isWhole ? this.integrity.checked(canonical, key, stream) : stream;
   }
 
+  /** A URL by which its bytes can be had elsewhere, unchecked, for some minutes: a secret. Undefined where that is not to be. */
+  async urlOf({ canonical }: Blob): Promise<string | undefined> {
+    return this.driver.readUrl?.(layout.blob(canonical));
+  }
+
   /**
    * Makes stored bytes a blob of the repository, under their canonical digest and the one that the client used.
    * @param unsettled the keys of what has to be settled along with it

@@ -42,6 +42,9 @@ const TRIES = 6;
 /** Pulls hold a connection each, and must not keep small requests waiting. */
 const MOST_CONNECTIONS = 2_000;
 
+/** How long ago (s) a URL for reading became good. */
+const BACKDATED_S = 60;
+
 /** Names the write that made an object: two of the same bytes have the same ETag, and a second may hold both. */
 const WRITE = 'registry-secure-write';
 
@@ -174,6 +177,19 @@ export class Bucket {
     const total = /\/(\d+)$/.exec(found.ContentRange ?? '')?.[1];
     const size = total === undefined ? (found.ContentLength ?? 0) : Number(total);
     return { ...foundOf(found, size), body };
+  }
+
+  /**
+   * A URL by which whoever has it can read the object by GET, for so many seconds. It is good from a while ago: the service's
+   * machines may differ about the time.
+   */
+  async readUrl(seconds: number, key: string): Promise<string> {
+    return this.#attempt(`sign a URL of ${key}`, () =>
+      getSignedUrl(this.#client, new GetObjectCommand(this.#at(key)), {
+        expiresIn: seconds + BACKDATED_S,
+        signingDate: new Date(this.now() - BACKDATED_S * 1000),
+      }),
+    );
   }
 
   /** @param write as `Found` has it */

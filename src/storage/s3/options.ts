@@ -26,6 +26,8 @@ export interface S3Options {
   readonly chunkSize: number;
   readonly copy: { readonly chunkSize: number; readonly concurrency: number; readonly threshold: number };
   readonly readOnly?: boolean;
+  /** Whether clients are sent to the service for what they pull. */
+  readonly redirects?: boolean;
   /** How long (ms) this process may rely on having seen that nobody removes anything (removal.ts). */
   readonly calm?: number;
   /** Told what the operator should know about the service. */
