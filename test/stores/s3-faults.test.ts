@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
+import { setTimeout as pause } from 'node:timers/promises';
 import type { S3Options } from '../../src/storage/s3/options.js';
 import { SMALLEST_PART } from '../../src/storage/s3/options.js';
 import { S3Driver } from '../../src/storage/s3.js';
 import { collect } from '../../src/store/collector.js';
+import { layout } from '../../src/store/layout.js';
 import { scrub } from '../../src/store/scrub.js';
 import { collect as collectStream } from '../storage/suite.js';
 import { type Fault, FaultProxy } from '../support/fault-proxy.js';
@@ -83,6 +85,38 @@ describe('an object store that fails', { timeout: LONG ? 3_600_000 : 300_000 }, 
           assert.ok((await driver.get(`${at}/data`))?.equals(content));
         });
 
+    test('a body that is read to its end keeps its connection for the next request', async () => {
+      await driver.write('docker/kept', new Random(3).bytes(300_000));
+      const read = async () => {
+        assert.equal((await driver.get('docker/kept'))?.length, 300_000);
+        assert.equal((await collectStream((await driver.read('docker/kept', { start: 10, end: 999 }))!)).length, 990);
+      };
+      await read();
+      const before = proxy.connections;
+      for (let n = 0; n < 10; n++) await read();
+      assert.equal(proxy.connections, before);
+    });
+
+    test('nothing is removed where lists lag behind', async () => {
+      const garbage = layout.blob(digestOf(Buffer.from('x')));
+      await driver.write(garbage, Buffer.from('x'));
+      // Times are whole seconds.
+      await pause(1001);
+      proxy.lagging = true;
+      try {
+        // What lists show from now on.
+        await driver.list('registry-secure/removers');
+        await assert.rejects(collect(driver, { grace: 0 }), {
+          name: 'StorageError',
+          message: 'the lists of this object store lag behind: nothing can be removed safely',
+        });
+        assert.equal((await driver.get(garbage))?.toString(), 'x');
+      } finally {
+        proxy.lagging = false;
+      }
+      assert.equal((await collect(driver, { grace: 0 })).blobs.removed, 1);
+    });
+
     test('a read goes on where its connection broke, and never with other bytes', async () => {
       const content = new Random(1).bytes(3_000_000);
       await driver.write('docker/data', content);
@@ -95,7 +129,7 @@ describe('an object store that fails', { timeout: LONG ? 3_600_000 : 300_000 }, 
     });
   });
 
-  test(`no image that was acknowledged is lost in ${FAULTS} faults`, async () => {
+  test(`no image that was acknowledged is lost in ${FAULTS} faults`, async t => {
     const seed = Number(process.env.SEED ?? Date.now() % 1_000_000);
     const random = new Random(seed);
     const proxy = await FaultProxy.start(service.port, random.fork());
@@ -167,7 +201,7 @@ describe('an object store that fails', { timeout: LONG ? 3_600_000 : 300_000 }, 
 
     const calm = await RegistryFixture.start({ driver: new S3Driver(options({})) });
     try {
-      assert.ok(pushed.length > 20, `${pushed.length} images were pushed`);
+      assert.ok(pushed.length > 10, `${pushed.length} images were pushed`);
       const isWhole = async () => {
         for (const { tag, blobs, manifest } of pushed) {
           assert.ok(
@@ -189,12 +223,13 @@ describe('an object store that fails', { timeout: LONG ? 3_600_000 : 300_000 }, 
         onProgress: () => {},
       });
       assert.equal(report.losses, 0, `seed ${seed}`);
-      await new Promise(resolve => setTimeout(resolve, 1001));
+      await pause(1001);
       await collect(calm.driver, { grace: 0, untagged: true, uploads: { age: 0 } });
       await isWhole();
     } finally {
       await calm.stop();
     }
+    t.diagnostic(JSON.stringify({ pushed: pushed.length, statuses: Object.fromEntries(statuses) }));
     for (const kind of proxy.kinds) assert.ok(proxy.faults.get(kind), `there was: ${kind}`);
     assert.ok(statuses.get(503) === undefined || statuses.get(201)! > statuses.get(503)!, 'most were borne');
   });

@@ -33,6 +33,11 @@ export class FaultProxy {
   readonly faults = new Map<Fault, number>();
   /** What the service is to say it does not know. */
   unknown: (request: IncomingMessage) => boolean = () => false;
+  /** Whether lists of one folder are answered as they were the first time since. */
+  lagging = false;
+  readonly #lists = new Map<string, Buffer>();
+  /** How many connections there were. */
+  connections = 0;
   /** What is to be answered in place of the service's date, in milliseconds more. */
   skew = 0;
   readonly #server: http.Server;
@@ -45,6 +50,7 @@ export class FaultProxy {
     this.#server = http.createServer((request, response) => {
       this.#pass(request, response).catch(() => response.destroy());
     });
+    this.#server.on('connection', () => this.connections++);
   }
 
   static async start(target: number, random: Random): Promise<FaultProxy> {
@@ -109,7 +115,17 @@ export class FaultProxy {
       response.end(ERROR);
       return;
     }
-    const { headers } = answer;
+    // Of its own connection.
+    const { connection, ...headers } = answer.headers;
+    if (this.lagging && request.method === 'GET' && request.url!.includes('list-type=2')) {
+      const chunks: Buffer[] = [];
+      for await (const chunk of answer as AsyncIterable<Buffer>) chunks.push(chunk);
+      const first = this.#lists.get(request.url!) ?? Buffer.concat(chunks);
+      this.#lists.set(request.url!, first);
+      response.writeHead(answer.statusCode!, { ...headers, 'content-length': first.length });
+      response.end(first);
+      return;
+    }
     const date = this.skew === 0 ? undefined : new Date(Date.now() + this.skew).toUTCString();
     response.writeHead(answer.statusCode!, { ...headers, ...(date && { date }) });
     if (fault !== 'answer cut') {

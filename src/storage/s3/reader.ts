@@ -57,9 +57,19 @@ export class S3Reader implements ByteStream {
   }
 
   async return(): Promise<IteratorReturnResult<undefined>> {
+    const body = this.#body;
+    if (!this.#closed && this.at === this.end) this.#finish(body);
+    else body.destroy();
     this.#closed = true;
-    this.#body.destroy();
     return { done: true, value: undefined };
+  }
+
+  /** Has all of a body been read, its end is yet to be: then its connection serves the next request. */
+  #finish(body: Readable): void {
+    this.#chunks.next().then(
+      ({ done }) => done || body.destroy(),
+      () => body.destroy(),
+    );
   }
 
   async #reopen(): Promise<void> {

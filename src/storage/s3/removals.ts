@@ -33,6 +33,9 @@ const ARRIVE_S = 10;
 
 const POLL_MS = 50;
 
+/** How often it is tried whether lists show the last write, before anything is removed. */
+const PROBES = 3;
+
 interface Sign {
   readonly key: string;
   /** By this process's clock, before it was put up (ms). */
@@ -153,12 +156,35 @@ export class Removals {
   async #begin(): Promise<void> {
     const key = `${REMOVERS}${randomUUID()}`;
     const announced = await this.#renew(key);
-    const { objects } = await this.bucket.list(REMOVERS);
-    if (!objects.some(other => other.key === key))
-      throw new StorageError('unavailable', 'the lists of this object store lag behind: nothing can be removed safely');
-    await this.#tidy(objects);
+    await this.#tidy(await this.#checkLists(key));
     await sleep(2 * this.#calm);
     this.#announced = announced;
+  }
+
+  /**
+   * Everything here rests on lists that show the last write. A service whose lists lag behind does not say so, and may show one
+   * write in time and another one late: so several are looked for, each as it comes and as it goes.
+   * @param key of an object that was just written
+   * @returns what the last list has shown
+   * @throws StorageError where they do
+   */
+  async #checkLists(key: string): Promise<readonly Listed[]> {
+    const look = async (key: string, there: boolean) => {
+      const { objects } = await this.bucket.list(REMOVERS);
+      if (objects.some(other => other.key === key) !== there)
+        throw new StorageError(
+          'unavailable',
+          'the lists of this object store lag behind: nothing can be removed safely',
+        );
+      return objects;
+    };
+    for (let probe = 0; probe < PROBES; probe++) {
+      const other = `${REMOVERS}${randomUUID()}`;
+      await this.bucket.put(other, Buffer.alloc(0));
+      await look(other, true).finally(() => this.bucket.delete(other));
+      await look(other, false);
+    }
+    return look(key, true);
   }
 
   async #renew(key: string): Promise<Announced> {
