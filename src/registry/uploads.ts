@@ -36,15 +36,18 @@ export async function uploadStatus(exchange: Exchange): Promise<void> {
 /** PATCH of an upload: the next bytes, with or without Content-Range. */
 export async function appendUpload(exchange: Exchange): Promise<void> {
   const upload = keyOf(exchange);
-  progress(exchange, 202, upload.uuid, await append(exchange, upload));
+  const { uploads } = exchange.store;
+  const offset = await taking(exchange, upload, (...sent) => uploads.append(upload, exchange.body, ...sent));
+  progress(exchange, 202, upload.uuid, offset);
 }
 
 /** PUT of an upload: the last bytes, if any, and the digest of all of them. */
 export async function finishUpload(exchange: Exchange): Promise<void> {
   const upload = keyOf(exchange);
   const digest = parseDigest(exchange.query.get('digest') ?? '');
-  if (exchange.contentLength !== 0) await append(exchange, upload);
-  await exchange.store.uploads.finish(upload, digest);
+  const { uploads } = exchange.store;
+  if (exchange.contentLength === 0) await uploads.finish(upload, digest);
+  else await taking(exchange, upload, (...sent) => uploads.finishWith(upload, digest, exchange.body, ...sent));
   created(exchange, digest);
 }
 
@@ -54,13 +57,18 @@ export async function cancelUpload(exchange: Exchange): Promise<void> {
   exchange.empty(204);
 }
 
-async function append(exchange: Exchange, upload: UploadKey): Promise<number> {
+/** @param take what is done with the bytes, by where they belong and how many they are, as far as the client says it */
+async function taking<T>(
+  exchange: Exchange,
+  upload: UploadKey,
+  take: (start?: number, length?: number) => Promise<T>,
+): Promise<T> {
   const range = contentRange(exchange.header('content-range'));
   const declared = exchange.contentLength;
   if (range && declared !== undefined && declared !== range.length)
     throw new RegistryError('SIZE_INVALID', { message: 'Content-Range and Content-Length disagree' });
   try {
-    return await exchange.store.uploads.append(upload, exchange.body, range?.start, range?.length ?? declared);
+    return await take(range?.start, range?.length ?? declared);
   } catch (error) {
     // The client is told where to go on (distribution-spec, "Pushing a blob in chunks").
     if (error instanceof RegistryError && error.status === 416)

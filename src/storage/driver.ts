@@ -81,6 +81,12 @@ export interface StorageDriver {
   createSegment(key: string): Promise<SegmentWriter>;
 
   /**
+   * Starts an object of unknown size under the name that it is to keep, and of which nobody sees anything until it is closed;
+   * then it replaces what is there, survives a power cut, and `abort` does nothing any more. Only where `assemble` has to copy.
+   */
+  createObject?(key: string): Promise<SegmentWriter>;
+
+  /**
    * Makes one object of the segments, in order, replacing what is there. No reader sees a part. Survives a power cut. The
    * segments stay, so that it can be done again by whoever crashes before the object is referred to. No segment at all
    * makes an empty object.

@@ -192,7 +192,14 @@ export class S3Driver implements StorageDriver {
   async createSegment(key: string): Promise<SegmentWriter> {
     checkKey(key);
     this.#checkWritable(`create segment ${key}`);
-    return new S3Segment(this.#bucket, key, this.#budget, size => this.#remember(key, size));
+    return new S3Segment(this.#bucket, key, this.#budget, { onClosed: size => this.#remember(key, size) });
+  }
+
+  async createObject(key: string): Promise<SegmentWriter> {
+    checkKey(key);
+    this.#checkWritable(`create ${key}`);
+    const lasting = { renew: () => this.#renew(key), stays: () => this.#stays(key) };
+    return new S3Segment(this.#bucket, key, this.#budget, { lasting });
   }
 
   async assemble(segments: readonly string[], key: string): Promise<void> {
@@ -214,8 +221,7 @@ export class S3Driver implements StorageDriver {
       } else {
         const with_ = { bucket: this.#bucket, budget: this.#budget, concurrency };
         // Such an object can carry the time at which it was begun.
-        const renew = () => this.#bucket.put(key + RENEWED, Buffer.alloc(0));
-        this.#passed += await joinParts(with_, key, planParts(pieces, chunkSize), renew);
+        this.#passed += await joinParts(with_, key, planParts(pieces, chunkSize), () => this.#renew(key));
       }
     } while (!(await this.#stays(key)));
   }
@@ -225,7 +231,7 @@ export class S3Driver implements StorageDriver {
     this.#checkWritable(`touch ${key}`);
     if (!(await this.#bucket.find(key))) return false;
     for (;;) {
-      await this.#bucket.put(key + RENEWED, Buffer.alloc(0));
+      await this.#renew(key);
       const spared = await this.#removals.spared(key);
       const found = await this.#look(key);
       if (!found) return false;
@@ -255,6 +261,10 @@ export class S3Driver implements StorageDriver {
     if (next !== undefined || objects.some(({ key }) => !key.endsWith(RENEWED))) return;
     const before = this.#bucket.now() - LEFT_ALONE;
     for (const { key, modified } of objects) if (modified.getTime() < before) await this.#bucket.delete(key);
+  }
+
+  #renew(key: string): Promise<void> {
+    return this.#bucket.put(key + RENEWED, Buffer.alloc(0));
   }
 
   /** Whether an object that was just written is there, and no removal that is under way takes it. */

@@ -235,10 +235,58 @@ export class Uploads {
   }
 
   /**
+   * The last bytes of an upload and its end. Where they are also the first ones, and the storage can take them under their own
+   * name, a client that leaves on the way has to send them again.
+   * @param start as `append`, `length` too
+   * @throws as `append` and `finish`
+   */
+  async finishWith(upload: UploadKey, digest: Digest, body: Readable, start?: number, length?: number): Promise<void> {
+    if (this.goesStraight(digest)) {
+      const { number } = await this.load(upload);
+      if (number === 0 && (start ?? 0) === 0) {
+        await this.straight(upload.repository, digest, body, length).catch(async error => {
+          if (error instanceof RegistryError && error.code !== 'SIZE_INVALID') await this.discard(upload);
+          throw error;
+        });
+        return this.discard(upload);
+      }
+    }
+    await this.append(upload, body, start, length);
+    await this.finish(upload, digest);
+  }
+
+  /** Whether a blob can be written to where it stays before it is known that its bytes are the right ones. */
+  private goesStraight(digest: Digest): boolean {
+    return this.driver.createObject !== undefined && algorithmOf(digest) === 'sha256';
+  }
+
+  /** @throws RegistryError DIGEST_INVALID, SIZE_INVALID, DENIED: then there is nothing of it */
+  private async straight(repository: string, digest: Digest, body: Readable, length?: number): Promise<void> {
+    const hash = createHash('sha256');
+    const writer = await this.driver.createObject!(layout.blob(digest));
+    try {
+      const { received, cut } = await receive(body, chunk => {
+        hash.update(chunk);
+        return writer.write(chunk);
+      });
+      if (cut) throw cut;
+      if (length !== undefined && received !== length) throw wrongSize(length, received);
+      if (hash.digest('hex') !== hexOf(digest)) throw new RegistryError('DIGEST_INVALID', { detail: { digest } });
+      await this.quotas.within(repository, digest, received, async () => {
+        await writer.close();
+        await this.blobs.link(repository, digest, digest);
+      });
+    } finally {
+      await writer.abort();
+    }
+  }
+
+  /**
    * A whole blob in one request. It has no steps, since nobody could resume it.
    * @throws RegistryError DIGEST_INVALID, SIZE_INVALID, DENIED, BLOB_UPLOAD_UNKNOWN
    */
   async whole(repository: string, digest: Digest, body: Readable, length?: number): Promise<void> {
+    if (this.goesStraight(digest)) return this.straight(repository, digest, body, length);
     const uuid = randomUUID();
     const hashes = newHashes(algorithmOf(digest));
     const segment = layout.uploadSegment(repository, uuid, '1');

@@ -80,6 +80,12 @@ export async function raceRemovals(options: {
 
 async function replace(driver: StorageDriver, key: string, round: number): Promise<void> {
   if (round % 2) return driver.write(key, Buffer.from('new'));
+  if (driver.createObject && round % 4) {
+    const object = await driver.createObject(key);
+    await object.write(Buffer.from('new'));
+    await object.close();
+    return;
+  }
   const writer = await driver.createSegment(`${key}-segment`);
   await writer.write(Buffer.from('new'));
   await writer.close();

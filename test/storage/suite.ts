@@ -461,6 +461,36 @@ export function testDriver(name: string, makePlace: () => Promise<Place>): void 
       assert.deepEqual(await driver.list(at), []);
     });
 
+    test('an object that is written under its own name is there when it is closed, and not before', async t => {
+      if (!driver.createObject) return t.skip('this driver has only segments');
+      const at = folder();
+      await put(`${at}/there`, 'before');
+      for (const [name, size] of [
+        ['new', 0],
+        ['new', 10],
+        ['there', 10],
+        ['there', 12 * MIB],
+      ] as const) {
+        const key = `${at}/${name}`;
+        const before = await text(key);
+        const content = randomBytes(size);
+        for (const closes of [false, true]) {
+          const writer = await driver.createObject(key);
+          await writeAll(writer, [content]);
+          assert.equal(await text(key, other), before, `${size} bytes`);
+          if (closes) assert.equal(await writer.close(), size);
+          await writer.abort();
+          await writer.abort();
+          assert.ok(closes || (await text(key, other)) === before);
+        }
+        assert.ok((await collect((await other.read(key))!)).equals(content));
+        assert.ok(Math.abs((await other.stat(key))!.modified.getTime() - Date.now()) < 60_000);
+        await driver.remove(key);
+        await put(`${at}/there`, 'before');
+      }
+      assert.deepEqual(await driver.list(at), [{ name: 'there', folder: false }]);
+    });
+
     test('abort after assemble does no harm', async () => {
       const at = folder();
       const writer = await driver.createSegment(`${at}/1`);

@@ -9,7 +9,7 @@ import { DeleteObjectCommand, S3Client } from '@aws-sdk/client-s3';
 import { getSignedUrl } from '@aws-sdk/s3-request-presigner';
 import { OperatorError } from '../../src/errors.js';
 import type { StorageDriver } from '../../src/storage/driver.js';
-import type { S3Options } from '../../src/storage/s3/options.js';
+import { type S3Options, SMALLEST_PART } from '../../src/storage/s3/options.js';
 import { S3Driver } from '../../src/storage/s3.js';
 import { FaultProxy } from '../support/fault-proxy.js';
 import { LocalRegistry } from '../support/local-registry.js';
@@ -167,7 +167,22 @@ describe('a bucket', { timeout: 120_000 }, () => {
     await bare.stop();
   });
 
-  test('a write waits for whoever is about to remove the object, and is there in the end', async () => {
+  const create = async (driver: S3Driver, key: string, ...chunks: Buffer[]) => {
+    const writer = await driver.createObject(key);
+    for (const chunk of chunks) await writer.write(chunk);
+    await writer.close();
+  };
+  const content = Buffer.alloc(SMALLEST_PART + 1, 'new');
+  for (const [what, write, comes] of [
+    ['a write', (driver: S3Driver, key: string) => driver.write(key, content), true],
+    ['an object of one part', (driver: S3Driver, key: string) => create(driver, key, content), true],
+    ['an object of parts', (driver: S3Driver, key: string) => create(driver, key, content, content, content), false],
+  ] as const)
+    test(`${what} waits for whoever is about to remove what was there, and is ${comes ? 'there in the end' : 'refused'}`, () =>
+      meetRemover(write, comes));
+
+  /** @param comes whether it is there in the end; else whoever writes it is to come again */
+  async function meetRemover(write: (driver: S3Driver, key: string) => Promise<void>, comes: boolean): Promise<void> {
     const bucket = service.makeBucket();
     const [driver, other] = [connect(bucket), connect(bucket)];
     await driver.open();
@@ -178,17 +193,23 @@ describe('a bucket', { timeout: 120_000 }, () => {
     // What the process knew before counts for a while.
     await setTimeout(200);
     let done = false;
-    const written = driver.write(key, Buffer.from('new')).then(() => {
+    const written = write(driver, key).finally(() => {
       done = true;
     });
+    written.catch(() => undefined);
     while (!(await other.get(key))) await setTimeout(10);
     // The remover has looked at the object before that.
     await other.remove(key);
     assert.equal(done, false, 'nobody was told that it is there');
     await other.remove(sign);
-    await written;
-    assert.equal((await other.get(key))?.toString(), 'new');
-  });
+    if (comes) {
+      await written;
+      assert.ok((await other.get(key))?.equals(content));
+    } else {
+      await assert.rejects(written, { name: 'StorageError', kind: 'unavailable', message: /was just being removed/ });
+      assert.equal(await other.get(key), undefined);
+    }
+  }
 
   test('refuses a delete that comes late, on which those who write after a dead remover rely', async () => {
     const bucket = service.makeBucket();

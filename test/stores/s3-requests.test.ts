@@ -63,13 +63,21 @@ describe('requests to an object store', { timeout: 60_000 }, () => {
   };
 
   test('are as many as docs/storage.md says', async () => {
-    const one = randomBytes(1000);
+    const [one, other] = [randomBytes(1000), randomBytes(1000)];
     const headers = { 'content-type': OCI_MANIFEST };
+    const once = randomBytes(50 * MIB);
     const found = {
       small: await counted(() => pushBlob(layer)),
       again: await counted(() => pushBlob(config)),
       large: await counted(() => pushBlob(randomBytes(50 * MIB))),
       post: await counted(() => call(201, 'POST', `/v2/a/b/blobs/uploads/?digest=${digestOf(one)}`, { body: one })),
+      put: await counted(async () => {
+        const begun = await call(202, 'POST', '/v2/a/b/blobs/uploads/');
+        await call(201, 'PUT', `${begun.headers.location}?digest=${digestOf(other)}`, { body: other });
+      }),
+      largePost: await counted(() =>
+        call(201, 'POST', `/v2/a/b/blobs/uploads/?digest=${digestOf(once)}`, { body: once }),
+      ),
       manifest: await counted(() => call(201, 'PUT', '/v2/a/b/manifests/1', { body: manifest, headers })),
       head: await counted(() => call(200, 'HEAD', `/v2/a/b/blobs/${digestOf(layer)}`)),
       mount: await counted(() => call(201, 'POST', `/v2/a/c/blobs/uploads/?mount=${digestOf(layer)}&from=a/b`)),
@@ -90,6 +98,8 @@ describe('requests to an object store', { timeout: 60_000 }, () => {
         ['push of a small blob: `HEAD`, `POST`, `PATCH`, `PUT`, `HEAD`', line(found.small)('')],
         ['the same, 50 MiB in parts of 10 MiB', line(found.large)('')],
         ['push of a small blob in one `POST`', line(found.post)('')],
+        ['the same, 50 MiB', line(found.largePost)('')],
+        ['push of a small blob by `POST` and one `PUT`, as containerd and BuildKit do', line(found.put)('')],
         ['push of a manifest by tag', line(found.manifest)('')],
         ['`HEAD` of a blob that is there, or a mount of it', line(found.head, found.mount)(' or ')],
         ['pull of a manifest by tag; by digest', line(found.byTag, found.byDigest)('; ')],

@@ -21,20 +21,21 @@ export interface Piece {
 
 /**
  * Divides pieces into parts. No part but the last may be smaller than `smallest`, so smaller pieces are gathered, with as
- * much of the next as that takes.
+ * much of the next as that takes. Of a single piece all parts but the last have one size.
  * @param chunkSize of what is copied at once, at least `smallest`
  */
 export function planParts(pieces: readonly Piece[], chunkSize: number, smallest = SMALLEST_PART): PartSource[] {
   const parts: PartSource[] = [];
   let gathered: Stretch[] = [];
   let bytes = 0;
-  for (const { key, size } of pieces) {
+  for (const [index, { key, size }] of pieces.entries()) {
+    const isLast = index === pieces.length - 1;
     let at = 0;
     while (at < size) {
       const left = size - at;
-      if (bytes === 0 && left >= smallest) {
-        // What is left after this part is none, or enough for one.
-        const length = left < chunkSize + smallest ? left : chunkSize;
+      if (bytes === 0 && (left >= smallest || isLast)) {
+        // What is left after this part is none, or enough for one; or it is the end of all.
+        const length = left < chunkSize + (isLast ? 0 : smallest) ? left : chunkSize;
         parts.push({ key, range: { start: at, end: at + length - 1 } });
         at += length;
         continue;

@@ -1,4 +1,4 @@
-import type { SegmentWriter } from '../driver.js';
+import { type SegmentWriter, StorageError } from '../driver.js';
 import type { Bucket, Part, Upload } from './bucket.js';
 import { isUploadGone, s3Failure } from './failure.js';
 import { SMALLEST_PART } from './options.js';
@@ -11,9 +11,12 @@ const HELD = 160 * MIB;
 /** Of that, what may be under way at once. */
 const SENT = 64 * MIB;
 
-/** A service takes 10,000 parts: with these of 5 MiB, objects of 5 GiB, 15, 35 … and 310 in all. */
-const PARTS_OF_ONE_SIZE = 1_024;
-const MOST_DOUBLINGS = 6;
+/**
+ * A service takes 10,000 parts. Some want all but the last to have one size (Cloudflare R2): so the most of them do, which makes 40
+ * GiB of the smallest and 80 of 10 MiB. Of what is larger than that, every 302 further parts are twice as large: 224 GiB and 448 in all.
+ */
+const PARTS_OF_ONE_SIZE = 8_192;
+const PARTS_TO_DOUBLE = 302;
 
 /** Divides memory among the uploads of a process. What is being collected fills up no faster than the client sends. */
 export class PartBudget {
@@ -31,11 +34,10 @@ export class PartBudget {
     this.#open -= 1;
   }
 
-  /** The size of the part of that number, in bytes. */
-  size(number: number): number {
+  /** The size of the parts of an upload that begins now, in bytes. */
+  size(): number {
     const share = Math.floor(HELD / (2 * Math.max(1, this.#open)));
-    const size = Math.max(SMALLEST_PART, Math.min(this.chunkSize, share));
-    return size * 2 ** Math.min(MOST_DOUBLINGS, Math.floor((number - 1) / PARTS_OF_ONE_SIZE));
+    return Math.max(SMALLEST_PART, Math.min(this.chunkSize, share));
   }
 
   /** Sends a part when there is room for it; a single one always has. */
@@ -51,6 +53,23 @@ export class PartBudget {
   }
 }
 
+/** The size of the part of that number, where the first one has `first` bytes. */
+export function sizeOfPart(number: number, first: number): number {
+  return first * 2 ** Math.max(0, Math.ceil((number - PARTS_OF_ONE_SIZE) / PARTS_TO_DOUBLE));
+}
+
+/** What an object is made for. */
+export interface Purpose {
+  readonly onClosed?: (size: number) => void;
+  /** Of one that is not a segment of another, but stands under its own name. */
+  readonly lasting?: {
+    /** Says that it was written now, before it is there. */
+    readonly renew: () => Promise<void>;
+    /** Whether no removal that was under way has taken it. */
+    readonly stays: () => Promise<boolean>;
+  };
+}
+
 /**
  * Collects bytes into parts: while the service takes one, the next is collected. What fits into one is written in one
  * request when it is closed; nobody sees the object before.
@@ -61,6 +80,8 @@ export class S3Segment implements SegmentWriter {
   #total = 0;
   #upload: Upload | undefined;
   #number = 0;
+  /** Of its first part. */
+  #size = 0;
   readonly #parts: Part[] = [];
   #spare: Buffer | undefined;
   #inFlight: Promise<void> | undefined;
@@ -71,7 +92,7 @@ export class S3Segment implements SegmentWriter {
     private readonly bucket: Bucket,
     private readonly key: string,
     private readonly budget: PartBudget,
-    private readonly onClosed: (size: number) => void,
+    private readonly purpose: Purpose,
   ) {
     budget.enter();
   }
@@ -107,17 +128,13 @@ export class S3Segment implements SegmentWriter {
     try {
       await this.#landed();
       if (this.#number === 0) await this.#writeWhole();
-      else {
-        if (this.#filled > 0) this.#launch();
-        await this.#landed();
-        await completeUpload(this.bucket, this.key, this.#upload!, this.#parts);
-      }
+      else await this.#complete();
     } catch (error) {
       await this.abort();
       throw error;
     }
     this.#end('closed');
-    this.onClosed(this.#total);
+    this.purpose.onClosed?.(this.#total);
     return this.#total;
   }
 
@@ -127,7 +144,7 @@ export class S3Segment implements SegmentWriter {
     await this.#inFlight;
     if (state === 'open' && this.#upload !== undefined)
       await this.bucket.abortUpload(this.key, this.#upload.id).catch(() => undefined);
-    if (state === 'closed') await this.bucket.delete(this.key).catch(() => undefined);
+    if (state === 'closed' && !this.purpose.lasting) await this.bucket.delete(this.key).catch(() => undefined);
   }
 
   #end(state: 'closed' | 'gone'): void {
@@ -139,7 +156,22 @@ export class S3Segment implements SegmentWriter {
 
   async #writeWhole(): Promise<void> {
     const data = this.#part?.subarray(0, this.#filled) ?? Buffer.alloc(0);
-    await this.budget.sending(data.length, () => this.bucket.put(this.key, data));
+    do await this.budget.sending(data.length, () => this.bucket.put(this.key, data));
+    while (!(await this.#stays()));
+  }
+
+  async #complete(): Promise<void> {
+    if (this.#filled > 0) this.#launch();
+    await this.#landed();
+    await this.purpose.lasting?.renew();
+    await completeUpload(this.bucket, this.key, this.#upload!, this.#parts);
+    // Its bytes are here no more: whoever has sent them has to do it again.
+    if (!(await this.#stays()))
+      throw new StorageError('unavailable', `write ${this.key}: what stood there was just being removed`);
+  }
+
+  async #stays(): Promise<boolean> {
+    return (await this.purpose.lasting?.stays()) ?? true;
   }
 
   async #landed(): Promise<void> {
@@ -169,7 +201,8 @@ export class S3Segment implements SegmentWriter {
   }
 
   #buffer(): Buffer {
-    const size = this.budget.size(this.#number + 1);
+    this.#size ||= this.budget.size();
+    const size = sizeOfPart(this.#number + 1, this.#size);
     const spare = this.#spare;
     this.#spare = undefined;
     return spare?.length === size ? spare : Buffer.allocUnsafeSlow(size);
