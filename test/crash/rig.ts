@@ -31,6 +31,13 @@ export interface Server {
   readonly root: string;
 }
 
+interface Bucket {
+  /** The section `storage` of the configuration. */
+  readonly storage: object;
+  /** The folder in which the service keeps the bucket. */
+  readonly root: string;
+}
+
 /**
  * A folder in which the program is started, killed and started again, with mounts of its own. All of it goes with the
  * test process, however that one ends.
@@ -41,29 +48,33 @@ export class Rig {
   readonly #loops: string[] = [];
   readonly #running = new Set<Server>();
 
-  constructor() {
+  /** @param bucket where the data is, in the place of a folder of the rig's own */
+  constructor(private readonly bucket?: Bucket) {
     requireTools('setpriv', 'mount', 'umount', 'losetup');
     process.on('exit', this.#abandon);
     // The lowest cost: what is tested here is not the password.
     writeFileSync(join(this.dir, 'htpasswd'), `robot:${bcrypt.hashSync('robot', 4)}\n`, { mode: 0o600 });
     const config = {
-      storage: { filesystem: { rootdirectory: join(this.dir, 'data') }, delete: { enabled: true } },
+      storage: {
+        ...(bucket?.storage ?? { filesystem: { rootdirectory: join(this.dir, 'data') } }),
+        delete: { enabled: true },
+      },
       auth: { htpasswd: { realm: 'crash', path: join(this.dir, 'htpasswd') } },
     };
     // JSON is YAML.
-    writeFileSync(join(this.dir, 'config.yml'), JSON.stringify(config));
+    writeFileSync(join(this.dir, 'config.yml'), JSON.stringify(config), { mode: 0o600 });
   }
 
   /**
    * Starts the program and waits until it listens.
-   * @param root the folder of its data; `data` in the rig's own unless told
+   * @param root the folder of its data; `data` in the rig's own unless told, and that of the bucket where it has one
    * @param workers how many processes share its port
    * @param threads for the disk; with one, the calls of a push always have the same order
    * @param env variables of its configuration
    * @param flushes how long each of its flushes takes at least, in milliseconds
    */
   async start({
-    root = join(this.dir, 'data'),
+    root = this.bucket?.root ?? join(this.dir, 'data'),
     workers = 1,
     threads = 4,
     env = {},
@@ -134,7 +145,7 @@ export class Rig {
   }
 
   #arguments(root: string): string[] {
-    return ['serve', 'config.yml', '--root', root];
+    return ['serve', 'config.yml', ...(this.bucket ? [] : ['--root', root])];
   }
 
   /** Mounts something on a new folder. @returns the folder */

@@ -13,7 +13,7 @@ import { Random } from '../support/random.js';
 import { program, Registry } from '../support/registry.js';
 
 /** How many pushes there are, during each of which a replica is killed. */
-const COUNT = Number(process.env.COUNT ?? 5);
+const COUNT = Number(process.env.COUNT ?? 4);
 const SEED = Number(process.env.SEED ?? Date.now() % 1_000_000);
 const REPLICAS = 3;
 

@@ -1,4 +1,6 @@
 import { FilesystemDriver } from '../../src/storage/filesystem.js';
+import type { S3Options } from '../../src/storage/s3/options.js';
+import { S3Driver } from '../../src/storage/s3.js';
 import { collect } from '../../src/store/collector.js';
 
 /**
@@ -7,10 +9,13 @@ import { collect } from '../../src/store/collector.js';
  *
  *     node collect-process.js ROOT GRACE-MS
  *
+ * Where the variable `OPTIONS` describes a bucket (S3Options as JSON), of that.
+ *
  * Ends when standard input does, and says what the runs have removed.
  */
 const [root, grace] = process.argv.slice(2) as [string, string];
-const driver = new FilesystemDriver({ root });
+const { OPTIONS } = process.env;
+const driver = OPTIONS ? new S3Driver(JSON.parse(OPTIONS) as S3Options) : new FilesystemDriver({ root });
 await driver.open();
 let running = true;
 process.stdin.resume().once('end', () => {

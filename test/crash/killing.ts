@@ -1,0 +1,67 @@
+import assert from 'node:assert/strict';
+import { setTimeout as pause } from 'node:timers/promises';
+import type { Random } from '../support/random.js';
+import { Ledger, type RepositoryLedger } from './ledger.js';
+import type { Rig } from './rig.js';
+import { type Findings, verify } from './verify.js';
+import { Worker } from './workload.js';
+
+const WORKERS = 3;
+const SHARED = ['shared/one', 'shared/two'];
+/** How many repositories that were looked at before are looked at again after each kill. */
+const SAMPLE = 5;
+
+export interface KillOptions {
+  /** How many kills there are at most. */
+  readonly most: number;
+  /** Asked before each. */
+  readonly more?: () => boolean;
+  /** For how long it works before it is killed, at most. In milliseconds. */
+  readonly longest?: number;
+}
+
+/**
+ * Starts the program and kills it while clients work with it, again and again, and looks each time at what they have touched.
+ * @returns what they have done; the last of it is yet to be looked at
+ */
+export async function killAtRandom(
+  rig: Rig,
+  random: Random,
+  figures: Findings & { kills: number; starting: number },
+  { most, more = () => true, longest = 400 }: KillOptions,
+): Promise<Ledger> {
+  const ledger = new Ledger();
+  const touched = new Set<RepositoryLedger>();
+  const repository = (name: string) => {
+    const one = ledger.repository(name);
+    touched.add(one);
+    return one;
+  };
+  const workers = Array.from(
+    { length: WORKERS },
+    (_, index) => new Worker(`worker${index}`, random.fork(), repository, SHARED),
+  );
+  for (let kills = 0; kills < most && more(); kills++) {
+    figures.kills++;
+    if (random.chance(0.1)) {
+      figures.starting++;
+      await rig.killStarting(random.between(50, 700));
+      continue;
+    }
+    const server = await rig.start({ workers: random.pick([1, 2]) });
+    for (let n = 0; n < SAMPLE && ledger.repositories.size > 0; n++)
+      touched.add(random.pick([...ledger.repositories.values()]));
+    await verify(server.client, touched, figures);
+    touched.clear();
+    const working = Promise.all(workers.map(worker => worker.work(server.client)));
+    // Nobody loses the server before it is killed.
+    await Promise.race([working.then(([lost]) => assert.fail(lost)), pause(random.between(10, longest))]);
+    if (random.chance(0.3)) {
+      rig.killWorker(server, random);
+      await pause(random.between(0, 200));
+    }
+    await rig.kill(server);
+    await working;
+  }
+  return ledger;
+}
