@@ -76,6 +76,12 @@ export interface RunningServer {
   stop(): Promise<void>;
 }
 
+/**
+ * How long a request waits for the storage to be opened (ms). Behind a load balancer a replica that starts gets requests at once,
+ * and docker gives a push up for one that is refused.
+ */
+const PATIENCE_MS = 10_000;
+
 /** Takes what is to be called at the end: last come, first called. */
 type OnClose = (closer: () => unknown) => void;
 
@@ -230,7 +236,7 @@ function watching(audit: Audit, log: Log, onClose: OnClose): WatchFiles {
 
 interface Door {
   readonly listener: Listener;
-  /** Has every request answered by the application; until then it is asked to come again. */
+  /** Has every request answered by the application; until then they wait, and are asked to come again after a while. */
   admit(app: Handler): void;
   /** What every answer carries. */
   readonly headers: AppOptions['headers'];
@@ -257,8 +263,18 @@ function openDoor(options: {
         address: addressOf(config),
       });
   if (accessLog) onClose(() => accessLog.close());
-  let app: Handler = (request, response) =>
-    void response.writeHead(503, [...headers(request), 'Retry-After', '1']).end();
+  const waiting = new Set<() => void>();
+  let app: Handler = (request, response) => {
+    const enter = () => {
+      clearTimeout(patience);
+      if (!response.destroyed) app(request, response);
+    };
+    const patience = setTimeout(() => {
+      waiting.delete(enter);
+      response.writeHead(503, [...headers(request), 'Retry-After', '1']).end();
+    }, PATIENCE_MS).unref();
+    waiting.add(enter);
+  };
   const listener = createListener({
     tls: pair
       ? { ...pair, minimumVersion: minimumtls, ciphers: ciphersuites, ...(trust && { clients: trust }) }
@@ -275,6 +291,8 @@ function openDoor(options: {
     listener,
     admit: handler => {
       app = handler;
+      for (const enter of waiting) enter();
+      waiting.clear();
     },
     headers,
   };

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { connect as connectTo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, before, describe, test } from 'node:test';
@@ -15,7 +16,7 @@ import { FaultProxy } from '../support/fault-proxy.js';
 import { LocalRegistry } from '../support/local-registry.js';
 import { Random } from '../support/random.js';
 import { RegistryFixture } from '../support/registry-fixture.js';
-import { Versitygw } from '../support/versitygw.js';
+import { freePort, Versitygw } from '../support/versitygw.js';
 
 describe('a bucket', { timeout: 120_000 }, () => {
   let service: Versitygw;
@@ -31,6 +32,15 @@ describe('a bucket', { timeout: 120_000 }, () => {
   after(async () => {
     await proxy?.stop();
     await service?.stop();
+  });
+
+  const environmentOf = ({ bucket, region, endpoint, credentials }: S3Options) => ({
+    REGISTRY_STORAGE: 's3',
+    REGISTRY_STORAGE_S3_BUCKET: bucket,
+    REGISTRY_STORAGE_S3_REGION: region,
+    REGISTRY_STORAGE_S3_REGIONENDPOINT: endpoint!,
+    REGISTRY_STORAGE_S3_ACCESSKEY: credentials!.accessKeyId,
+    REGISTRY_STORAGE_S3_SECRETKEY: credentials!.secretAccessKey,
   });
 
   const connect = (bucket: string, more: Partial<S3Options> = {}): S3Driver => {
@@ -150,21 +160,47 @@ describe('a bucket', { timeout: 120_000 }, () => {
     assert.equal(driver.solitary, true);
     await driver.close();
 
-    const { bucket, region, credentials } = service.options(service.makeBucket());
     const dir = mkdtempSync(join(tmpdir(), 'registry-secure-solitary-'));
-    const env = {
-      REGISTRY_STORAGE: 's3',
-      REGISTRY_STORAGE_S3_BUCKET: bucket,
-      REGISTRY_STORAGE_S3_REGION: region,
-      REGISTRY_STORAGE_S3_REGIONENDPOINT: bare.endpoint,
-      REGISTRY_STORAGE_S3_ACCESSKEY: credentials!.accessKeyId,
-      REGISTRY_STORAGE_S3_SECRETKEY: credentials!.secretAccessKey,
-    };
+    const env = environmentOf(service.options(service.makeBucket(), { endpoint: bare.endpoint }));
     const refused = await LocalRegistry.run(dir, ['up', '--addr', '127.0.0.1:0', '--workers', '2'], { env });
     assert.equal(refused.status, 1);
     assert.match(refused.stderr, /several processes would overwrite .*; serve with one: workers: 1/);
     rmSync(dir, { recursive: true });
     await bare.stop();
+  });
+
+  test('that is slow to open keeps the first requests waiting, and turns none away', async () => {
+    const dir = mkdtempSync(join(tmpdir(), 'registry-secure-slow-'));
+    const port = await freePort();
+    proxy.skew = 0;
+    let admit = () => {};
+    proxy.gate = new Promise(resolve => {
+      admit = resolve;
+    });
+    const registry = LocalRegistry.watch(dir, ['serve', '--dir', dir, '--addr', `127.0.0.1:${port}`], {
+      env: {
+        REGISTRY_WORKERS: '1',
+        REGISTRY_AUTH: 'none',
+        REGISTRY_HTTP_INSECUREPLAINHTTP: 'true',
+        ...environmentOf(service.options(service.makeBucket(), { endpoint: proxy.endpoint })),
+      },
+    });
+    try {
+      const ask = async () => (await fetch(`http://127.0.0.1:${port}/v2/`)).status;
+      await registry.until(async () => {
+        const socket = connectTo(port, '127.0.0.1');
+        return new Promise<boolean>(resolve => {
+          socket.once('connect', () => resolve(true)).once('error', () => resolve(false));
+        }).finally(() => socket.destroy());
+      });
+      const asked = ask();
+      admit();
+      assert.equal(await asked, 200);
+    } finally {
+      proxy.gate = undefined;
+      await registry.stop();
+      rmSync(dir, { recursive: true });
+    }
   });
 
   const create = async (driver: S3Driver, key: string, ...chunks: Buffer[]) => {

@@ -33,6 +33,8 @@ export class FaultProxy {
   readonly faults = new Map<Fault, number>();
   /** What the service is to say it does not know. */
   unknown: (request: IncomingMessage) => boolean = () => false;
+  /** What every request waits for. */
+  gate: Promise<void> | undefined;
   /** Whether lists of one folder are answered as they were the first time since. */
   lagging = false;
   readonly #lists = new Map<string, Buffer>();
@@ -76,6 +78,7 @@ export class FaultProxy {
   }
 
   async #pass(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    await this.gate;
     if (this.unknown(request)) {
       request.resume();
       await once(request, 'end');
