@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
 import { S3Driver } from '../../src/storage/s3.js';
+import { layout } from '../../src/store/layout.js';
 import { digestOf, manifestOf, OCI_MANIFEST, RegistryFixture } from '../support/registry-fixture.js';
 import { Versitygw } from '../support/versitygw.js';
 
@@ -11,20 +12,21 @@ const MIB = 1024 * 1024;
 /** What services charge more for than for a GET or HEAD. */
 const DEAR = /^(?:Put|Copy|Create|Complete|Upload|List)/;
 
-/** The lines of the table in docs/storage.md: what is done, and the numbers as they stand there. */
-const documented = new Map(
-  [...readFileSync('docs/storage.md', 'utf8').matchAll(/^\| ([^|]+) \| (\d[\d; or]*) \| (\d[\d or]*) \|$/gm)].map(
-    ([, what, requests, dear]) => [what!, [requests!, dear!]],
-  ),
-);
+/** The lines of the table in a document: what is done, and the numbers as they stand there. */
+const documented = (name: string) =>
+  new Map(
+    [...readFileSync(`docs/${name}`, 'utf8').matchAll(/^\| ([^|]+) \| (\d[\d; or]*) \| (\d[\d or]*) \|$/gm)].map(
+      ([, what, requests, dear]) => [what!, [requests!, dear!]],
+    ),
+  );
 
-describe('requests to an object store', { timeout: 60_000 }, () => {
+describe('requests to an object store', { timeout: 240_000 }, () => {
   let service: Versitygw;
   let driver: S3Driver;
   let registry: RegistryFixture;
   before(async () => {
     service = await Versitygw.start();
-    driver = new S3Driver(service.options(service.makeBucket(), { calm: 60_000 }));
+    driver = new S3Driver(service.options(service.makeBucket(), { calm: 3_600_000 }));
     registry = await RegistryFixture.start({ driver });
     // Whether somebody is removing things is looked for once in a while, and here before all that is counted.
     await driver.write('docker/first', Buffer.alloc(0));
@@ -93,7 +95,7 @@ describe('requests to an object store', { timeout: 60_000 }, () => {
         [...new Set(all.map(([, dear]) => dear))].join(' or '),
       ];
     assert.deepEqual(
-      documented,
+      documented('storage.md'),
       new Map([
         ['push of a small blob: `HEAD`, `POST`, `PATCH`, `PUT`, `HEAD`', line(found.small)('')],
         ['the same, 50 MiB in parts of 10 MiB', line(found.large)('')],
@@ -107,6 +109,54 @@ describe('requests to an object store', { timeout: 60_000 }, () => {
       ]),
     );
     assert.equal(driver.passedAgain, 0);
+  });
+
+  test('of whole images are as many as docs/scale.md says', async () => {
+    const blobs = Array.from({ length: 5 }, () => randomBytes(100_000));
+    const settings = Buffer.from(
+      JSON.stringify({ os: 'linux', architecture: 'amd64', unique: randomBytes(8).toString('hex') }),
+    );
+    const data = manifestOf(settings, blobs);
+    const all = [...blobs, settings];
+    const headers = { 'content-type': OCI_MANIFEST };
+    const tag = '/v2/a/scale/manifests/1';
+    const at = (blob: Buffer) => `/v2/a/scale/blobs/${digestOf(blob)}`;
+    const push = async (way: 'docker' | 'containerd' | 'there') => {
+      if (way !== 'there') await call(404, 'HEAD', tag);
+      for (const blob of all) {
+        await call(way === 'there' ? 200 : 404, 'HEAD', at(blob));
+        if (way === 'there') continue;
+        const { location } = (await call(202, 'POST', '/v2/a/scale/blobs/uploads/')).headers;
+        if (way === 'docker') await call(202, 'PATCH', location!, { body: blob });
+        await call(201, 'PUT', `${location}?digest=${digestOf(blob)}`, way === 'docker' ? {} : { body: blob });
+        if (way === 'docker') await call(200, 'HEAD', at(blob));
+      }
+      await call(201, 'PUT', tag, { body: data, headers });
+    };
+    const forget = async () => {
+      await driver.removeAll('docker/registry/v2/repositories/a/scale');
+      for (const blob of [...all, data]) await driver.removeAll(layout.blob(digestOf(blob)).replace('/data', ''));
+    };
+    const byDocker = await counted(() => push('docker'));
+    const again = await counted(() => push('there'));
+    const pull = await counted(async () => {
+      await call(200, 'HEAD', tag);
+      await call(200, 'GET', `/v2/a/scale/manifests/${digestOf(data)}`);
+      for (const blob of all) await call(200, 'GET', at(blob));
+    });
+    await forget();
+    const byContainerd = await counted(() => push('containerd'));
+    assert.deepEqual(
+      documented('scale.md'),
+      new Map(
+        [
+          ['push by docker: `HEAD`, `POST`, `PATCH`, `PUT`, `HEAD` for each blob', byDocker] as const,
+          ['push by containerd or BuildKit: `HEAD`, `POST`, `PUT` for each blob', byContainerd] as const,
+          ['push of what is there already', again] as const,
+          ['pull: the manifest by tag and by digest, and all blobs', pull] as const,
+        ].map(([what, counts]) => [what, counts.map(String)]),
+      ),
+    );
   });
 
   test('move no bytes twice but for what is too small to be joined by the service', async () => {

@@ -1,8 +1,13 @@
 import assert from 'node:assert/strict';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { test } from 'node:test';
+import { parseAllDocuments } from 'yaml';
 import { toYaml } from '../../src/config/display.js';
 import { inspectConfig, loadConfig } from '../../src/config/load.js';
 import { dataFolderOf, placeOf } from '../../src/storage/open.js';
+import { CHECKOUT } from '../support/checkout.js';
 
 const inspect = (env: NodeJS.ProcessEnv) => inspectConfig({ dir: '/x', env, standardFiles: false });
 const problems = (env: NodeJS.ProcessEnv) =>
@@ -69,5 +74,27 @@ test('keys are never shown, and what lets others in is warned of', () => {
   assert.match(
     loaded.warnings.join('\n'),
     /REGISTRY_STORAGE_S3_SKIPVERIFY: storage\.s3\.skipverify lets anybody on the way/,
+  );
+});
+
+test('the configuration of docs/scale.md is understood, and what it gives to Kubernetes is YAML', async () => {
+  const text = readFileSync(join(CHECKOUT, 'docs/scale.md'), 'utf8');
+  const [config, kubernetes] = [...text.matchAll(/^```yaml\n([\s\S]*?)^```$/gm)].map(([, block]) => block!);
+  const dir = mkdtempSync(join(tmpdir(), 'scale-'));
+  try {
+    const file = join(dir, 'config.yml');
+    writeFileSync(file, config!);
+    const { problems, warnings } = inspectConfig({ dir, file, env: {}, standardFiles: false });
+    assert.deepEqual([problems, warnings], [[], []]);
+  } finally {
+    rmSync(dir, { recursive: true });
+  }
+  const documents = parseAllDocuments(kubernetes!);
+  assert.deepEqual(
+    documents.map(document => [document.errors, (document.toJS() as { kind: string }).kind]),
+    [
+      [[], 'Deployment'],
+      [[], 'Service'],
+    ],
   );
 });

@@ -123,10 +123,13 @@ test('children come in the order of their names, whatever pages a service makes 
 describe('memory of uploads', () => {
   test('many at once get the smallest parts', () => {
     const budget = new PartBudget(10 * MIB);
-    budget.enter();
-    assert.equal(budget.size(), 10 * MIB);
-    for (let n = 1; n < 100; n++) budget.enter();
-    assert.equal(budget.size(), 5 * MIB);
+    const sizes = Array.from({ length: 100 }, () => budget.enter());
+    assert.deepEqual(sizes.slice(0, 5), Array(5).fill(10 * MIB));
+    assert.equal(sizes.at(-1), 5 * MIB);
+    const held = (of: readonly number[]) => of.reduce((sum, size) => sum + 2 * size, 0) / MIB;
+    assert.ok(held(sizes.slice(0, 16)) < 220, `${held(sizes.slice(0, 16))} MiB of sixteen`);
+    for (const size of sizes) budget.leave(size);
+    assert.equal(budget.enter(), 10 * MIB);
   });
 
   test('an upload keeps the size of its parts, but for a very large object', () => {

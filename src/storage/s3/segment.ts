@@ -8,6 +8,9 @@ const MIB = 1024 * 1024;
 /** What the parts of all uploads may take together, two of each; beyond that, two of `SMALLEST_PART` for each. */
 const HELD = 160 * MIB;
 
+/** An upload may take such a share of what is left of it. */
+const SHARE = 1 / 4;
+
 /** Of that, what may be under way at once. */
 const SENT = 64 * MIB;
 
@@ -20,24 +23,23 @@ const PARTS_TO_DOUBLE = 302;
 
 /** Divides memory among the uploads of a process. What is being collected fills up no faster than the client sends. */
 export class PartBudget {
-  #open = 0;
+  #held = 0;
   #sent = 0;
   readonly #waiting: Array<() => void> = [];
 
   constructor(private readonly chunkSize: number) {}
 
-  enter(): void {
-    this.#open += 1;
+  /** @returns the size of the parts of an upload that begins now, in bytes */
+  enter(): number {
+    const share = Math.floor(((HELD - this.#held) * SHARE) / 2);
+    const size = Math.max(SMALLEST_PART, Math.min(this.chunkSize, share));
+    this.#held += 2 * size;
+    return size;
   }
 
-  leave(): void {
-    this.#open -= 1;
-  }
-
-  /** The size of the parts of an upload that begins now, in bytes. */
-  size(): number {
-    const share = Math.floor(HELD / (2 * Math.max(1, this.#open)));
-    return Math.max(SMALLEST_PART, Math.min(this.chunkSize, share));
+  /** @param size as `enter` has given it */
+  leave(size: number): void {
+    this.#held -= 2 * size;
   }
 
   /** Sends a part when there is room for it; a single one always has. */
@@ -81,7 +83,7 @@ export class S3Segment implements SegmentWriter {
   #upload: Upload | undefined;
   #number = 0;
   /** Of its first part. */
-  #size = 0;
+  readonly #size: number;
   readonly #parts: Part[] = [];
   #spare: Buffer | undefined;
   #inFlight: Promise<void> | undefined;
@@ -94,7 +96,7 @@ export class S3Segment implements SegmentWriter {
     private readonly budget: PartBudget,
     private readonly purpose: Purpose,
   ) {
-    budget.enter();
+    this.#size = budget.enter();
   }
 
   write(chunk: Uint8Array): Promise<void> | undefined {
@@ -148,7 +150,7 @@ export class S3Segment implements SegmentWriter {
   }
 
   #end(state: 'closed' | 'gone'): void {
-    if (this.#state === 'open') this.budget.leave();
+    if (this.#state === 'open') this.budget.leave(this.#size);
     this.#state = state;
     this.#part = undefined;
     this.#spare = undefined;
@@ -201,7 +203,6 @@ export class S3Segment implements SegmentWriter {
   }
 
   #buffer(): Buffer {
-    this.#size ||= this.budget.size();
     const size = sizeOfPart(this.#number + 1, this.#size);
     const spare = this.#spare;
     this.#spare = undefined;
