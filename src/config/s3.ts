@@ -36,7 +36,11 @@ export const s3 = optionalSection(
       'The size of the parts in which blobs are uploaded: each running upload takes memory for up to two.',
     ),
     multipartcopychunksize: key(size(5 * MIB, 5 * GIB), 32 * MIB, 'The size of the parts in which the service copies.'),
-    multipartcopymaxconcurrency: key(wholeFrom(1, 1000), 100, 'How many of them it copies at once.'),
+    multipartcopymaxconcurrency: key(
+      wholeFrom(1, 1000),
+      100,
+      'How many of them it copies at once, for all uploads of a process.',
+    ),
     multipartcopythresholdsize: key(size(0, 5 * GIB), 32 * MIB, 'What is not larger is copied as a whole.'),
     encrypt: key(yesNo, false, 'Asks the service to encrypt what it stores.'),
     keyid: optionalKey(text, "The KMS key for that; the service's own unless told."),

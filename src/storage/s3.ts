@@ -11,7 +11,7 @@ import {
 } from './driver.js';
 import { checkFormat, FORMAT_FILE, PRIVATE } from './format.js';
 import { checkKey } from './key.js';
-import { gather, joinParts, planParts } from './s3/assemble.js';
+import { gather, joinParts, planParts, Turnstile } from './s3/assemble.js';
 import { Bucket, type Found, newWrite } from './s3/bucket.js';
 import { isUnknown, isUnmet, s3Failure, s3Refusal } from './s3/failure.js';
 import { listChildren } from './s3/listing.js';
@@ -51,6 +51,7 @@ export class S3Driver implements StorageDriver {
   readonly #bucket: Bucket;
   readonly #removals: Removals;
   readonly #budget: PartBudget;
+  readonly #copies: Turnstile;
   /** The sizes of segments that were closed lately: they need not be asked for. */
   readonly #sizes = new Map<string, number>();
   /** Whether the service creates an object only where there is none. */
@@ -63,6 +64,7 @@ export class S3Driver implements StorageDriver {
     this.#bucket = new Bucket(options);
     this.#removals = new Removals(this.#bucket, options.calm);
     this.#budget = new PartBudget(options.chunkSize);
+    this.#copies = new Turnstile(options.copy.concurrency);
   }
 
   /** How many requests of each kind were sent to the service. */
@@ -219,7 +221,7 @@ export class S3Driver implements StorageDriver {
         await this.#bucket.put(key, await gather(this.#bucket, whole));
         this.#passed += size;
       } else {
-        const with_ = { bucket: this.#bucket, budget: this.#budget, concurrency };
+        const with_ = { bucket: this.#bucket, budget: this.#budget, copies: this.#copies, concurrency };
         // Such an object can carry the time at which it was begun.
         this.#passed += await joinParts(with_, key, planParts(pieces, chunkSize), () => this.#renew(key));
       }

@@ -3,7 +3,7 @@ import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import { OperatorError } from '../../src/errors.js';
 import { StorageError } from '../../src/storage/driver.js';
-import { planParts } from '../../src/storage/s3/assemble.js';
+import { planParts, Turnstile } from '../../src/storage/s3/assemble.js';
 import type { Bucket } from '../../src/storage/s3/bucket.js';
 import { s3Failure, s3Refusal } from '../../src/storage/s3/failure.js';
 import { listChildren } from '../../src/storage/s3/listing.js';
@@ -142,6 +142,23 @@ describe('memory of uploads', () => {
     assert.equal(sum(same), 40);
     assert.equal(Math.floor(sum(sizes)), 224);
     assert.ok(sizes.every((size, at) => size === sizes[at - 1] || at === 0 || size === 2 * sizes[at - 1]!));
+  });
+
+  test('only so many copies go at once, each in its turn, whatever becomes of those before', async () => {
+    const turnstile = new Turnstile(3);
+    const order: number[] = [];
+    let going = 0;
+    const work = async (n: number) => {
+      order.push(n);
+      assert.ok(++going <= 3);
+      await new Promise(resolve => setImmediate(resolve));
+      going -= 1;
+      if (n % 2) throw new Error('failed');
+    };
+    const all = await Promise.allSettled(Array.from({ length: 10 }, (_, n) => turnstile.pass(() => work(n))));
+    assert.deepEqual(order, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    assert.equal(all.filter(({ status }) => status === 'rejected').length, 5);
+    await Promise.all([turnstile.pass(() => work(0)), turnstile.pass(() => work(2)), turnstile.pass(() => work(4))]);
   });
 
   test('only so much is sent at once, and one part always is', async () => {

@@ -54,6 +54,25 @@ export function planParts(pieces: readonly Piece[], chunkSize: number, smallest 
   return parts;
 }
 
+/** Lets so many do something at once, of all uploads of a process: a service that is asked for too much times out. */
+export class Turnstile {
+  readonly #waiting: Array<() => void> = [];
+
+  constructor(private free: number) {}
+
+  async pass<T>(work: () => Promise<T>): Promise<T> {
+    if (this.free > 0) this.free -= 1;
+    else await new Promise<void>(resolve => this.#waiting.push(resolve));
+    try {
+      return await work();
+    } finally {
+      const next = this.#waiting.shift();
+      if (next) next();
+      else this.free += 1;
+    }
+  }
+}
+
 /** The bytes of some stretches. @throws StorageError where one is not all there */
 export async function gather(bucket: Bucket, stretches: readonly Stretch[]): Promise<Buffer> {
   const chunks: Buffer[] = [];
@@ -67,12 +86,18 @@ export async function gather(bucket: Bucket, stretches: readonly Stretch[]): Pro
 
 /**
  * Makes one object of parts of others, in one step as readers see it.
- * @param concurrency how many parts are copied at once
+ * @param copies what every copy passes through
+ * @param concurrency how many parts are made at once
  * @param beforeLast called when all is there but the name
  * @returns how many bytes have passed through this machine
  */
 export async function joinParts(
-  { bucket, budget, concurrency }: { bucket: Bucket; budget: PartBudget; concurrency: number },
+  {
+    bucket,
+    budget,
+    copies,
+    concurrency,
+  }: { bucket: Bucket; budget: PartBudget; copies: Turnstile; concurrency: number },
   key: string,
   sources: readonly PartSource[],
   beforeLast: () => Promise<void>,
@@ -80,7 +105,7 @@ export async function joinParts(
   const upload = await bucket.startUpload(key);
   let passed = 0;
   const make = async (source: PartSource, number: number): Promise<Part> => {
-    if ('key' in source) return bucket.copyPart(key, upload.id, number, source.key, source.range);
+    if ('key' in source) return copies.pass(() => bucket.copyPart(key, upload.id, number, source.key, source.range));
     return budget.sending(SMALLEST_PART, async () => {
       const data = await gather(bucket, source);
       passed += data.length;
