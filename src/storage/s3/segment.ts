@@ -8,11 +8,11 @@ const MIB = 1024 * 1024;
 /** What the parts of all uploads may take together, two of each; beyond that, two of `SMALLEST_PART` for each. */
 const HELD = 160 * MIB;
 
-/** An upload may take such a share of what is left of it. */
-const SHARE = 1 / 4;
-
 /** Of that, what may be under way at once. */
 const SENT = 64 * MIB;
+
+/** What an upload that begins may take of what is left. */
+const SHARE = 1 / 4;
 
 /**
  * A service takes 10,000 parts. Some want all but the last to have one size (Cloudflare R2): so the most of them do, which makes 40
