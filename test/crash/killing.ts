@@ -16,8 +16,8 @@ export interface KillOptions {
   readonly most: number;
   /** Asked before each. */
   readonly more?: () => boolean;
-  /** For how long it works before it is killed, at most. In milliseconds. */
-  readonly longest?: number;
+  /** For how long it works before it is killed, at least and at most. In milliseconds. */
+  readonly working?: readonly [number, number];
 }
 
 /**
@@ -28,7 +28,7 @@ export async function killAtRandom(
   rig: Rig,
   random: Random,
   figures: Findings & { kills: number; starting: number },
-  { most, more = () => true, longest = 400 }: KillOptions,
+  { most, more = () => true, working: [shortest, longest] = [10, 400] }: KillOptions,
 ): Promise<Ledger> {
   const ledger = new Ledger();
   const touched = new Set<RepositoryLedger>();
@@ -55,7 +55,7 @@ export async function killAtRandom(
     touched.clear();
     const working = Promise.all(workers.map(worker => worker.work(server.client)));
     // Nobody loses the server before it is killed.
-    await Promise.race([working.then(([lost]) => assert.fail(lost)), pause(random.between(10, longest))]);
+    await Promise.race([working.then(([lost]) => assert.fail(lost)), pause(random.between(shortest, longest))]);
     if (random.chance(0.3)) {
       rig.killWorker(server, random);
       await pause(random.between(0, 200));

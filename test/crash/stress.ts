@@ -114,7 +114,9 @@ export async function stressCollectors(t: TestContext, rig: Rig, options: Stress
   t.diagnostic(JSON.stringify({ ...stress.figures, live: stress.live.length, runs, ...removed }));
   assert.ok(removed.blobs! > 0, 'it did collect');
   const { skipped, mounted, revived } = stress.figures;
-  assert.ok(skipped > 0 && mounted > 0 && (revived > 0 || !LONG), 'what is dangerous did happen');
+  assert.ok(skipped > 0, 'what is dangerous did happen');
+  // A short run need not meet all of it.
+  assert.ok(pushes < 100 || (mounted > 0 && (revived > 0 || !LONG)), 'so did the rest');
 }
 
 /** Kills the worker that collects after a third of the pushes, in whatever it is doing, and the other one after two thirds. */

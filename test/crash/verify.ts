@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
+import { existsSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Digest } from '../../src/reference.js';
@@ -131,7 +132,9 @@ class Verification {
 /** Reads every blob below the root from the disk, whoever it belongs to: its name is the digest of its content. */
 export async function verifyFiles(root: string): Promise<number> {
   const blobs = join(root, 'docker/registry/v2/blobs/sha256');
-  const files = (await readdir(blobs, { recursive: true })).filter(name => name.endsWith('/data'));
+  // Nothing at all may have been pushed.
+  const names = existsSync(blobs) ? await readdir(blobs, { recursive: true }) : [];
+  const files = names.filter(name => name.endsWith('/data'));
   for (const file of files) {
     const hex = createHash('sha256')
       .update(await readFile(join(blobs, file)))

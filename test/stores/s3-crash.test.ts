@@ -9,7 +9,7 @@ import { Random } from '../support/random.js';
 import { Versitygw } from '../support/versitygw.js';
 
 const KILLS = Number(process.env.COUNT ?? 2);
-const PUSHES = LONG ? 300 : 30;
+const PUSHES = LONG ? 300 : 16;
 
 describe('over a bucket', { timeout: 3_600_000 }, () => {
   let service: Versitygw;
@@ -37,7 +37,7 @@ describe('over a bucket', { timeout: 3_600_000 }, () => {
     t.diagnostic(`SEED=${SEED} repeats the choices`);
     const rig = rigOver(service.makeBucket());
     const figures = { kills: 0, starting: 0, files: 0, ...noFindings() };
-    const ledger = await killAtRandom(rig, new Random(SEED), figures, { most: KILLS, longest: 1500 });
+    const ledger = await killAtRandom(rig, new Random(SEED), figures, { most: KILLS, working: [500, 1500] });
     const server = await rig.start();
     await verify(server.client, ledger.repositories.values(), figures);
     await rig.kill(server);
