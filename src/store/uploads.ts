@@ -235,16 +235,16 @@ export class Uploads {
   }
 
   /**
-   * The last bytes of an upload and its end. Where they are also the first ones, and the storage can take them under their own
-   * name, a client that leaves on the way has to send them again.
+   * The last bytes of an upload and its end. Where they are also the first ones, and few, or the storage can take them under
+   * their own name, there is no step: a client that leaves on the way has to send them again.
    * @param start as `append`, `length` too
    * @throws as `append` and `finish`
    */
   async finishWith(upload: UploadKey, digest: Digest, body: Readable, start?: number, length?: number): Promise<void> {
-    if (this.goesStraight(digest)) {
+    if (this.goesStraight(digest) || (length !== undefined && length <= SMALL)) {
       const { number } = await this.load(upload);
       if (number === 0 && (start ?? 0) === 0) {
-        await this.straight(upload.repository, digest, body, length).catch(async error => {
+        await this.whole(upload.repository, digest, body, length).catch(async error => {
           if (error instanceof RegistryError && error.code !== 'SIZE_INVALID') await this.discard(upload);
           throw error;
         });

@@ -69,8 +69,8 @@ describe('requests to an object store', { timeout: 240_000 }, () => {
     const headers = { 'content-type': OCI_MANIFEST };
     const once = randomBytes(50 * MIB);
     const found = {
-      small: await counted(() => pushBlob(layer)),
-      again: await counted(() => pushBlob(config)),
+      small: await counted(() => pushBlob(config)),
+      more: await counted(() => pushBlob(layer)),
       large: await counted(() => pushBlob(randomBytes(50 * MIB))),
       post: await counted(() => call(201, 'POST', `/v2/a/b/blobs/uploads/?digest=${digestOf(one)}`, { body: one })),
       put: await counted(async () => {
@@ -87,7 +87,6 @@ describe('requests to an object store', { timeout: 240_000 }, () => {
       byDigest: await counted(() => call(200, 'GET', `/v2/a/b/manifests/${digestOf(manifest)}`)),
       blob: await counted(() => call(200, 'GET', `/v2/a/b/blobs/${digestOf(layer)}`)),
     };
-    assert.deepEqual(found.again, found.small);
     const line =
       (...all: Array<[number, number]>) =>
       (between: string) => [
@@ -98,6 +97,7 @@ describe('requests to an object store', { timeout: 240_000 }, () => {
       documented('storage.md'),
       new Map([
         ['push of a small blob: `HEAD`, `POST`, `PATCH`, `PUT`, `HEAD`', line(found.small)('')],
+        ['the same, of more than 64 KiB', line(found.more)('')],
         ['the same, 50 MiB in parts of 10 MiB', line(found.large)('')],
         ['push of a small blob in one `POST`', line(found.post)('')],
         ['the same, 50 MiB', line(found.largePost)('')],
