@@ -35,6 +35,8 @@ interface Image {
 
 export interface StressOptions {
   readonly pushes: number;
+  /** And for how long at least, in milliseconds: nothing is collected before it is old. */
+  readonly lasting?: number;
   /** For how long what nothing refers to is left alone, in milliseconds. */
   readonly grace: number;
   /** Whether workers are killed; a remover that dies holds up whoever writes the same, on some storage for half a minute. */
@@ -157,6 +159,7 @@ class Stress {
   readonly #deleted = new WeakSet<Live>();
   readonly #clients: readonly RegistryClient[];
   #count = 0;
+  readonly #started = performance.now();
 
   constructor(
     random: Random,
@@ -169,7 +172,8 @@ class Stress {
 
   async work(worker: number, random: Random): Promise<void> {
     const own: Array<{ live: Live; image: Image }> = [];
-    while (this.figures.pushes < this.options.pushes) {
+    const { pushes, lasting = 0 } = this.options;
+    while (this.figures.pushes < pushes || performance.now() < this.#started + lasting) {
       const client = random.pick(this.#clients);
       const tag = `${worker}-${++this.#count}`;
       const dice = random.next();

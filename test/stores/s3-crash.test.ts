@@ -45,12 +45,13 @@ describe('over a bucket', { timeout: 3_600_000 }, () => {
     t.diagnostic(JSON.stringify(figures));
   });
 
-  test(`three collectors break no image in ${PUSHES} pushes, and leave no garbage`, t => {
+  test(`three collectors break no image in ${PUSHES} pushes and more, and leave no garbage`, t => {
     const bucket = service.makeBucket();
     const options = service.options(bucket);
     const env = { OPTIONS: JSON.stringify(options) };
     return stressCollectors(t, rigOver(bucket), {
       pushes: PUSHES,
+      lasting: 12_000,
       grace: 4000,
       kills: LONG,
       connect: () => new S3Driver(options),

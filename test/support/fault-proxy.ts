@@ -146,9 +146,9 @@ export class FaultProxy {
 
   /** Of such as can happen to the request one of those that there were least: no kind is left to chance. */
   #choose({ method, url, headers }: IncomingMessage): Fault | undefined {
-    if (this.count >= this.most || !this.random.chance(this.rate)) return undefined;
-    // The two requests that take so long that services begin to answer before they know.
+    // The two requests that take so long that services begin to answer before they know; there are few.
     const isLong = 'x-amz-copy-source' in headers || (method === 'POST' && url!.includes('uploadId='));
+    if (this.count >= this.most || !this.random.chance(Math.min(1, (isLong ? 3 : 1) * this.rate))) return undefined;
     const possible = this.kinds.filter(fault => {
       if (fault.startsWith('error in')) return isLong;
       if (fault === 'request cut') return Number(headers['content-length'] ?? 0) >= 2;
