@@ -22,7 +22,8 @@ export function shown({ config, sources }: Loaded): Map<string, Shown> {
   const values = new Map<string, Shown>();
   collect(TREE, config, sources, values);
   // One kind of storage alone is in force, and may be named.
-  if (config.storage.s3)
+  const { s3, azure, gcs, swift } = config.storage;
+  if (s3 || azure || gcs || swift)
     for (const path of values.keys()) if (path.startsWith('storage.filesystem.')) values.delete(path);
   return values;
 }

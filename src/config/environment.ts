@@ -67,16 +67,18 @@ function resolve(draft: Draft, name: string): Found | undefined {
   const path: string[] = [];
   let node = TREE;
   while (rest.length > 0 && node.shape === 'section') {
-    const segment = rest[0]!;
-    const child = [...node.children].find(([key, { variable }]) => key === segment || variable === segment);
+    const { children } = node;
+    // The names of some keys hold a `_` of their own.
+    const names = rest.map((_, index) => rest.slice(0, index + 1).join('_'));
+    const child = [...children].find(([key, { variable }]) => names.includes(key) || names.includes(variable ?? key));
     if (!child) {
       // The name of an unknown kind: kept, so that it is refused as such.
-      if (node.choice) return { path: [...path, segment], node, holds: 'anything' };
+      if (node.choice) return { path: [...path, rest[0]!], node, holds: 'anything' };
       return undefined;
     }
     path.push(child[0]);
     node = child[1];
-    rest.shift();
+    rest.splice(0, (names.includes(child[0]) ? child[0] : node.variable!).split('_').length);
   }
   if (rest.length === 0) return { path, node, holds: node.shape === 'scalar' ? 'text' : 'anything' };
   switch (node.shape) {

@@ -243,3 +243,10 @@ export const headerValues = itemsOf(
 );
 
 export const anyText: z.ZodType<string, unknown> = scalar;
+
+/** The caution of a key that turns the verification of a service's certificate off. */
+export function warnsWhereOn(value: string): string | undefined {
+  return /^(?:true|yes|on|y)$/i.test(value)
+    ? 'lets anybody on the way pass for the object store; NODE_EXTRA_CA_CERTS names an authority to trust'
+    : undefined;
+}

@@ -192,11 +192,14 @@ class Loader {
     const given = (kind: string) => this.draft.get(['auth', kind]) !== undefined;
     if (!given('none') && !given('token') && (!given('realms') || given('htpasswd')))
       this.fill('auth.htpasswd.path', !authNamed || dirGiven || existsSync(own) ? own : '/auth/htpasswd');
-    if (['filesystem', 's3'].every(kind => this.draft.get(['storage', kind]) !== undefined))
+    const [first, second] = ['filesystem', 's3', 'azure', 'gcs', 'swift'].filter(
+      kind => this.draft.get(['storage', kind]) !== undefined,
+    );
+    if (second !== undefined)
       this.problem(
-        'storage.s3',
-        'is set beside storage.filesystem',
-        'keep one of them; REGISTRY_STORAGE=s3 picks that kind over a file',
+        `storage.${second}`,
+        `is set beside storage.${first}`,
+        `keep one of them; REGISTRY_STORAGE=${second} picks that kind over a file`,
       );
     // Beside the data where the folder is ours to arrange; else where there is sure to be a volume.
     const arranged = !this.file && this.draft.sourceOf('storage.filesystem.rootdirectory') === undefined;

@@ -1,4 +1,4 @@
-import { key, oneOf, optionalKey, optionalSection, size, text, wholeFrom, yesNo } from './keys.js';
+import { key, oneOf, optionalKey, optionalSection, size, text, warnsWhereOn, wholeFrom, yesNo } from './keys.js';
 
 const MIB = 1024 * 1024;
 const GIB = 1024 * MIB;
@@ -27,7 +27,7 @@ export const s3 = optionalSection(
       caution: off('sends images to the object store in the clear'),
     }),
     skipverify: key(yesNo, false, 'Trusts whatever certificate the service has.', {
-      caution: on('lets anybody on the way pass for the object store; NODE_EXTRA_CA_CERTS names an authority to trust'),
+      caution: warnsWhereOn,
     }),
     v4auth: key(yesNo, true, 'Signatures of version 4. There are no others here.'),
     chunksize: key(
@@ -99,10 +99,6 @@ export const s3 = optionalSection(
   )
     wrong('regionendpoint', 'is no URL', 'write such as https://minio.example.com:9000');
 });
-
-function on(words: string): (value: string) => string | undefined {
-  return value => (/^(?:true|yes|on|y)$/i.test(value) ? words : undefined);
-}
 
 function off(words: string): (value: string) => string | undefined {
   return value => (/^(?:false|no|off|n)$/i.test(value) ? words : undefined);

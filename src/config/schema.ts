@@ -1,6 +1,8 @@
 import { z } from 'zod';
 import { OperatorError } from '../errors.js';
 import { audit } from './audit.js';
+import { azure } from './azure.js';
+import { gcs } from './gcs.js';
 import { http } from './http.js';
 import { bare, gc, immutable, retention, uploadpurging } from './keeping.js';
 import {
@@ -25,6 +27,7 @@ import {
 import { oidc } from './oidc.js';
 import { legacyHashes, needsClientCertificates, realmProblem, realms } from './realms.js';
 import { s3 } from './s3.js';
+import { swift } from './swift.js';
 import { tokenServer } from './token-server.js';
 import { quote } from './values.js';
 
@@ -125,9 +128,6 @@ const access = section(
   context.addIssue({ code: 'custom', path: ['groups'], message: 'is set, but access.policy is not', params: { fix } });
 });
 
-const objectStore = (about: string) =>
-  unsupported('refused', about, 'use storage.filesystem, or storage.s3 where it speaks that API');
-
 const storage = section(
   {
     filesystem: section(
@@ -207,13 +207,17 @@ const storage = section(
       'Maintenance.',
     ),
     s3,
-    azure: objectStore('Azure Blob Storage.'),
-    gcs: objectStore('Google Cloud Storage.'),
-    swift: objectStore('OpenStack Swift.'),
-    oss: objectStore('Aliyun OSS, which Distribution 3 no longer has.'),
+    azure,
+    gcs,
+    swift,
+    oss: unsupported(
+      'refused',
+      'Aliyun OSS, which Distribution 3 no longer has.',
+      'use storage.filesystem, or storage.s3 where it speaks that API',
+    ),
     inmemory: unsupported('refused', 'Memory, for tests.', 'use storage.filesystem on a tmpfs'),
   },
-  'Where the data lives: one kind, and what goes for each. `REGISTRY_STORAGE=filesystem` or `s3` replaces the section.',
+  'Where the data lives: one kind, and what goes for each. `REGISTRY_STORAGE=filesystem`, `s3`, `azure`, `gcs` or `swift` replaces the section.',
   { choice: 'kind of storage' },
 );
 

@@ -1,13 +1,19 @@
+import type { AzureOptions } from './azure/options.js';
 import type { StorageDriver } from './driver.js';
 import { FilesystemDriver } from './filesystem.js';
+import type { GcsOptions } from './gcs/options.js';
 import { redirectsOf } from './redirect.js';
 import type { S3Options } from './s3/options.js';
+import type { SwiftOptions } from './swift/options.js';
 
 /** What the configuration says of where the data is (`storage.*`). */
 export interface StorageSettings {
   readonly filesystem: { readonly rootdirectory: string };
-  /** Used in place of the folder where it is there. */
+  /** One of these is used in place of the folder where it is there. */
   readonly s3?: S3Settings | undefined;
+  readonly azure?: AzureSettings | undefined;
+  readonly gcs?: GcsSettings | undefined;
+  readonly swift?: SwiftSettings | undefined;
   readonly redirect?: { readonly disable?: boolean | undefined };
 }
 
@@ -37,15 +43,72 @@ interface S3Settings {
   readonly useragent?: string | undefined;
 }
 
-/** The folder that holds the data; undefined where a bucket does. */
-export function dataFolderOf({ filesystem, s3 }: StorageSettings): string | undefined {
-  return s3 ? undefined : filesystem.rootdirectory;
+/** `storage.azure.*`, in Distribution's names. */
+interface AzureSettings {
+  readonly accountname?: string | undefined;
+  readonly accountkey?: string | undefined;
+  readonly container?: string | undefined;
+  readonly credentials: {
+    readonly type?: string | undefined;
+    readonly clientid?: string | undefined;
+    readonly tenantid?: string | undefined;
+    readonly secret?: string | undefined;
+  };
+  readonly realm: string;
+  readonly serviceurl?: string | undefined;
+  readonly rootdirectory: string;
+  readonly skipverify: boolean;
 }
 
-/** Where the data is, in a word: a path, or `s3://BUCKET/ROOT`. */
-export function placeOf(settings: StorageSettings): string {
-  const { s3 } = settings;
-  return s3 ? ['s3:/', s3.bucket, rootOf(s3)].filter(Boolean).join('/') : settings.filesystem.rootdirectory;
+/** `storage.gcs.*`, in Distribution's names; sizes in bytes. */
+interface GcsSettings {
+  readonly bucket?: string | undefined;
+  readonly keyfile?: string | undefined;
+  readonly credentials?: Readonly<Record<string, string>> | undefined;
+  readonly rootdirectory: string;
+  readonly chunksize: number;
+  readonly useragent?: string | undefined;
+}
+
+/** `storage.swift.*`, in Distribution's names; sizes in bytes. */
+interface SwiftSettings {
+  readonly authurl?: string | undefined;
+  readonly authversion?: number | undefined;
+  readonly username?: string | undefined;
+  readonly password?: string | undefined;
+  readonly domain?: string | undefined;
+  readonly domainid?: string | undefined;
+  readonly tenant?: string | undefined;
+  readonly tenantid?: string | undefined;
+  readonly tenantdomain?: string | undefined;
+  readonly tenantdomainid?: string | undefined;
+  readonly trustid?: string | undefined;
+  readonly applicationcredentialid?: string | undefined;
+  readonly applicationcredentialsecret?: string | undefined;
+  readonly region?: string | undefined;
+  readonly endpointtype: 'public' | 'internal' | 'admin';
+  readonly container?: string | undefined;
+  readonly prefix: string;
+  readonly chunksize: number;
+  readonly insecureskipverify: boolean;
+}
+
+/** Of the parts of uploads, where no key says it (bytes). */
+const PART = 10 * 1024 * 1024;
+
+/** The folder that holds the data; undefined where an object store does. */
+export function dataFolderOf({ filesystem, s3, azure, gcs, swift }: StorageSettings): string | undefined {
+  return s3 || azure || gcs || swift ? undefined : filesystem.rootdirectory;
+}
+
+/** Where the data is, in a word: a path, or such as `s3://BUCKET/ROOT`. */
+export function placeOf({ filesystem, s3, azure, gcs, swift }: StorageSettings): string {
+  const url = (...parts: Array<string | undefined>) => parts.filter(Boolean).join('/');
+  if (s3) return url('s3:/', s3.bucket, rootOf(s3));
+  if (azure) return url('azure:/', azure.accountname, azure.container, rootOf(azure));
+  if (gcs) return url('gs:/', gcs.bucket, rootOf(gcs));
+  if (swift) return url('swift:/', swift.container, rootOf({ rootdirectory: swift.prefix }));
+  return filesystem.rootdirectory;
 }
 
 /**
@@ -62,16 +125,88 @@ export async function storageOf(
   },
 ): Promise<StorageDriver> {
   const { readOnly, onFault, onNotice, onRedirects } = options;
-  const { filesystem, s3 } = settings;
-  if (!s3) return new FilesystemDriver({ root: filesystem.rootdirectory, readOnly, ...(onFault && { onFault }) });
-  const { S3Driver } = await import('./s3.js');
-  const reached = s3Options(s3);
-  const redirects = redirectsOf(
-    settings.redirect?.disable,
-    reached.endpoint ?? `${s3.secure ? 'https' : 'http'}://s3.amazonaws.com`,
-  );
-  if (redirects.warning) onRedirects?.(redirects.warning);
-  return new S3Driver({ ...reached, redirects: redirects.on, readOnly, ...(onNotice && { onNotice }) });
+  const { filesystem, s3, azure, gcs, swift } = settings;
+  if (s3) {
+    const { S3Driver } = await import('./s3.js');
+    const reached = s3Options(s3);
+    const redirects = redirectsOf(
+      settings.redirect?.disable,
+      reached.endpoint ?? `${s3.secure ? 'https' : 'http'}://s3.amazonaws.com`,
+    );
+    if (redirects.warning) onRedirects?.(redirects.warning);
+    return new S3Driver({ ...reached, redirects: redirects.on, readOnly, ...(onNotice && { onNotice }) });
+  }
+  if (azure) {
+    const [{ ObjectDriver }, { AzureStore }] = await Promise.all([import('./object.js'), import('./azure.js')]);
+    return new ObjectDriver(new AzureStore(azureOptions(azure)), { chunkSize: PART, readOnly, onNotice });
+  }
+  if (gcs) {
+    const [{ ObjectDriver }, { GcsStore }] = await Promise.all([import('./object.js'), import('./gcs.js')]);
+    return new ObjectDriver(new GcsStore(gcsOptions(gcs)), { chunkSize: gcs.chunksize, readOnly, onNotice });
+  }
+  if (swift) {
+    const [{ ObjectDriver }, { SwiftStore }] = await Promise.all([import('./object.js'), import('./swift.js')]);
+    return new ObjectDriver(new SwiftStore(swiftOptions(swift)), { chunkSize: swift.chunksize, readOnly, onNotice });
+  }
+  return new FilesystemDriver({ root: filesystem.rootdirectory, readOnly, ...(onFault && { onFault }) });
+}
+
+function azureOptions(azure: AzureSettings): AzureOptions {
+  const { accountname: account, accountkey, container, credentials, realm, serviceurl, skipverify } = azure;
+  const { type = accountkey ? 'shared_key' : 'default', clientid, tenantid, secret } = credentials;
+  const identity = (): AzureOptions['login'] => {
+    if (type === 'shared_key') return { key: accountkey! };
+    if (type === 'client_secret') return { type, tenant: tenantid!, client: clientid!, secret: secret! };
+    return { type: 'default', env: process.env };
+  };
+  return {
+    serviceUrl: (serviceurl ?? `https://${account}.blob.${realm}`).replace(/\/+$/, ''),
+    account: account!,
+    container: container!,
+    login: identity(),
+    root: rootOf(azure),
+    skipVerify: skipverify,
+  };
+}
+
+function gcsOptions(gcs: GcsSettings): GcsOptions {
+  const { bucket, keyfile, credentials, useragent } = gcs;
+  // As all clients of Google's have it.
+  const { STORAGE_EMULATOR_HOST: emulator } = process.env;
+  return {
+    bucket: bucket!,
+    keyFile: keyfile,
+    credentials,
+    root: rootOf(gcs),
+    userAgent: useragent,
+    endpoint: emulator && urlOf(emulator, false),
+  };
+}
+
+function swiftOptions(swift: SwiftSettings): SwiftOptions {
+  const { username, password, applicationcredentialid, applicationcredentialsecret, trustid } = swift;
+  const authUrl = swift.authurl!;
+  const isFirst = swift.authversion === undefined ? /\/v1(?:\.\d+)?\/?$/.test(authUrl) : swift.authversion === 1;
+  const named = (name: string | undefined, id: string | undefined) => (id ? { id } : name ? { name } : undefined);
+  return {
+    authUrl,
+    authVersion: isFirst ? 1 : 3,
+    login: applicationcredentialid
+      ? { credential: applicationcredentialid, secret: applicationcredentialsecret! }
+      : {
+          user: username!,
+          password: password!,
+          domain: named(swift.domain, swift.domainid),
+          project: named(swift.tenant, swift.tenantid),
+          projectDomain: named(swift.tenantdomain, swift.tenantdomainid),
+          trust: trustid,
+        },
+    region: swift.region,
+    interface: swift.endpointtype,
+    container: swift.container!,
+    root: rootOf({ rootdirectory: swift.prefix }),
+    skipVerify: swift.insecureskipverify,
+  };
 }
 
 function s3Options(s3: S3Settings): S3Options {
@@ -110,7 +245,7 @@ function s3Options(s3: S3Settings): S3Options {
 }
 
 /** As Distribution reads it: without slashes at its ends. */
-function rootOf({ rootdirectory }: S3Settings): string {
+function rootOf({ rootdirectory }: { readonly rootdirectory: string }): string {
   return rootdirectory.replace(/^\/+|\/+$/g, '');
 }
 

@@ -38,10 +38,10 @@ test('check: valid, with its warnings', () => {
 });
 
 test('check: every problem, a line each, and exit code 1', () => {
-  const { status, stdout } = config('storage: gcs\n', ['check', '--addr', '5000'], { REGISTRY_LOG_LEVEL: 'loud' });
+  const { status, stdout } = config('storage: oss\n', ['check', '--addr', '5000'], { REGISTRY_LOG_LEVEL: 'loud' });
   assert.equal(status, 1);
   assert.deepEqual(stdout.split('\n'), [
-    'error: config.yml:1:1: storage.gcs is not supported; use storage.filesystem, or storage.s3 where it speaks that API',
+    'error: config.yml:1:1: storage.oss is not supported; use storage.filesystem, or storage.s3 where it speaks that API',
     'error: REGISTRY_LOG_LEVEL: log.level "loud" is not known here; write one of: error, warn, info, debug',
     'error: --addr: http.addr "5000" has no colon before the port; write :5000 or 0.0.0.0:5000',
     'config.yml: invalid',

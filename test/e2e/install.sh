@@ -68,21 +68,35 @@ if [ -n "$packages" ]; then
   apt-get -q -y install --no-install-recommends $packages runc </dev/null
 fi
 
-# An S3 service for tests, which is no package of Debian. It does not tell its own version, but the compiler does.
-versitygw=1.8.0
-built() { go version -m "$(command -v versitygw)" 2>/dev/null | grep -q "versity/versitygw[[:space:]]v$versitygw"; }
-command -v go >/dev/null || fail "no go (1.24 or newer) here, to build versitygw $versitygw with"
-if ! built; then
-  [ "$(id -u)" = 0 ] || fail "run as root: versitygw $versitygw is missing"
-  echo "install.sh: building versitygw $versitygw"
-  GOBIN=/usr/local/bin go install "github.com/versity/versitygw/cmd/versitygw@v$versitygw"
-  built || fail "the versitygw that is found first, $(command -v versitygw), is another one"
+# Services for tests that are no packages of Debian. Not each tells its own version, but the compiler does.
+command -v go >/dev/null || fail "no go (1.24 or newer) here, to build versitygw and fake-gcs-server with"
+build() {
+  local module=$1 version=$2 command=${1##*/}
+  built() { go version -m "$(command -v "$command")" 2>/dev/null | grep -q "[[:space:]]mod[[:space:]].*[[:space:]]v$version[[:space:]]"; }
+  if built; then return; fi
+  [ "$(id -u)" = 0 ] || fail "run as root: $command $version is missing"
+  echo "install.sh: building $command $version"
+  GOBIN=/usr/local/bin go install "$module@v$version"
+  built || fail "the $command that is found first, $(command -v "$command"), is another one"
+}
+build github.com/versity/versitygw/cmd/versitygw 1.8.0
+build github.com/fsouza/fake-gcs-server 1.56.1
+
+# Azure Blob Storage for tests, a program of npm.
+azurite=3.35.0
+emulates() { azurite-blob --version 2>/dev/null | grep -qx "$azurite"; }
+if ! emulates; then
+  [ "$(id -u)" = 0 ] || fail "run as root: azurite $azurite is missing"
+  echo "install.sh: installing azurite $azurite"
+  npm install --prefix /usr/local/lib/azurite --no-audit --no-fund --loglevel=error "azurite@$azurite" </dev/null
+  ln -sf ../lib/azurite/node_modules/.bin/azurite-blob /usr/local/bin/azurite-blob
+  emulates || fail "the azurite-blob that is found first, $(command -v azurite-blob), is another one"
 fi
 
 left=$(missing)
 [ -z "$left" ] || fail "still missing after the installation:" $left
 if command -v crun >/dev/null; then fail "crun is installed and podman would use it; run: apt-get remove crun"; fi
 if [ ! -d /etc/docker ]; then mkdir /etc/docker; fi
-for command in docker dockerd podman skopeo docker-registry versitygw; do
+for command in docker dockerd podman skopeo docker-registry versitygw azurite-blob fake-gcs-server; do
   echo "install.sh: $command is $(command -v "$command")"
 done

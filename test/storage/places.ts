@@ -16,6 +16,8 @@ export interface Place {
   remove(): Promise<void>;
   /** Whether the times of objects are whole seconds there. */
   readonly wholeSeconds?: boolean;
+  /** How much of what is tried many times is enough, since the service is slow: from 0 to 1. All unless told. */
+  readonly share?: number;
 }
 
 /** Two ticks of the slowest clock of Linux (ms): so tests see what is kept, without seconds of waiting. */

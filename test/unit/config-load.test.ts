@@ -242,12 +242,12 @@ test('flags win over variables, variables over the file, the file over the defau
 describe('what is not supported', () => {
   const refused: ReadonlyArray<[NodeJS.ProcessEnv, string]> = [
     [
-      { REGISTRY_STORAGE: 'azure' },
-      'REGISTRY_STORAGE: storage.azure is not supported; use storage.filesystem, or storage.s3 where it speaks that API',
+      { REGISTRY_STORAGE: 'oss' },
+      'REGISTRY_STORAGE: storage.oss is not supported; use storage.filesystem, or storage.s3 where it speaks that API',
     ],
     [
-      { REGISTRY_STORAGE_GCS_BUCKET: 'b' },
-      'REGISTRY_STORAGE_GCS_BUCKET: storage.gcs is not supported; use storage.filesystem, or storage.s3 where it speaks that API',
+      { REGISTRY_STORAGE_OSS_BUCKET: 'b' },
+      'REGISTRY_STORAGE_OSS_BUCKET: storage.oss is not supported; use storage.filesystem, or storage.s3 where it speaks that API',
     ],
     [
       { REGISTRY_STORAGE: 'inmemory' },
@@ -361,7 +361,7 @@ describe('what is not supported', () => {
   test('refuses by name and place in a file, and says all of it at once', () => {
     const found = inspectFile(`version: 0.1
 storage:
-  gcs:
+  oss:
     bucket: b
 auth: silly
 http:
@@ -371,7 +371,7 @@ http:
 proxy: {remoteurl: "https://example.com"}
 `);
     assert.deepEqual(said(found), [
-      'config.yml:3:3: storage.gcs is not supported; use storage.filesystem, or storage.s3 where it speaks that API',
+      'config.yml:3:3: storage.oss is not supported; use storage.filesystem, or storage.s3 where it speaks that API',
       'config.yml:5:1: auth.silly is not supported; use auth.htpasswd, or auth.none for an open registry',
       'config.yml:9:5: http.tls.letsencrypt is not supported; remove it, and give http.tls.certificate and http.tls.key, or neither for a certificate of the own authority',
       'config.yml:10:1: proxy is not supported; remove it: pull-through is not served',

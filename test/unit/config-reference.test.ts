@@ -37,11 +37,23 @@ test('every default is what a configuration without anything has', () => {
   const server = { realm: 'https://a.example/', service: 's', issuer: 'i', jwks: '/keys' };
   const token = Object.entries(server).map(([name, value]) => [`REGISTRY_AUTH_TOKEN_${name.toUpperCase()}`, value]);
   const provider = { REGISTRY_AUTH_OIDC_ISSUER: 'https://a.example', REGISTRY_AUTH_OIDC_CLIENTID: 'i' };
-  const bucket = { REGISTRY_STORAGE: 's3', REGISTRY_STORAGE_S3_BUCKET: 'b', REGISTRY_STORAGE_S3_REGION: 'r' };
+  const stores = {
+    s3: { BUCKET: 'b', REGION: 'r' },
+    azure: { ACCOUNTNAME: 'a', CONTAINER: 'c' },
+    gcs: { BUCKET: 'b' },
+    swift: { AUTHURL: 'https://a.example/v3', USERNAME: 'u', PASSWORD: 'p', CONTAINER: 'c' },
+  };
+  const storing = Object.entries(stores).map(([kind, keys]) => {
+    const named = Object.entries(keys).map(([name, value]) => [
+      `REGISTRY_STORAGE_${kind.toUpperCase()}_${name}`,
+      value,
+    ]);
+    return { REGISTRY_STORAGE: kind, ...Object.fromEntries(named) };
+  });
   const values = new Map([
     ...shown(load({ env: Object.fromEntries(token) })),
     ...shown(load({ env: provider })),
-    ...shown(load({ env: bucket })),
+    ...storing.flatMap(env => [...shown(load({ env }))]),
     ...shown(load({})),
   ]);
   for (const { path, fallback, shape } of NODES)

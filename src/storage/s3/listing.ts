@@ -7,7 +7,7 @@ import type { Bucket } from './bucket.js';
  * @param isHidden which objects are no children
  */
 export async function listChildren(
-  bucket: Bucket,
+  bucket: Pick<Bucket, 'list'>,
   folder: string,
   { after, limit = Number.POSITIVE_INFINITY }: { after?: string | undefined; limit?: number },
   isHidden: (name: string) => boolean,

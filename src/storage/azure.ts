@@ -1,0 +1,313 @@
+import { createHash } from 'node:crypto';
+import https from 'node:https';
+import type { Readable } from 'node:stream';
+import {
+  type BlobClient,
+  type BlockBlobClient,
+  ContainerClient,
+  newPipeline,
+  type RequestPolicyFactory,
+  StorageSharedKeyCredential,
+} from '@azure/storage-blob';
+import type { ByteRange } from '../reference.js';
+import { azureError, azureRefusal } from './azure/failure.js';
+import { AzureLogin } from './azure/identity.js';
+import type { AzureOptions } from './azure/options.js';
+import { StorageError } from './driver.js';
+import { Requests, ServiceError, storageFailure } from './object/requests.js';
+import {
+  type Body,
+  type Found,
+  type ListOptions,
+  newWrite,
+  type ObjectStore,
+  PAGE_SIZE,
+  type Page,
+  type Part,
+  type Upload,
+  WRITE,
+} from './object/store.js';
+
+/** Where `registry:2` has its blobs: it wrote the slash at the start of a path into their names. */
+const TREE = 'docker/registry/v2/';
+
+/** How often a copy that goes on behind the answer is asked after (ms). */
+const POLL = 250;
+
+const HEADERS = { blobContentType: 'application/octet-stream' };
+
+/** The blobs of a container of Azure Blob Storage: block blobs where they are ours, any kind where they are read. */
+export class AzureStore implements ObjectStore {
+  readonly name = 'azure';
+  readonly place: string;
+  readonly solitary = false;
+  readonly requests = new Requests(azureError);
+  readonly #container: ContainerClient;
+  readonly #agent: https.Agent | undefined;
+  #prefix: string;
+
+  constructor(private readonly options: AzureOptions) {
+    const { serviceUrl, container, login, root, account, authority } = options;
+    this.place = `the container ${container} at ${serviceUrl}`;
+    this.#prefix = root === '' ? '' : `${root}/`;
+    this.#agent = options.skipVerify ? new https.Agent({ keepAlive: true, rejectUnauthorized: false }) : undefined;
+    const credential =
+      'key' in login ? new StorageSharedKeyCredential(account, login.key) : new AzureLogin(login, authority);
+    const pipeline = newPipeline(credential, { retryOptions: { maxTries: 1 } });
+    pipeline.factories.push(this.#onTheWay());
+    this.#container = new ContainerClient(`${serviceUrl}/${encodeURIComponent(container)}`, pipeline);
+  }
+
+  async prepare(): Promise<void> {
+    if (this.#prefix !== '') return;
+    const isAt = async (prefix: string) => {
+      const { objects } = await this.#list(`${prefix}${TREE}`, { most: 1 });
+      return objects.length > 0;
+    };
+    if (!(await isAt('')) && (await isAt('/'))) this.#prefix = '/';
+  }
+
+  close(): void {
+    this.#agent?.destroy();
+  }
+
+  refusal(thrown: unknown): unknown {
+    const error = thrown instanceof StorageError ? thrown.cause : thrown;
+    return error instanceof ServiceError ? azureRefusal(this.options, error) : thrown;
+  }
+
+  find(key: string): Promise<Found | undefined> {
+    return this.#unlessAbsent(`look at ${key}`, 'GetBlobProperties', async abortSignal =>
+      foundOf(await this.#blob(key).getProperties({ abortSignal })),
+    );
+  }
+
+  get(
+    key: string,
+    { range, etag }: { range?: ByteRange | undefined; etag?: string | undefined } = {},
+  ): Promise<Body | undefined> {
+    return this.#unlessAbsent(`read ${key}`, 'GetBlob', async abortSignal => {
+      const [from, count] = range ? [range.start, range.end - range.start + 1] : [];
+      const conditions = etag === undefined ? {} : { ifMatch: etag };
+      const answer = await this.#blob(key).download(from, count, { abortSignal, conditions, maxRetryRequests: 0 });
+      const body = answer.readableStreamBody as Readable;
+      const [, start, total] = /^bytes (\d+)-\d+\/(\d+)$/.exec(answer.contentRange ?? '') ?? [];
+      const found = foundOf(answer, total === undefined ? undefined : Number(total));
+      if (found && Number(start ?? 0) === (range?.start ?? 0)) return { ...found, body };
+      body.on('error', () => {}).destroy();
+      if (found) throw new StorageError('unavailable', `read ${key}: another range came than was asked for`);
+      return undefined;
+    });
+  }
+
+  async put(key: string, data: Uint8Array, options: { write: string; ifAbsent?: boolean }): Promise<boolean> {
+    const { write, ifAbsent = false } = options;
+    const send = async (abortSignal: AbortSignal) => {
+      await this.#blockBlob(key).upload(data as Buffer, data.length, {
+        abortSignal,
+        blobHTTPHeaders: HEADERS,
+        conditions: ifAbsent ? { ifNoneMatch: '*' } : {},
+        metadata: { [WRITE]: write },
+      });
+      return true;
+    };
+    if (!ifAbsent) return this.#replacing(key, () => this.#attempt(`write ${key}`, 'PutBlob', send, data.length));
+    return this.#unless(isThere, false, `create ${key}`, 'PutBlob', send);
+  }
+
+  renew(key: string, { etag, metadata = {} }: Found): Promise<boolean> {
+    return this.#unless(isAnother, false, `renew ${key}`, 'SetBlobMetadata', async abortSignal => {
+      await this.#blob(key).setMetadata({ ...metadata }, { abortSignal, conditions: { ifMatch: etag } });
+      return true;
+    });
+  }
+
+  async remove(key: string, { etag }: Found): Promise<boolean> {
+    return this.#unless(isAnother, false, `remove ${key}`, 'DeleteBlob', async (abortSignal, before) => {
+      try {
+        await this.#blob(key).delete({ abortSignal, conditions: { ifMatch: etag } });
+        return true;
+      } catch (error) {
+        // Then an answer was lost, and it was this one that has removed it.
+        if (before > 0 && isAbsent(azureError(error))) return true;
+        throw error;
+      }
+    });
+  }
+
+  drop(key: string): Promise<void> {
+    return this.#unless(isAbsent, undefined, `remove ${key}`, 'DeleteBlob', async abortSignal => {
+      await this.#blob(key).delete({ abortSignal });
+    });
+  }
+
+  async list(prefix: string, options: ListOptions = {}): Promise<Page> {
+    const { objects, folders, next } = await this.#list(`${this.#prefix}${prefix}`, options);
+    const own = (name: string) => name.slice(this.#prefix.length);
+    return { objects: objects.map(one => ({ ...one, key: own(one.key) })), folders: folders.map(own), next };
+  }
+
+  startUpload(key: string): Upload {
+    return { key, id: newWrite() };
+  }
+
+  async uploadPart({ key, id }: Upload, number: number, data: Uint8Array): Promise<Part> {
+    // All ids of a blob have to be of one length.
+    const tag = Buffer.from(`${id}-${String(number).padStart(6, '0')}`).toString('base64');
+    await this.#attempt(
+      `write part ${number} of ${key}`,
+      'PutBlock',
+      abortSignal => this.#blockBlob(key).stageBlock(tag, data as Buffer, data.length, { abortSignal }),
+      data.length,
+    );
+    return { number, size: data.length, tag };
+  }
+
+  /** To be asked twice does no harm: the blocks are those of the blob then. */
+  async completeUpload({ key, id }: Upload, parts: readonly Part[]): Promise<void> {
+    const blocks = parts.toSorted((one, other) => one.number - other.number).map(({ tag }) => tag);
+    await this.#attempt(`complete ${key}`, 'PutBlockList', abortSignal =>
+      this.#blockBlob(key).commitBlockList(blocks, {
+        abortSignal,
+        blobHTTPHeaders: HEADERS,
+        metadata: { [WRITE]: id },
+      }),
+    );
+  }
+
+  /** Blocks go when a blob is written in their place; else they would stay, and be paid for, for a week. */
+  async abortUpload({ key, id }: Upload): Promise<void> {
+    await this.put(key, Buffer.alloc(0), { write: id });
+    await this.drop(key);
+  }
+
+  async copy(from: string, key: string): Promise<void> {
+    const metadata = { [WRITE]: newWrite() };
+    await this.#replacing(key, () =>
+      this.#attempt(`copy ${from} to ${key}`, 'CopyBlob', async abortSignal => {
+        const options = { abortSignal, metadata, intervalInMs: POLL };
+        const copying = await this.#blob(key).beginCopyFromURL(this.#blob(from).url, options);
+        const { copyStatus } = await copying.pollUntilDone();
+        if (copyStatus !== 'success')
+          throw new ServiceError({ status: 500, code: 'CopyFailed', message: `the copy is ${copyStatus}` });
+      }),
+    );
+  }
+
+  #blob(key: string): BlobClient {
+    return this.#container.getBlobClient(`${this.#prefix}${key}`);
+  }
+
+  #blockBlob(key: string): BlockBlobClient {
+    return this.#container.getBlockBlobClient(`${this.#prefix}${key}`);
+  }
+
+  async #list(prefix: string, { token, delimiter, most = this.options.pageSize ?? PAGE_SIZE }: ListOptions) {
+    const page = await this.#attempt(`list ${prefix}`, 'ListBlobs', async abortSignal => {
+      const settings = { maxPageSize: most, ...(token !== undefined && { continuationToken: token }) };
+      const pages = delimiter
+        ? this.#container.listBlobsByHierarchy(delimiter, { prefix, abortSignal }).byPage(settings)
+        : this.#container.listBlobsFlat({ prefix, abortSignal }).byPage(settings);
+      const { value } = await pages.next();
+      return value as { continuationToken?: string; segment: Segment };
+    });
+    const { blobItems, blobPrefixes = [] } = page.segment;
+    return {
+      objects: blobItems.map(({ name, properties }) => ({ key: name, modified: properties.lastModified })),
+      folders: blobPrefixes.map(({ name }) => name.slice(0, -1)),
+      next: page.continuationToken || undefined,
+    };
+  }
+
+  /** A blob of another kind, such as `registry:2` has left, cannot be replaced by one of ours in one step. */
+  async #replacing<T>(key: string, write: () => Promise<T>): Promise<T> {
+    try {
+      return await write();
+    } catch (error) {
+      const { cause } = error as StorageError;
+      if (!(cause instanceof ServiceError && cause.code === 'InvalidBlobType')) throw error;
+      const found = await this.find(key);
+      if (found) await this.remove(key, found);
+      return write();
+    }
+  }
+
+  #unlessAbsent<T>(action: string, kind: string, send: (signal: AbortSignal) => Promise<T>): Promise<T | undefined> {
+    return this.#unless(isAbsent, undefined, action, kind, send);
+  }
+
+  /** Answers `otherwise` where the service has refused for that reason. */
+  async #unless<T, O>(
+    isSo: (error: ServiceError) => boolean,
+    otherwise: O,
+    action: string,
+    kind: string,
+    send: (signal: AbortSignal, before: number) => Promise<T>,
+  ): Promise<T | O> {
+    try {
+      return await this.requests.send(kind, send);
+    } catch (error) {
+      if (error instanceof ServiceError && isSo(error)) return otherwise;
+      throw storageFailure(action, error);
+    }
+  }
+
+  async #attempt<T>(action: string, kind: string, send: (signal: AbortSignal) => Promise<T>, bytes = 0): Promise<T> {
+    try {
+      return await this.requests.send(kind, send, bytes);
+    } catch (error) {
+      throw storageFailure(action, error);
+    }
+  }
+
+  #onTheWay(): RequestPolicyFactory {
+    return {
+      create: next => ({
+        sendRequest: async request => {
+          if (this.#agent) request.agent = this.#agent;
+          // The service refuses a body that was cut or changed on the way; `upload` has no option for that.
+          const { body, headers } = request;
+          if (body instanceof Uint8Array) headers.set('content-md5', createHash('md5').update(body).digest('base64'));
+          const answer = await next.sendRequest(request);
+          this.requests.hear(answer.headers.get('date'));
+          return answer;
+        },
+      }),
+    };
+  }
+}
+
+interface Segment {
+  readonly blobItems: ReadonlyArray<{ readonly name: string; readonly properties: { readonly lastModified: Date } }>;
+  readonly blobPrefixes?: ReadonlyArray<{ readonly name: string }>;
+}
+
+interface Told {
+  readonly contentLength?: number | undefined;
+  readonly lastModified?: Date | undefined;
+  readonly etag?: string | undefined;
+  readonly metadata?: Record<string, string> | undefined;
+  readonly copyStatus?: string | undefined;
+}
+
+/** Undefined for what a copy that was given up, or still goes on, has left under the name. */
+function foundOf(told: Told, size = told.contentLength ?? 0): Found | undefined {
+  const { lastModified = new Date(0), etag = '', metadata = {}, copyStatus } = told;
+  if (copyStatus !== undefined && copyStatus !== 'success') return undefined;
+  // HTTP dates have no fractions: what happened is no later than this.
+  const modified = new Date(Math.floor(lastModified.getTime() / 1000) * 1000 + 999);
+  return { info: { size, modified, version: etag }, etag, write: metadata[WRITE], metadata };
+}
+
+/** An answer to HEAD without a body names the code in a header, too: so a container that is gone is told from a blob. */
+function isAbsent({ status, code }: ServiceError): boolean {
+  return status === 404 && code === 'BlobNotFound';
+}
+
+function isThere({ status, code }: ServiceError): boolean {
+  return (status === 409 && code === 'BlobAlreadyExists') || status === 412;
+}
+
+function isAnother(error: ServiceError): boolean {
+  return error.status === 412 || isAbsent(error);
+}

@@ -1,0 +1,126 @@
+import { randomBytes, randomUUID } from 'node:crypto';
+import type { Readable } from 'node:stream';
+import type { ByteRange } from '../../reference.js';
+import type { ObjectInfo } from '../driver.js';
+import { PRIVATE } from '../format.js';
+import type { Requests } from './requests.js';
+
+/**
+ * The objects of one bucket or container, by the driver's keys: what `ObjectDriver` needs of a service. Each call is one
+ * request, or few, that is tried again (`Requests`) and carries a checksum that the service checks where it writes.
+ * Whatever fails for good is a StorageError.
+ */
+export interface ObjectStore {
+  /** Such as `azure`. */
+  readonly name: string;
+  /** How messages call it, such as `the container images at https://…`. */
+  readonly place: string;
+  /** Whether the service decides nothing between processes: conditions hold among the calls of this one only. */
+  readonly solitary: boolean;
+  readonly requests: Requests;
+
+  /** What can be found out before the first object is touched. @throws OperatorError */
+  prepare(): Promise<void>;
+  close(): void;
+
+  /** What to throw where the place cannot be opened: one line that says why, with the fix. */
+  refusal(error: unknown): unknown;
+
+  /** What is known of an object. That the bucket is gone is an error, never an absent object. */
+  find(key: string): Promise<Found | undefined>;
+
+  /** The object, or a range of it. @param etag where it must not be another by now: fails then */
+  get(key: string, options?: { range?: ByteRange | undefined; etag?: string | undefined }): Promise<Body | undefined>;
+
+  /**
+   * Writes an object in one step.
+   * @param write names this write, in `Found` too
+   * @returns false where it was to be created only and there is one: also where an answer was lost and that one is ours
+   */
+  put(key: string, data: Uint8Array, options: { write: string; ifAbsent?: boolean }): Promise<boolean>;
+
+  /** Sets the time of change to now, if it is still the object that was found. */
+  renew(key: string, found: Found): Promise<boolean>;
+
+  /** Removes the object if it is still the one that was found. @returns false where it is another by now */
+  remove(key: string, found: Found): Promise<boolean>;
+
+  /** Removes whatever has this key. */
+  drop(key: string): Promise<void>;
+
+  /** A page of the children of a folder, or with no `delimiter` of all below it. `prefix` ends with a slash. */
+  list(prefix: string, options?: ListOptions): Promise<Page>;
+
+  /** Begins an object of parts. Nobody sees it before it is complete. */
+  startUpload(key: string): Upload;
+  uploadPart(upload: Upload, number: number, data: Uint8Array): Promise<Part>;
+  completeUpload(upload: Upload, parts: readonly Part[]): Promise<void>;
+  abortUpload(upload: Upload, parts: readonly Part[]): Promise<void>;
+
+  /** Gives the bytes of one object, or all of several in their order, to another, in one step as readers see it. */
+  copy(from: string, key: string): Promise<void>;
+  /** Where the service can do that by itself. None of the pieces is empty. */
+  join?(pieces: readonly Piece[], key: string): Promise<void>;
+}
+
+/** What one request has told of an object. */
+export interface Found {
+  readonly info: ObjectInfo;
+  /** Changes with whatever is done to the object, a renewal too. */
+  readonly etag: string;
+  /** Which write has made it; undefined where another program did. */
+  readonly write: string | undefined;
+  /** What the service keeps beside the bytes, for those of its requests that replace all of it. */
+  readonly metadata?: Readonly<Record<string, string>>;
+}
+
+export type Body = Found & { readonly body: Readable };
+
+export interface ListOptions {
+  readonly after?: string | undefined;
+  readonly token?: string | undefined;
+  readonly delimiter?: '/' | undefined;
+  readonly most?: number | undefined;
+}
+
+export interface Page {
+  readonly objects: Array<{ readonly key: string; readonly modified: Date }>;
+  /** Without the slash at their end. */
+  readonly folders: string[];
+  readonly next: string | undefined;
+}
+
+export interface Upload {
+  readonly key: string;
+  /** Nobody else's. */
+  readonly id: string;
+}
+
+export interface Part {
+  readonly number: number;
+  readonly size: number;
+  /** What the service wants to be told of it at the end. */
+  readonly tag: string;
+}
+
+export interface Piece {
+  readonly key: string;
+  readonly size: number;
+}
+
+/** How many names a list has at once, unless told. */
+export const PAGE_SIZE = 1000;
+
+/** Names the write that has made an object, in its metadata: two of the same bytes look alike otherwise. */
+export const WRITE = 'registrysecurewrite';
+
+export function newWrite(): string {
+  return randomBytes(8).toString('hex');
+}
+
+/** Where what has no name yet is; what is old there was left by a process that died. */
+export const TEMPORARY = `${PRIVATE}/tmp/`;
+
+export function temporaryKey(): string {
+  return `${TEMPORARY}${randomUUID()}`;
+}

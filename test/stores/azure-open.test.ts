@@ -1,0 +1,272 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import http from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, afterEach, before, describe, test } from 'node:test';
+import { OperatorError } from '../../src/errors.js';
+import type { AzureOptions } from '../../src/storage/azure/options.js';
+import type { ObjectDriver } from '../../src/storage/object.js';
+import { serveByVariables } from '../storage/serving.js';
+import { Azurite } from '../support/azurite.js';
+import { ChangingProxy } from '../support/changing-proxy.js';
+import { FaultProxy } from '../support/fault-proxy.js';
+import { selfSigned } from '../support/pair.js';
+import { Random } from '../support/random.js';
+import { digestOf, manifestOf, RegistryFixture } from '../support/registry-fixture.js';
+
+const WRONG_KEY = Buffer.from('wrong-secret').toString('base64');
+
+describe('a container', { timeout: 120_000 }, () => {
+  let service: Azurite;
+  let proxy: FaultProxy;
+  const open: ObjectDriver[] = [];
+  before(async () => {
+    service = await Azurite.start();
+    proxy = await FaultProxy.start(service.port, new Random(1));
+  });
+  afterEach(async () => {
+    proxy.skew = 0;
+    for (const driver of open.splice(0)) await driver.close();
+  });
+  after(async () => {
+    await proxy?.stop();
+    await service?.stop();
+  });
+
+  const connect = (options: AzureOptions, more: { readOnly?: boolean } = {}): ObjectDriver => {
+    const driver = service.driver(options, more);
+    open.push(driver);
+    return driver;
+  };
+
+  type More = Parameters<Azurite['options']>[1];
+  const refused = (what: string, more: () => More, message: RegExp, fix: RegExp) =>
+    test(`does not open with ${what}, and says in one line what to do`, async () => {
+      const driver = connect(service.options(await service.makeContainer(), more()));
+      await assert.rejects(driver.open(), (error: unknown) => {
+        assert.ok(error instanceof OperatorError, String(error));
+        assert.match(error.message, message);
+        assert.match(error.fix!, fix);
+        assert.doesNotMatch(`${error.message}${error.fix}`, /\n|wrong-secret/);
+        assert.ok(!`${error.message}${error.fix}`.includes(WRONG_KEY));
+        return true;
+      });
+    });
+
+  refused(
+    'a wrong key',
+    () => ({ login: { key: WRONG_KEY } }),
+    /refuses the account key/,
+    /storage\.azure\.accountkey/,
+  );
+  refused(
+    'the name of no container',
+    () => ({ container: 'none' }),
+    /there is no container none at/,
+    /^make it \(az storage container create/,
+  );
+  refused('a port where nobody listens', () => ({ endpoint: 'http://127.0.0.1:1' }), /ECONNREFUSED/, /serviceurl/);
+  refused(
+    'a clock that is wrong',
+    () => {
+      proxy.skew = 600_000;
+      return { endpoint: proxy.endpoint };
+    },
+    /lie 10 minutes apart/,
+    /set the clock/,
+  );
+
+  test('of a newer format is not touched', async () => {
+    const options = service.options(await service.makeContainer());
+    const driver = connect(options);
+    await driver.open();
+    await driver.write('registry-secure/format', Buffer.from('2\n'));
+    await assert.rejects(connect(options).open(), /says format 2, and this version knows 1 only/);
+  });
+
+  test('is not written to where it is to be read only', async () => {
+    const container = await service.makeContainer();
+    const reader = connect(service.options(container), { readOnly: true });
+    await reader.open();
+    await assert.rejects(reader.write('docker/x', Buffer.from('y')), { name: 'StorageError' });
+    const { value } = await service.client(container).listBlobsFlat().byPage().next();
+    assert.deepEqual(value.segment.blobItems, []);
+  });
+
+  test('of registry:2 is served as it is: its names begin with a slash, and its blobs are appended to', async () => {
+    const container = await service.makeContainer();
+    const [layer, config] = [Buffer.from('layer'), Buffer.from('{"os":"linux","architecture":"amd64"}')];
+    const manifest = manifestOf(config, [layer]);
+    const put = async (path: string, data: Buffer, append: boolean) => {
+      const name = `/docker/registry/v2/${path}`;
+      if (!append) return service.client(container).uploadBlockBlob(name, data, data.length);
+      const blob = service.client(container).getAppendBlobClient(name);
+      await blob.create();
+      return blob.appendBlock(data, data.length);
+    };
+    const hex = (data: Buffer) => digestOf(data).slice('sha256:'.length);
+    for (const data of [layer, config, manifest])
+      await put(`blobs/sha256/${hex(data).slice(0, 2)}/${hex(data)}/data`, data, data !== manifest);
+    for (const data of [layer, config])
+      await put(`repositories/a/b/_layers/sha256/${hex(data)}/link`, Buffer.from(digestOf(data)), false);
+    const revisions = `repositories/a/b/_manifests`;
+    for (const link of [`revisions/sha256/${hex(manifest)}`, 'tags/1/current', `tags/1/index/sha256/${hex(manifest)}`])
+      await put(`${revisions}/${link}/link`, Buffer.from(digestOf(manifest)), false);
+
+    const registry = await RegistryFixture.start({ driver: connect(service.options(container)) });
+    assert.ok((await registry.call('GET', '/v2/a/b/manifests/1')).body.equals(manifest));
+    for (const blob of [layer, config])
+      assert.ok((await registry.call('GET', `/v2/a/b/blobs/${digestOf(blob)}`)).body.equals(blob));
+    assert.deepEqual((await registry.call('GET', '/v2/_catalog')).json(), { repositories: ['a/b'] });
+    await registry.driver.assemble([], `docker/registry/v2/blobs/sha256/${hex(layer).slice(0, 2)}/${hex(layer)}/data`);
+    await registry.pushBlob('a/b', layer);
+    const pushed = await registry.pushImage('a/b', '2');
+    await registry.stop();
+    const names: string[] = [];
+    for await (const { name } of service.client(container).listBlobsFlat()) names.push(name);
+    assert.deepEqual(
+      names.filter(name => !name.startsWith('/')),
+      [],
+    );
+    assert.ok(names.some(name => name.includes(pushed.layer.slice('sha256:'.length))));
+  });
+
+  test('keeps to its root', async () => {
+    const container = await service.makeContainer();
+    const driver = connect(service.options(container, { root: 'team/images' }));
+    await driver.open();
+    await driver.write('docker/x', Buffer.from('x'));
+    assert.deepEqual(await driver.list('docker'), [{ name: 'x', folder: false }]);
+    const names: string[] = [];
+    for await (const { name } of service.client(container).listBlobsFlat()) names.push(name);
+    assert.deepEqual(names, ['team/images/docker/x', 'team/images/registry-secure/format']);
+  });
+
+  test('refuses bytes that are not those whose checksum came with them', async () => {
+    const changing = await ChangingProxy.start(service.port, 1000);
+    const { endpoint } = changing;
+    const driver = connect(service.options(await service.makeContainer(), { endpoint }));
+    await driver.open();
+    const failure = { name: 'StorageError', message: /Md5/i };
+    await assert.rejects(driver.write('docker/x', Buffer.alloc(1000)), failure);
+    await assert.rejects(driver.create('docker/x', Buffer.alloc(1000)), failure);
+    assert.equal(await driver.get('docker/x'), undefined);
+    await changing.stop();
+  });
+
+  test('whose service dies is answered for with 503 and Retry-After, and served again when it is back', async () => {
+    const own = await Azurite.start();
+    const registry = await RegistryFixture.start({ driver: own.driver(own.options(await own.makeContainer())) });
+    const image = await registry.pushImage('team/app', 'latest');
+    await own.kill();
+    const requests = [
+      ['GET', '/v2/team/app/manifests/latest'],
+      ['HEAD', `/v2/team/app/blobs/${image.layer}`],
+      ['POST', '/v2/team/app/blobs/uploads/'],
+      ['DELETE', '/v2/team/app/manifests/latest'],
+    ] as const;
+    const asked = requests.map(async ([method, path]) => {
+      const { status, headers } = await registry.call(method, path);
+      assert.deepEqual([status, headers['retry-after']], [503, '10'], `${method} ${path}`);
+    });
+    await Promise.all(asked);
+    await own.restart();
+    assert.equal((await registry.call('GET', '/v2/team/app/manifests/latest')).status, 503, 'its container is gone');
+    await own.client('container-1').create();
+    await registry.pushImage('team/app', 'latest');
+    assert.equal((await registry.call('GET', '/v2/team/app/manifests/latest')).status, 200);
+    await registry.stop();
+    await own.stop();
+  });
+
+  test('is served by the variables of the original, and its key is in no line of the log', async () => {
+    const { serviceUrl, account, container, login } = service.options(await service.makeContainer());
+    const { key } = login as { key: string };
+    const env = {
+      REGISTRY_STORAGE: 'azure',
+      REGISTRY_STORAGE_AZURE_ACCOUNTNAME: account,
+      REGISTRY_STORAGE_AZURE_ACCOUNTKEY: key,
+      REGISTRY_STORAGE_AZURE_CONTAINER: container,
+      REGISTRY_STORAGE_AZURE_SERVICEURL: serviceUrl,
+      REGISTRY_STORAGE_AZURE_CREDENTIALS_TYPE: 'shared_key',
+      REGISTRY_STORAGE_AZURE_ROOTDIRECTORY: '/images/',
+    };
+    await serveByVariables(env, `azure://${account}/${container}/images`, [key]);
+  });
+});
+
+test('a container is reached with tokens of an application, over TLS', { timeout: 120_000 }, async () => {
+  const dir = mkdtempSync(join(tmpdir(), 'azure-tokens-'));
+  const pair = selfSigned();
+  const [cert, key] = [join(dir, 'cert.pem'), join(dir, 'key.pem')];
+  writeFileSync(cert, pair.certificate);
+  writeFileSync(key, pair.key, { mode: 0o600 });
+  const service = await Azurite.start('--cert', cert, '--key', key, '--oauth', 'basic');
+  const asked: URLSearchParams[] = [];
+  const part = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url');
+  const tokens = http.createServer(async (request, response) => {
+    let body = '';
+    for await (const chunk of request) body += chunk;
+    const form = new URLSearchParams(body);
+    asked.push(form);
+    if (request.url !== '/our-tenant/oauth2/v2.0/token' || form.get('client_secret') !== 'our-secret') {
+      response.writeHead(401, { 'content-type': 'application/json' });
+      response.end(
+        '{"error":"invalid_client","error_description":"AADSTS7000215: Invalid client secret.\\r\\nTrace ID: 1"}',
+      );
+      return;
+    }
+    const now = Math.floor(Date.now() / 1000);
+    const claims = { iss: 'https://sts.windows.net/our-tenant/', aud: 'https://storage.azure.com', nbf: now, iat: now };
+    const token = [part({ alg: 'RS256', typ: 'JWT' }), part({ ...claims, exp: now + 3600 }), 'unsigned'].join('.');
+    response.end(JSON.stringify({ access_token: token, expires_in: 3600 }));
+  });
+  await new Promise<void>(resolve => tokens.listen(0, '127.0.0.1', resolve));
+  const authority = `http://127.0.0.1:${(tokens.address() as AddressInfo).port}`;
+  const options = (secret: string) =>
+    service.options('images', {
+      login: { type: 'client_secret', tenant: 'our-tenant', client: 'our-client', secret },
+      authority,
+      skipVerify: true,
+    });
+  try {
+    const driver = service.driver(options('our-secret'));
+    // Nothing is there yet, and a token is what finds that out.
+    await assert.rejects(driver.open(), /there is no container images/);
+    assert.deepEqual(Object.fromEntries(asked[0]!), {
+      grant_type: 'client_credentials',
+      scope: 'https://storage.azure.com/.default',
+      client_id: 'our-client',
+      client_secret: 'our-secret',
+    });
+    await service.client('images').create();
+    await driver.open();
+    await driver.write('docker/x', Buffer.from('x'));
+    assert.equal((await driver.get('docker/x'))?.toString(), 'x');
+    assert.equal(asked.length, 1, 'a token is used again');
+    await driver.close();
+    await assert.rejects(service.driver(options('wrong-secret')).open(), (error: OperatorError) => {
+      assert.match(
+        error.message,
+        /gives no token: invalid_client: AADSTS7000215: Invalid client secret\. \(HTTP 401\)/,
+      );
+      assert.match(error.fix!, /storage\.azure\.credentials/);
+      return true;
+    });
+    await assert.rejects(
+      service.driver({ ...options('our-secret'), skipVerify: false }).open(),
+      (error: OperatorError) => {
+        assert.match(error.message, /the certificate of https:.* is not trusted/);
+        assert.match(error.fix!, /NODE_EXTRA_CA_CERTS/);
+        return true;
+      },
+    );
+  } finally {
+    tokens.closeAllConnections();
+    tokens.close();
+    await service.stop();
+    rmSync(dir, { recursive: true });
+  }
+});
