@@ -95,13 +95,14 @@ export class Blobs {
 
   /**
    * Makes stored bytes a blob of the repository, under their canonical digest and the one that the client used.
-   * @param unsettled the keys of what has to be settled along with it
+   * @param unsettled the keys of what has to be settled first: whoever sees the link relies on it
    */
   async link(repository: string, canonical: Digest, digest: Digest, unsettled: readonly string[] = []): Promise<void> {
     const names = digest === canonical ? [canonical] : [canonical, digest];
     const links = names.map(name => layout.layerLink(repository, name));
+    if (unsettled.length > 0) await this.driver.settle?.(unsettled);
     await Promise.all(links.map(link => writeLink(this.driver, link, canonical, { settled: false })));
-    await this.driver.settle?.([...unsettled, ...links]);
+    await this.driver.settle?.(links);
     this.seen.set(digest, repository);
   }
 

@@ -52,7 +52,10 @@ export class Manifests {
     sizeCalculation: ({ data }) => data.length + 256,
   });
   /** By what was read of a tag's link, which is the very same as long as the link is. */
-  private readonly tagged = new WeakMap<Buffer, { readonly manifest: StoredManifest; readonly until: number }>();
+  private readonly tagged = new WeakMap<
+    Buffer,
+    { readonly digest: Digest; readonly canonical: Digest; readonly until: number }
+  >();
 
   constructor(
     private readonly driver: StorageDriver,
@@ -81,21 +84,24 @@ export class Manifests {
 
   /** As `get`, where that can be told at once; undefined where it cannot, and for what there is not. */
   recall(repository: string, reference: ManifestReference): StoredManifest | undefined {
-    if ('digest' in reference) return this.recallRevision(repository, reference.digest);
+    if ('digest' in reference) {
+      const canonical = recallLink(this.driver, layout.revisionLink(repository, reference.digest));
+      return canonical && this.recallContent(reference.digest, canonical);
+    }
     const link = this.driver.recall?.(layout.tagLink(repository, reference.tag))?.content;
     if (!link) return undefined;
     const known = this.tagged.get(link);
     const now = performance.now();
-    if (known && now < known.until) return known.manifest;
+    if (known && now < known.until) return this.recallContent(known.digest, known.canonical);
     const digest = digestIn(link);
-    const manifest = digest && this.recallRevision(repository, digest);
-    if (manifest) this.tagged.set(link, { manifest, until: now + GOOD });
-    return manifest;
+    const canonical = digest && recallLink(this.driver, layout.revisionLink(repository, digest));
+    if (!canonical) return undefined;
+    this.tagged.set(link, { digest, canonical, until: now + GOOD });
+    return this.recallContent(digest, canonical);
   }
 
-  private recallRevision(repository: string, digest: Digest): StoredManifest | undefined {
-    const canonical = recallLink(this.driver, layout.revisionLink(repository, digest));
-    const content = canonical && this.cache.get(canonical);
+  private recallContent(digest: Digest, canonical: Digest): StoredManifest | undefined {
+    const content = this.cache.get(canonical);
     return content && { digest, mediaType: content.mediaType, data: content.data };
   }
 
@@ -182,10 +188,11 @@ export class Manifests {
           const records = await this.locks.exclusive(`${repository}@${canonical}`, () =>
             this.records.write(repository, names, manifest, { size: data.length, pushedBy, tags: target.tags }),
           );
+          // Whoever sees a link relies on what it stands for: a tag, or another's index.
+          await this.driver.settle?.([blob, ...records]);
           const links = names.map(name => layout.revisionLink(repository, name));
           await Promise.all(links.map(link => writeLink(this.driver, link, canonical, { settled: false })));
-          // After a power cut no tag may point at what is not there.
-          await this.driver.settle?.([blob, ...records, ...links]);
+          await this.driver.settle?.(links);
           await Promise.all(moves.map(([tag, move]) => this.tag(repository, tag, digest, move)));
           // Another process may have deleted some of it in between.
         } while (!(await this.isWhole(repository, names)));

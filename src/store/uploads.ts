@@ -244,15 +244,24 @@ export class Uploads {
     if (this.goesStraight(digest) || (length !== undefined && length <= SMALL)) {
       const { number } = await this.load(upload);
       if (number === 0 && (start ?? 0) === 0) {
-        await this.whole(upload.repository, digest, body, length).catch(async error => {
-          if (error instanceof RegistryError && error.code !== 'SIZE_INVALID') await this.discard(upload);
-          throw error;
-        });
+        await this.whole(upload.repository, digest, body, length, () => this.checkUntouched(upload)).catch(
+          async error => {
+            const goesOn = error instanceof RegistryError && (error.code === 'SIZE_INVALID' || error.status === 416);
+            if (error instanceof RegistryError && !goesOn) await this.discard(upload);
+            throw error;
+          },
+        );
         return this.discard(upload);
       }
     }
     await this.append(upload, body, start, length);
     await this.finish(upload, digest);
+  }
+
+  /** @throws RegistryError BLOB_UPLOAD_UNKNOWN; BLOB_UPLOAD_INVALID with status 416 where another request has brought bytes */
+  private async checkUntouched(upload: UploadKey): Promise<void> {
+    const { number, last } = await this.load(upload);
+    if (number !== 0) throw outOfOrder(last.offset);
   }
 
   /** Whether a blob can be written to where it stays before it is known that its bytes are the right ones. */
@@ -283,9 +292,16 @@ export class Uploads {
 
   /**
    * A whole blob in one request. It has no steps, since nobody could resume it.
+   * @param check asked once all has come, before it is stored, where that is not written straight to its place
    * @throws RegistryError DIGEST_INVALID, SIZE_INVALID, DENIED, BLOB_UPLOAD_UNKNOWN
    */
-  async whole(repository: string, digest: Digest, body: Readable, length?: number): Promise<void> {
+  async whole(
+    repository: string,
+    digest: Digest,
+    body: Readable,
+    length?: number,
+    check?: () => Promise<void>,
+  ): Promise<void> {
     if (this.goesStraight(digest)) return this.straight(repository, digest, body, length);
     const uuid = randomUUID();
     const hashes = newHashes(algorithmOf(digest));
@@ -299,6 +315,7 @@ export class Uploads {
       if (cut) throw cut;
       const bytes = await incoming.close();
       if (length !== undefined && received !== length) throw wrongSize(length, received);
+      await check?.();
       const canonical = named(hashes, digest);
       if (!canonical) throw new RegistryError('DIGEST_INVALID', { detail: { digest } });
       const content = bytes ? { bytes, segments: [] } : { bytes: Buffer.alloc(0), segments: [segment] };

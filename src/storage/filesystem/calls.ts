@@ -29,12 +29,12 @@ type Soon<T> = T | Promise<T>;
 const TURN = 1;
 
 /** A call that takes longer (ms) has waited for the disk, or for a processor. */
-const SLOW = 10;
+const SLOW = 5;
 
-/** For how long they all go to the threads then (ms); twice as long each time, unless so many calls in between were quick. */
+/** For how long they all go to the threads then (ms); twice as long each time, unless all were quick for `CALM` times as long. */
 const PENALTY = 20;
 const MOST_PENALTY = 10_000;
-const QUICK_CALLS = 50;
+const CALM = 10;
 
 /** What is larger (bytes) takes a while to write, and to remove. */
 const SMALL = 64 * 1024;
@@ -61,8 +61,7 @@ const setTimesLater = promisify(futiming);
 export class Calls {
   #spent = 0;
   #slowUntil = 0;
-  #penalty = PENALTY;
-  #quickCalls = 0;
+  #penalty = 0;
   readonly #newTurn = () => {
     this.#spent = 0;
   };
@@ -122,7 +121,7 @@ export class Calls {
     return this.#call(
       () => unlinkSync(path),
       () => unlink(path),
-      this.#isQuick && leavesLittle(path),
+      this.#isQuick && this.#timed(() => leavesLittle(path)),
     );
   }
 
@@ -145,7 +144,7 @@ export class Calls {
     return this.#call(
       () => readdirSync(path, { withFileTypes: true }),
       () => readdir(path, { withFileTypes: true }),
-      this.#isQuick && hasLittle(path),
+      this.#isQuick && this.#timed(() => hasLittle(path)),
     );
   }
 
@@ -189,13 +188,11 @@ export class Calls {
   #took(time: number): void {
     if (this.#spent === 0) setImmediate(this.#newTurn);
     this.#spent += time;
-    if (time < SLOW) {
-      if (++this.#quickCalls === QUICK_CALLS) this.#penalty = PENALTY;
-      return;
-    }
-    this.#slowUntil = performance.now() + this.#penalty;
-    this.#penalty = Math.min(2 * this.#penalty, MOST_PENALTY);
-    this.#quickCalls = 0;
+    if (time < SLOW) return;
+    const now = performance.now();
+    const isAgain = now < this.#slowUntil + CALM * this.#penalty;
+    this.#penalty = isAgain ? Math.min(2 * this.#penalty, MOST_PENALTY) : PENALTY;
+    this.#slowUntil = now + this.#penalty;
   }
 }
 
