@@ -4,7 +4,7 @@ import { LRUCache } from 'lru-cache';
 import { RegistryError } from '../errors.js';
 import { growingCache } from '../growing-cache.js';
 import { type Algorithm, algorithmOf, type Digest, hexOf } from '../reference.js';
-import type { SegmentWriter, StorageDriver } from '../storage/driver.js';
+import { type SegmentWriter, type StorageDriver, StorageError } from '../storage/driver.js';
 import type { Blobs } from './blobs.js';
 import { Incoming, receive } from './incoming.js';
 import { layout } from './layout.js';
@@ -142,7 +142,11 @@ export class Uploads {
           epoch: this.driver.epoch,
           ...(sha256 && { sha256 }),
         };
-        kept = await this.createStep(upload, number + 1, next, bytes);
+        kept = await this.createStep(upload, number + 1, next, bytes).catch(error => {
+          // The step may be there all the same: then it must not lose its segment.
+          kept = error instanceof StorageError && error.kind === 'unavailable';
+          throw error;
+        });
         if (!kept) throw outOfOrder(await this.offset(upload));
         // Another request may have ended the upload meanwhile: then this step has only made its folder again.
         if (!(await this.driver.stat(layout.uploadStep(upload.repository, upload.uuid, 0)))) {
@@ -179,7 +183,8 @@ export class Uploads {
       throw new RegistryError('DIGEST_INVALID', { detail: { digest } });
     }
     try {
-      await this.commit(upload, { canonical, digest, size: state.last.offset }, content);
+      const first = layout.uploadStep(upload.repository, upload.uuid, 0);
+      await this.commit(upload, { canonical, digest, size: state.last.offset }, content, first);
     } catch (error) {
       if (error instanceof RegistryError) await this.discard(upload);
       throw error;
@@ -196,13 +201,16 @@ export class Uploads {
     };
   }
 
-  /** @throws RegistryError BLOB_UPLOAD_UNKNOWN where another request has ended the upload, or deleted the repository */
+  /**
+   * @param sign what is there as long as the upload is
+   * @throws RegistryError BLOB_UPLOAD_UNKNOWN where another request has ended the upload, or deleted the repository
+   */
   private async commit(
     { repository, uuid }: Omit<UploadKey, 'owner'>,
     { canonical, digest, size }: { canonical: Digest; digest: Digest; size: number },
     content: Content,
+    sign: string | undefined,
   ): Promise<void> {
-    const { segments } = content;
     try {
       await this.quotas.within(repository, canonical, size, async () => {
         const blob = layout.blob(canonical);
@@ -211,8 +219,8 @@ export class Uploads {
       });
     } catch (error) {
       if (error instanceof RegistryError) throw error;
-      const left = await Promise.all(segments.map(key => this.driver.stat(key)));
-      throw left.includes(undefined) ? unknown() : error;
+      // A segment that is missing does not say so: a store that fails may show it late.
+      throw sign !== undefined && !(await this.driver.stat(sign)) ? unknown() : error;
     }
   }
 
@@ -319,7 +327,7 @@ export class Uploads {
       const canonical = named(hashes, digest);
       if (!canonical) throw new RegistryError('DIGEST_INVALID', { detail: { digest } });
       const content = bytes ? { bytes, segments: [] } : { bytes: Buffer.alloc(0), segments: [segment] };
-      await this.commit({ repository, uuid }, { canonical, digest, size: received }, content);
+      await this.commit({ repository, uuid }, { canonical, digest, size: received }, content, content.segments[0]);
     } finally {
       if (incoming.isLarge) {
         await incoming.abort();

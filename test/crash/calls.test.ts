@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import { Random } from '../support/random.js';
 import { Lost, Refused, type RegistryClient } from '../support/registry-client.js';
 import { digestOf, manifestOf } from '../support/registry-fixture.js';
@@ -49,7 +50,8 @@ describe('system calls of a push', () => {
 
   /** A server that has written before, and the thread of it that works on the disk. */
   const start = async (): Promise<{ server: Server; thread: number }> => {
-    const server = await rig.start({ threads: 1 });
+    const far = fileURLToPath(new URL('far.js', import.meta.url));
+    const server = await rig.start({ threads: 1, env: { NODE_OPTIONS: `--import ${far}` } });
     const threads = new DiskThreads(server);
     const bytes = 100_000;
     await pushBlob(server.client, ledger.repository('warm/up'), random.bytes(bytes), 'whole');

@@ -85,6 +85,21 @@ describe('an object store that fails', { timeout: LONG ? 3_600_000 : 300_000 }, 
           assert.ok((await driver.get(`${at}/data`))?.equals(content));
         });
 
+    test('an object that is said to be complete before it is there is waited for', async () => {
+      const content = new Random(4).bytes(12_000_000);
+      proxy.completesLate = 1500;
+      try {
+        const writer = await driver.createSegment('docker/late/1');
+        await writer.write(content);
+        await writer.close();
+        assert.equal((await driver.stat('docker/late/1'))?.size, content.length);
+        await driver.assemble(['docker/late/1'], 'docker/late/data');
+        assert.ok((await driver.get('docker/late/data'))?.equals(content));
+      } finally {
+        proxy.completesLate = undefined;
+      }
+    });
+
     test('a body that is read to its end keeps its connection for the next request', async () => {
       await driver.write('docker/kept', new Random(3).bytes(300_000));
       const read = async () => {

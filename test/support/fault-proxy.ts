@@ -38,6 +38,12 @@ export class FaultProxy {
   /** Whether lists of one folder are answered as they were the first time since. */
   lagging = false;
   readonly #lists = new Map<string, Buffer>();
+  /**
+   * For how long (ms) the service is kept from completing uploads of parts. Meanwhile who asks has no answer at first, and hears
+   * that it is done when he asks again.
+   */
+  completesLate: number | undefined;
+  readonly #completing = new Set<string>();
   /** How many connections there were. */
   connections = 0;
   /** What is to be answered in place of the service's date, in milliseconds more. */
@@ -86,6 +92,9 @@ export class FaultProxy {
       response.end(ERROR.replace('InternalError', 'NotImplemented'));
       return;
     }
+    const isCompletion = request.method === 'POST' && request.url!.includes('uploadId=');
+    if (this.completesLate !== undefined && isCompletion)
+      return this.#completeLate(request, response, this.completesLate);
     const fault = this.#choose(request);
     if (fault === '503 before') {
       request.resume();
@@ -142,6 +151,25 @@ export class FaultProxy {
       if (left <= 0) break;
     }
     request.socket.destroy();
+  }
+
+  async #completeLate(request: IncomingMessage, response: ServerResponse, wait: number): Promise<void> {
+    const { method, headers } = request;
+    const path = request.url!;
+    const chunks: Buffer[] = [];
+    for await (const chunk of request as AsyncIterable<Buffer>) chunks.push(chunk);
+    if (this.#completing.has(path)) {
+      response.writeHead(200, { 'content-type': 'application/xml' });
+      response.end('<?xml version="1.0" encoding="UTF-8"?>\n<CompleteMultipartUploadResult/>');
+      return;
+    }
+    this.#completing.add(path);
+    request.socket.destroy();
+    await setTimeout(wait);
+    const onward = http.request({ host: '127.0.0.1', port: this.target, method, path, headers });
+    onward.end(Buffer.concat(chunks));
+    const [answer] = (await once(onward, 'response')) as [IncomingMessage];
+    answer.resume();
   }
 
   /** Of such as can happen to the request one of those that there were least: no kind is left to chance. */

@@ -104,6 +104,7 @@ export async function joinParts(
 ): Promise<number> {
   const upload = await bucket.startUpload(key);
   let passed = 0;
+  let isCompleting = false;
   const make = async (source: PartSource, number: number): Promise<Part> => {
     if ('key' in source) return copies.pass(() => bucket.copyPart(key, upload.id, number, source.key, source.range));
     return budget.sending(SMALLEST_PART, async () => {
@@ -120,9 +121,11 @@ export async function joinParts(
     };
     await allSettled(Array.from({ length: Math.min(concurrency, sources.length) }, lane));
     await beforeLast();
+    isCompleting = true;
     await completeUpload(bucket, key, upload, parts);
   } catch (error) {
-    await bucket.abortUpload(key, upload.id).catch(() => undefined);
+    // The service may still be at it.
+    if (!isCompleting) await bucket.abortUpload(key, upload.id).catch(() => undefined);
     throw error;
   }
   return passed;

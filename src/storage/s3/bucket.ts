@@ -33,6 +33,9 @@ import type { S3Options } from './options.js';
 const CONNECT = 5_000;
 const IDLE = 30_000;
 
+/** Where the service copies by itself, or joins, and may say nothing until it is done. */
+const IDLE_COPYING = 300_000;
+
 /** The SDK waits between them for a random time that grows, and stops where too many requests fail. */
 const ATTEMPTS = 4;
 
@@ -83,6 +86,8 @@ export class Bucket {
   /** How many of each kind were sent, those that were sent again too. */
   readonly requests = new Map<string, number>();
   readonly #client: S3Client;
+  /** For what takes the service long. */
+  readonly #patient: S3Client;
   readonly #prefix: string;
   readonly #written: { StorageClass?: never; ACL?: never; ServerSideEncryption?: never; SSEKMSKeyId?: string };
   readonly #agents: { http: http.Agent; https: https.Agent };
@@ -100,13 +105,24 @@ export class Bucket {
     };
     // Which version of Node it is to run on is no operator's business; the version of the SDK is pinned.
     process.env.AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED ??= 'true';
-    this.#client = new S3Client(clientConfig(options, this.#agents));
+    this.#client = this.#connect(IDLE);
+    this.#patient = this.#connect(IDLE_COPYING);
     this.#written = {
       ...(options.storageClass && { StorageClass: options.storageClass as never }),
       ...(options.encrypt && { ServerSideEncryption: (options.keyId ? 'aws:kms' : 'AES256') as never }),
       ...(options.encrypt && options.keyId && { SSEKMSKeyId: options.keyId }),
     };
-    this.#client.middlewareStack.add(
+  }
+
+  close(): void {
+    this.#client.destroy();
+    this.#patient.destroy();
+    for (const agent of Object.values(this.#agents)) agent.destroy();
+  }
+
+  #connect(idle: number): S3Client {
+    const client = new S3Client(clientConfig(this.options, this.#agents, idle));
+    client.middlewareStack.add(
       (next, { commandName = '' }) =>
         async args => {
           this.#count(commandName.replace(/Command$/, ''));
@@ -116,11 +132,7 @@ export class Bucket {
         },
       { step: 'finalizeRequest', priority: 'low', name: 'countRequests' },
     );
-  }
-
-  close(): void {
-    this.#client.destroy();
-    for (const agent of Object.values(this.#agents)) agent.destroy();
+    return client;
   }
 
   /** The time by the service's clock, which has whole seconds. */
@@ -204,7 +216,7 @@ export class Bucket {
 
   async copy(from: string, key: string): Promise<void> {
     await this.#attempt(`copy ${from} to ${key}`, () =>
-      this.#client.send(
+      this.#patient.send(
         new CopyObjectCommand({
           ...this.#at(key),
           ...this.#made(key),
@@ -292,7 +304,7 @@ export class Bucket {
 
   async copyPart(key: string, id: string, number: number, from: string, range: ByteRange): Promise<Part> {
     const { CopyPartResult } = await this.#attempt(`copy a part of ${from} to ${key}`, () =>
-      this.#client.send(
+      this.#patient.send(
         new UploadPartCopyCommand({
           ...this.#at(key),
           UploadId: id,
@@ -306,14 +318,16 @@ export class Bucket {
   }
 
   /** @throws as the service does: when it is sent again because the first answer was lost, the upload may be gone */
-  async completeUpload(key: string, id: string, parts: readonly Part[]): Promise<void> {
-    await this.#client.send(
+  /** @returns how often the service was asked */
+  async completeUpload(key: string, id: string, parts: readonly Part[]): Promise<number> {
+    const { $metadata } = await this.#patient.send(
       new CompleteMultipartUploadCommand({
         ...this.#at(key),
         UploadId: id,
         MultipartUpload: { Parts: parts.toSorted((one, other) => one.PartNumber - other.PartNumber) },
       }),
     );
+    return $metadata.attempts ?? 1;
   }
 
   async abortUpload(key: string, id: string): Promise<void> {
@@ -391,7 +405,11 @@ export class Bucket {
   }
 }
 
-function clientConfig(options: S3Options, agents: { http: http.Agent; https: https.Agent }): S3ClientConfig {
+function clientConfig(
+  options: S3Options,
+  agents: { http: http.Agent; https: https.Agent },
+  idle: number,
+): S3ClientConfig {
   const { credentials, endpoint, userAgent } = options;
   return {
     region: options.region,
@@ -410,7 +428,7 @@ function clientConfig(options: S3Options, agents: { http: http.Agent; https: htt
     responseChecksumValidation: 'WHEN_REQUIRED',
     requestHandler: {
       connectionTimeout: CONNECT,
-      socketTimeout: IDLE,
+      socketTimeout: idle,
       httpAgent: agents.http,
       httpsAgent: agents.https,
     },

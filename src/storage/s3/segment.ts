@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { type SegmentWriter, StorageError } from '../driver.js';
 import type { Bucket, Part, Upload } from './bucket.js';
 import { isUploadGone, s3Failure } from './failure.js';
@@ -166,7 +167,10 @@ export class S3Segment implements SegmentWriter {
     if (this.#filled > 0) this.#launch();
     await this.#landed();
     await this.purpose.lasting?.renew();
-    await completeUpload(this.bucket, this.key, this.#upload!, this.#parts);
+    const upload = this.#upload!;
+    // From here on nobody knows how it stands when there is no answer: it must not be given up while the service is at it.
+    this.#upload = undefined;
+    await completeUpload(this.bucket, this.key, upload, this.#parts);
     // Its bytes are here no more: whoever has sent them has to do it again.
     if (!(await this.#stays()))
       throw new StorageError('unavailable', `write ${this.key}: what stood there was just being removed`);
@@ -210,9 +214,14 @@ export class S3Segment implements SegmentWriter {
   }
 }
 
+/** How long an object is waited for (ms) whose making was asked for more than once, and where the service knows no more of it. */
+const PATIENCE = 300_000;
+const GONE_PATIENCE = 10_000;
+const POLL = 500;
+
 /**
  * Makes the object of its parts. When the service's answer is lost and it is asked again, some say that there is no such
- * upload: then the object tells.
+ * upload, and some that all is done while they are still at it, and may fail: so then the object tells.
  */
 export async function completeUpload(
   bucket: Bucket,
@@ -220,10 +229,20 @@ export async function completeUpload(
   { id, write }: Upload,
   parts: readonly Part[],
 ): Promise<void> {
+  let failure: unknown;
   try {
-    await bucket.completeUpload(key, id, parts);
+    if ((await bucket.completeUpload(key, id, parts)) === 1) return;
   } catch (error) {
-    const found = isUploadGone(error) ? await bucket.find(key) : undefined;
-    if (found?.write !== write) throw s3Failure(`complete ${key}`, error);
+    failure = s3Failure(`complete ${key}`, error);
+    if (!isUploadGone(error)) throw failure;
+  }
+  const end = performance.now() + (failure ? GONE_PATIENCE : PATIENCE);
+  while ((await bucket.find(key))?.write !== write) {
+    if (performance.now() > end)
+      throw (
+        failure ??
+        new StorageError('unavailable', `complete ${key}: it was said to be done, but the object is not there`)
+      );
+    await sleep(POLL);
   }
 }
