@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import http from 'node:http';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -348,6 +348,25 @@ describe('pushing blobs', () => {
       } finally {
         await after.stop({ keep: true });
       }
+    }
+  });
+
+  test('an upload whose segment the storage does not show is not given up: 503, and all is well when it is back', async () => {
+    const other = await RegistryFixture.start({ root: registry.root });
+    try {
+      const data = randomBytes(100_000);
+      const location = await start('late');
+      assert.equal((await registry.call('PATCH', location, { body: data })).status, 202);
+      const folder = join(registry.root, layout.upload('late', location.split('/').at(-1)!));
+      await rename(join(folder, 'segments'), join(folder, 'away'));
+      const closing = `${location}?digest=${digestOf(data)}`;
+      assert.equal((await other.call('PUT', closing)).status, 503);
+      assert.equal((await registry.call('GET', location)).status, 204);
+      await rename(join(folder, 'away'), join(folder, 'segments'));
+      assert.equal((await other.call('PUT', closing)).status, 201);
+      await assertBlob('late', data);
+    } finally {
+      await other.stop({ keep: true });
     }
   });
 
