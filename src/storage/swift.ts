@@ -157,7 +157,11 @@ export class SwiftStore implements ObjectStore {
     await this.#inTurn(key, () => this.#replace(key, () => this.#writeManifest(this.#files + key, id, segments)));
   }
 
-  async abortUpload({ id }: Upload, parts: readonly Part[]): Promise<void> {
+  /** A manifest whose answer was lost may stand: it goes first. */
+  async abortUpload({ key, id }: Upload, parts: readonly Part[]): Promise<void> {
+    await this.#inTurn(key, async () => {
+      if ((await this.find(key))?.write === id) await this.#deleteNames([this.#files + key]);
+    });
     await this.#deleteNames(parts.map(({ number }) => this.#segment(id, number)));
   }
 
@@ -171,6 +175,7 @@ export class SwiftStore implements ObjectStore {
   async join(pieces: readonly Piece[], key: string): Promise<void> {
     const sources: Segment[] = [];
     for (const piece of pieces) sources.push(...(await this.#segmentsOf(piece)));
+    if (await this.#keeps(key, sources)) return;
     const id = newWrite();
     const whole = sources.length === 1 && pieces.length === 1;
     const made = whole ? [] : await this.#copySegments(sources, id);
@@ -180,9 +185,28 @@ export class SwiftStore implements ObjectStore {
         else await this.#writeManifest(this.#files + key, id, made);
       }),
     ).catch(async error => {
-      await this.#deleteNames(made.map(({ name }) => name)).catch(() => undefined);
+      if (await this.#isRefused(key, id, error).catch(() => false))
+        await this.#deleteNames(made.map(({ name }) => name)).catch(() => undefined);
       throw error;
     });
+  }
+
+  /** Whether the object is made of the same bytes already: then it is renewed, so that pulls keep the segments they read. */
+  async #keeps(key: string, sources: readonly Segment[]): Promise<boolean> {
+    const found = await this.find(key);
+    if (found?.info.size !== sources.reduce((sum, { size }) => sum + size, 0)) return false;
+    const there = await this.#segmentsOf({ key, size: found.info.size });
+    const isSame =
+      there.length === sources.length &&
+      there.every(({ size, hash }, index) => size === sources[index]!.size && hash === sources[index]!.hash);
+    return isSame && this.renew(key, found);
+  }
+
+  /** Whether what a write was to name is needed by nobody. Without an answer it may stand, or come to stand. */
+  async #isRefused(key: string, write: string, error: unknown): Promise<boolean> {
+    const { cause } = error as StorageError;
+    const { status = 0 } = cause instanceof ServiceError ? cause : {};
+    return status >= 400 && status < 500 && status !== 408 && (await this.find(key))?.write !== write;
   }
 
   async #copySegments(sources: readonly Segment[], id: string): Promise<Segment[]> {
