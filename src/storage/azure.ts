@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import https from 'node:https';
 import type { Readable } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
 import {
   type BlobClient,
   type BlockBlobClient,
@@ -9,14 +10,17 @@ import {
   type RequestPolicyFactory,
   StorageSharedKeyCredential,
 } from '@azure/storage-blob';
+import { OperatorError } from '../errors.js';
 import type { ByteRange } from '../reference.js';
 import { azureError, azureRefusal } from './azure/failure.js';
 import { AzureLogin } from './azure/identity.js';
 import type { AzureOptions } from './azure/options.js';
 import { StorageError } from './driver.js';
-import { Requests, ServiceError, storageFailure } from './object/requests.js';
+import { ObjectReader } from './object/reader.js';
+import { Requests, ServiceError, sizeOf, storageFailure } from './object/requests.js';
 import {
   type Body,
+  bytesOf,
   type Found,
   type ListOptions,
   newWrite,
@@ -31,8 +35,9 @@ import {
 /** Where `registry:2` has its blobs: it wrote the slash at the start of a path into their names. */
 const TREE = 'docker/registry/v2/';
 
-/** How often a copy that goes on behind the answer is asked after (ms). */
+/** How often a copy that goes on behind the answer is asked after, and for how long (ms). */
 const POLL = 250;
+const COPY_PATIENCE = 300_000;
 
 const HEADERS = { blobContentType: 'application/octet-stream' };
 
@@ -73,6 +78,7 @@ export class AzureStore implements ObjectStore {
 
   refusal(thrown: unknown): unknown {
     const error = thrown instanceof StorageError ? thrown.cause : thrown;
+    if (error instanceof OperatorError) return error;
     return error instanceof ServiceError ? azureRefusal(this.options, error) : thrown;
   }
 
@@ -82,21 +88,20 @@ export class AzureStore implements ObjectStore {
     );
   }
 
-  get(
-    key: string,
-    { range, etag }: { range?: ByteRange | undefined; etag?: string | undefined } = {},
-  ): Promise<Body | undefined> {
+  get(key: string, { range }: { range?: ByteRange | undefined } = {}): Promise<Body | undefined> {
     return this.#unlessAbsent(`read ${key}`, 'GetBlob', async abortSignal => {
       const [from, count] = range ? [range.start, range.end - range.start + 1] : [];
-      const conditions = etag === undefined ? {} : { ifMatch: etag };
-      const answer = await this.#blob(key).download(from, count, { abortSignal, conditions, maxRetryRequests: 0 });
+      const answer = await this.#blob(key).download(from, count, { abortSignal, maxRetryRequests: 0 });
       const body = answer.readableStreamBody as Readable;
       const [, start, total] = /^bytes (\d+)-\d+\/(\d+)$/.exec(answer.contentRange ?? '') ?? [];
-      const found = foundOf(answer, total === undefined ? undefined : Number(total));
-      if (found && Number(start ?? 0) === (range?.start ?? 0)) return { ...found, body };
-      body.on('error', () => {}).destroy();
-      if (found) throw new StorageError('unavailable', `read ${key}: another range came than was asked for`);
-      return undefined;
+      try {
+        const found = foundOf(answer, total);
+        if (!found || Number(start ?? 0) === (range?.start ?? 0)) return found && { ...found, body };
+        throw new StorageError('unavailable', `read ${key}: another range came than was asked for`);
+      } catch (error) {
+        body.on('error', () => {}).destroy();
+        throw error;
+      }
     });
   }
 
@@ -111,7 +116,12 @@ export class AzureStore implements ObjectStore {
       });
       return true;
     };
-    if (!ifAbsent) return this.#replacing(key, () => this.#attempt(`write ${key}`, 'PutBlob', send, data.length));
+    if (!ifAbsent)
+      return this.#replacing(
+        key,
+        async () => createHash('sha256').update(data).digest('hex'),
+        () => this.#attempt(`write ${key}`, 'PutBlob', send, data.length),
+      );
     return this.#unless(isThere, false, `create ${key}`, 'PutBlob', send);
   }
 
@@ -182,16 +192,34 @@ export class AzureStore implements ObjectStore {
   }
 
   async copy(from: string, key: string): Promise<void> {
-    const metadata = { [WRITE]: newWrite() };
-    await this.#replacing(key, () =>
-      this.#attempt(`copy ${from} to ${key}`, 'CopyBlob', async abortSignal => {
-        const options = { abortSignal, metadata, intervalInMs: POLL };
-        const copying = await this.#blob(key).beginCopyFromURL(this.#blob(from).url, options);
-        const { copyStatus } = await copying.pollUntilDone();
-        if (copyStatus !== 'success')
-          throw new ServiceError({ status: 500, code: 'CopyFailed', message: `the copy is ${copyStatus}` });
-      }),
-    );
+    const digest = async () => {
+      const known = await this.#digest(from);
+      if (known === undefined) throw new StorageError('unavailable', `copy ${from}: it is gone`);
+      return known;
+    };
+    const [source, there] = await Promise.all([this.find(from), this.find(key)]);
+    // A copy that fails on the way leaves nothing of what it was to replace.
+    if (source && source.info.size === there?.info.size && (await this.#keeps(key, digest))) return;
+    const options = { metadata: { [WRITE]: newWrite() }, intervalInMs: POLL };
+    await this.#replacing(key, digest, async () => {
+      const isDone = await this.#attempt(`copy ${from} to ${key}`, 'CopyBlob', async abortSignal => {
+        const copying = await this.#blob(key).beginCopyFromURL(this.#blob(from).url, { ...options, abortSignal });
+        return copying.isDone();
+      });
+      if (!isDone) await this.#copied(key);
+    });
+  }
+
+  /** Waits until a copy that the service has begun is done. */
+  async #copied(key: string): Promise<void> {
+    for (const until = performance.now() + COPY_PATIENCE; ; await sleep(POLL)) {
+      const { copyStatus } = await this.#attempt(`look at ${key}`, 'GetBlobProperties', abortSignal =>
+        this.#blob(key).getProperties({ abortSignal }),
+      );
+      if (copyStatus === 'success') return;
+      if (copyStatus !== 'pending' || performance.now() > until)
+        throw new StorageError('unavailable', `copy to ${key}: it is ${copyStatus ?? 'replaced'}`);
+    }
   }
 
   #blob(key: string): BlobClient {
@@ -219,17 +247,40 @@ export class AzureStore implements ObjectStore {
     };
   }
 
-  /** A blob of another kind, such as `registry:2` has left, cannot be replaced by one of ours in one step. */
-  async #replacing<T>(key: string, write: () => Promise<T>): Promise<T> {
+  /**
+   * A blob of another kind cannot be replaced by one of ours in one step. `registry:2` has left such ones, all named by their
+   * content: the same bytes stay, and others are no good ones that could be lost.
+   */
+  async #replacing(key: string, digest: () => Promise<string>, write: () => Promise<unknown>): Promise<true> {
     try {
-      return await write();
+      await write();
     } catch (error) {
       const { cause } = error as StorageError;
       if (!(cause instanceof ServiceError && cause.code === 'InvalidBlobType')) throw error;
+      if (await this.#keeps(key, digest)) return true;
       const found = await this.find(key);
       if (found) await this.remove(key, found);
-      return write();
+      await write();
     }
+    return true;
+  }
+
+  /** Renews the blob if its bytes are of this digest. */
+  async #keeps(key: string, digest: () => Promise<string>): Promise<boolean> {
+    const [there, wanted] = await Promise.all([this.#digest(key), digest()]);
+    if (there !== wanted) return false;
+    for (let found = await this.find(key); found; found = await this.find(key))
+      if (await this.renew(key, found)) return true;
+    return false;
+  }
+
+  /** Of the bytes of a blob, by way of this machine: the service knows none of large ones. */
+  async #digest(key: string): Promise<string | undefined> {
+    const found = await this.get(key);
+    if (!found) return undefined;
+    const hash = createHash('sha256');
+    for await (const chunk of new ObjectReader(this, key, found, 0, found.info.size)) hash.update(chunk);
+    return hash.digest('hex');
   }
 
   #unlessAbsent<T>(action: string, kind: string, send: (signal: AbortSignal) => Promise<T>): Promise<T | undefined> {
@@ -290,13 +341,19 @@ interface Told {
   readonly copyStatus?: string | undefined;
 }
 
-/** Undefined for what a copy that was given up, or still goes on, has left under the name. */
-function foundOf(told: Told, size = told.contentLength ?? 0): Found | undefined {
+/**
+ * Undefined for what a copy that failed or was given up has left under the name: it has no bytes, and can be pushed again.
+ * @throws StorageError while a copy goes on
+ */
+function foundOf(told: Told, length: number | string | undefined = told.contentLength): Found | undefined {
   const { lastModified = new Date(0), etag = '', metadata = {}, copyStatus } = told;
+  if (copyStatus === 'pending') throw new StorageError('unavailable', 'the object is still being copied');
   if (copyStatus !== undefined && copyStatus !== 'success') return undefined;
+  const size = sizeOf(length);
   // HTTP dates have no fractions: what happened is no later than this.
   const modified = new Date(Math.floor(lastModified.getTime() / 1000) * 1000 + 999);
-  return { info: { size, modified, version: etag }, etag, write: metadata[WRITE], metadata };
+  const { [WRITE]: write } = metadata;
+  return { info: { size, modified, version: etag }, etag, bytes: bytesOf(write, size, etag), write, metadata };
 }
 
 /** An answer to HEAD without a body names the code in a header, too: so a container that is gone is told from a blob. */

@@ -1,12 +1,13 @@
 import { createHash } from 'node:crypto';
 import { text } from 'node:stream/consumers';
 import { Storage } from '@google-cloud/storage';
+import { OperatorError } from '../errors.js';
 import type { ByteRange } from '../reference.js';
 import { StorageError } from './driver.js';
 import { answerOf, gcsError, gcsRefusal } from './gcs/failure.js';
 import type { GcsOptions } from './gcs/options.js';
 import { HttpClient } from './object/http.js';
-import { Requests, ServiceError, storageFailure } from './object/requests.js';
+import { Requests, ServiceError, sizeOf, storageFailure } from './object/requests.js';
 import {
   type Body,
   type Found,
@@ -82,6 +83,7 @@ export class GcsStore implements ObjectStore {
 
   refusal(thrown: unknown): unknown {
     const error = thrown instanceof StorageError ? thrown.cause : thrown;
+    if (error instanceof OperatorError) return error;
     return error instanceof ServiceError ? gcsRefusal(this.options, error) : thrown;
   }
 
@@ -93,24 +95,27 @@ export class GcsStore implements ObjectStore {
 
   get(
     key: string,
-    { range, etag }: { range?: ByteRange | undefined; etag?: string | undefined } = {},
+    { range, bytes }: { range?: ByteRange | undefined; bytes?: string | undefined } = {},
   ): Promise<Body | undefined> {
     const headers = range && { range: `bytes=${range.start}-${range.end}` };
-    const query = { alt: 'media', generation: etag?.split('/')[0] };
+    const query = { alt: 'media', generation: bytes };
     return this.#unless(isAbsent, undefined, `read ${key}`, 'Download', async signal => {
       const { told, data } = await this.#send('GET', signal, this.#at(key), query, { headers });
       const [, start, total] = /^bytes (\d+)-\d+\/(\d+)$/.exec(told['content-range'] ?? '') ?? [];
-      if (Number(start ?? 0) !== (range?.start ?? 0)) {
+      try {
+        if (Number(start ?? 0) !== (range?.start ?? 0))
+          throw new StorageError('unavailable', `read ${key}: another range came than was asked for`);
+        const found = foundOf({
+          size: total ?? told['content-length'],
+          generation: told['x-goog-generation'],
+          metageneration: told['x-goog-metageneration'],
+          updated: told['last-modified'],
+        });
+        return { ...found, body: data };
+      } catch (error) {
         data.on('error', () => {}).destroy();
-        throw new StorageError('unavailable', `read ${key}: another range came than was asked for`);
+        throw error;
       }
-      const found = foundOf({
-        size: total ?? told['content-length'],
-        generation: told['x-goog-generation'],
-        metageneration: told['x-goog-metageneration'],
-        updated: told['last-modified'],
-      });
-      return { ...found, body: data };
     });
   }
 
@@ -276,7 +281,12 @@ export class GcsStore implements ObjectStore {
   async #ask(method: string, signal: AbortSignal, path: string, query: Query = {}, json?: object): Promise<Resource> {
     const content = json && { body: [JSON.stringify(json)], headers: { 'content-type': 'application/json' } };
     const { data } = await this.#send(method, signal, path, query, content);
-    return JSON.parse((await text(data)) || '{}') as Resource;
+    const told = await text(data);
+    try {
+      return JSON.parse(told || '{}') as Resource;
+    } catch {
+      throw new ServiceError({ code: 'AnswerCut', message: 'the answer cannot be read' });
+    }
   }
 
   /** @throws ServiceError where it is no success */
@@ -328,7 +338,12 @@ function foundOf({ size, generation, metageneration, updated, metadata }: Resour
   const etag = `${generation}/${metageneration}`;
   // A download tells the time in whole seconds: what happened is no later than this.
   const modified = new Date(Math.floor(Date.parse(updated!) / 1000) * 1000 + 999);
-  return { info: { size: Number(size), modified, version: etag }, etag, write: metadata?.[WRITE] };
+  return {
+    info: { size: sizeOf(size), modified, version: etag },
+    etag,
+    bytes: String(generation),
+    write: metadata?.[WRITE],
+  };
 }
 
 function versionOf({ etag }: Found): { generation: string; metageneration: string } {

@@ -5,9 +5,10 @@ import { OperatorError } from '../errors.js';
 import type { ByteRange } from '../reference.js';
 import { StorageError } from './driver.js';
 import { HttpClient } from './object/http.js';
-import { isDistrust, Requests, ServiceError, storageFailure, wayError } from './object/requests.js';
+import { isDistrust, Requests, ServiceError, sizeOf, storageFailure, wayError } from './object/requests.js';
 import {
   type Body,
+  bytesOf,
   type Found,
   type ListOptions,
   newWrite,
@@ -81,6 +82,7 @@ export class SwiftStore implements ObjectStore {
 
   refusal(thrown: unknown): unknown {
     const error = thrown instanceof StorageError ? thrown.cause : thrown;
+    if (error instanceof OperatorError) return error;
     return error instanceof ServiceError ? refusalOf(this.options, error) : thrown;
   }
 
@@ -95,9 +97,13 @@ export class SwiftStore implements ObjectStore {
       const headers = range && { range: `bytes=${range.start}-${range.end}` };
       const answer = await this.#send('GET', signal, this.#files + key, { headers });
       const [, start, total] = /^bytes (\d+)-\d+\/(\d+)$/.exec(answer.headers['content-range'] ?? '') ?? [];
-      if (Number(start ?? 0) === (range?.start ?? 0)) return { ...foundOf(answer, total), body: answer };
-      answer.on('error', () => {}).destroy();
-      throw new StorageError('unavailable', `read ${key}: another range came than was asked for`);
+      try {
+        if (Number(start ?? 0) === (range?.start ?? 0)) return { ...foundOf(answer, total), body: answer };
+        throw new StorageError('unavailable', `read ${key}: another range came than was asked for`);
+      } catch (error) {
+        answer.on('error', () => {}).destroy();
+        throw error;
+      }
     });
   }
 
@@ -423,12 +429,15 @@ interface Listed {
   readonly last_modified?: string;
 }
 
-function foundOf({ headers }: IncomingMessage, size: string | undefined = headers['content-length']): Found {
+function foundOf({ headers }: IncomingMessage, length: string | undefined = headers['content-length']): Found {
   const time = String(headers['x-timestamp']);
+  const size = sizeOf(length);
+  const write = headers[`x-object-meta-${WRITE}`] as string | undefined;
   return {
-    info: { size: Number(size), modified: new Date(Math.floor(Number(time) * 1000)), version: time },
+    info: { size, modified: new Date(Math.floor(Number(time) * 1000)), version: time },
     etag: time,
-    write: headers[`x-object-meta-${WRITE}`] as string | undefined,
+    bytes: bytesOf(write, size, time),
+    write,
     metadata: Object.fromEntries(Object.entries(headers).filter(([name]) => KEPT.test(name))) as Record<string, string>,
   };
 }

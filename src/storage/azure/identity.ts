@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { OperatorError } from '../../errors.js';
-import { ServiceError, wayError } from '../object/requests.js';
+import { MAY_PASS, noToken, ServiceError, wayError } from '../object/requests.js';
 
 /** How the process logs in at Microsoft Entra, as `storage.azure.credentials` says. */
 export type AzureIdentity =
@@ -84,6 +84,6 @@ async function ask(url: string, init: RequestInit): Promise<AccessToken> {
     return { token, expiresOnTimestamp: Date.now() + Number(seconds ?? 3600) * 1000 };
   const words = [error, description.split(/[\r\n]/)[0]].filter(word => word !== '').join(': ');
   const message = `${new URL(url).host} gives no token${words ? `: ${words}` : ''} (HTTP ${status})`;
-  if (status === 429 || status >= 500) throw new ServiceError({ status, code: error, message });
+  if (status >= 500 || MAY_PASS.includes(status)) throw noToken(error, message);
   throw new OperatorError(message, { fix: 'check storage.azure.credentials, or the identity of this machine' });
 }

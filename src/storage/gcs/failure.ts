@@ -1,5 +1,5 @@
 import { OperatorError, systemCode } from '../../errors.js';
-import { isDistrust, ServiceError, wayError } from '../object/requests.js';
+import { isDistrust, MAY_PASS, noToken, ServiceError, wayError } from '../object/requests.js';
 import type { GcsOptions } from './options.js';
 
 /** What the login of Google's client throws, and the way to the service. Leaves the request behind. */
@@ -12,13 +12,13 @@ export function gcsError(error: unknown): ServiceError | OperatorError {
   if (response?.status !== undefined) {
     const { error: word, error_description: words = message } = response.data ?? {};
     const reason = typeof word === 'string' ? word : code;
-    if (response.status < 500 && response.status !== 429)
+    if (response.status < 500 && !MAY_PASS.includes(response.status))
       return loginProblem(`Google gives no token: ${[reason, words].filter(Boolean).join(': ')}`);
-    return new ServiceError({ status: response.status, code: reason, message: `no token: ${words}` });
+    return noToken(reason, `no token: ${words} (HTTP ${response.status})`);
   }
   if (/default credentials/.test(message)) return loginProblem('there are no credentials for Google Cloud Storage');
   if (code === 'ENOENT' || code === 'EACCES') return loginProblem(`the key file cannot be read: ${code}`);
-  if (error instanceof SyntaxError || /DECODER|private_key|client_email|PEM|JSON/.test(`${code} ${message}`))
+  if (/DECODER|private_key|client_email|PEM|JSON/.test(`${code} ${message}`))
     return loginProblem('the key of the service account is no such key');
   return wayError(error);
 }

@@ -81,9 +81,10 @@ export class ObjectReader implements ByteStream {
     this.#discard();
     try {
       const range = { start: this.at, end: this.end - 1 };
-      const again = await this.store.get(this.key, { range, etag: this.found.etag });
-      // Not every service heeds the condition on a read.
-      if (again?.etag !== this.found.etag) {
+      const { bytes } = this.found;
+      const again = await this.store.get(this.key, { range, bytes });
+      // A lease may have been renewed meanwhile: that leaves the bytes as they are.
+      if (again?.bytes !== bytes) {
         again?.body.on('error', () => {}).destroy();
         throw new StorageError('unavailable', `read ${this.key}: it was replaced or removed on the way`);
       }

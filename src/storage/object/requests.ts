@@ -46,6 +46,14 @@ interface Answer {
   readonly retryAfter?: number | undefined;
 }
 
+/** What a login may answer while the service of it is updated, besides failures of its own (5xx). */
+export const MAY_PASS: readonly number[] = [404, 408, 410, 429];
+
+/** A login that may well succeed in a moment. Its status would be taken for one of the object, such as that there is none. */
+export function noToken(code: string, message: string): ServiceError {
+  return new ServiceError({ status: 503, code, message });
+}
+
 /** Whether a code of the system says that the other side's certificate, or its TLS, will not do. */
 export function isDistrust(code: string): boolean {
   return /CERT|^UNABLE_TO_|^EPROTO$|^ERR_(?:TLS|SSL)_/.test(code);
@@ -60,11 +68,20 @@ export function wayError(error: unknown): ServiceError {
 
 /** What to throw where a request has failed for good. The message is for the log. */
 export function storageFailure(action: string, error: unknown): unknown {
+  // What the operator has to mend while it runs is for the log; clients come again.
+  if (error instanceof OperatorError) return new StorageError('unavailable', `${action}: ${error.message}`, error);
   if (!(error instanceof ServiceError)) return error;
   const { status, code, message } = error;
   const kind = status === 507 || status === 413 || /quota|insufficientstorage/i.test(code) ? 'full' : 'unavailable';
   const words = [...new Set([code, message].filter(word => word !== ''))].join(': ');
   return new StorageError(kind, `${action}: ${words}${status ? ` (HTTP ${status})` : ''}`, error);
+}
+
+/** As an answer tells it (bytes). @throws ServiceError where it does not: then it is no object of no bytes */
+export function sizeOf(told: number | string | undefined): number {
+  const size = told === '' ? Number.NaN : Number(told);
+  if (Number.isSafeInteger(size) && size >= 0) return size;
+  throw new ServiceError({ code: 'NoSize', message: 'the answer does not tell the size of the object' });
 }
 
 /**
@@ -117,9 +134,13 @@ export class Requests {
 
   async #inTime<T>(send: (signal: AbortSignal) => Promise<T>, limit: number): Promise<T> {
     const control = new AbortController();
+    const late = new Promise<never>((_, reject) => {
+      control.signal.addEventListener('abort', () => reject(control.signal.reason));
+    });
     const timer = setTimeout(() => control.abort(), limit);
     try {
-      return await send(control.signal);
+      // Not everything on the way heeds the signal.
+      return await Promise.race([send(control.signal), late]);
     } catch (error) {
       if (!control.signal.aborted) throw error;
       throw new ServiceError({ code: 'TimeoutError', message: `no answer within ${Math.round(limit / 1000)} seconds` });

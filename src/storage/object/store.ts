@@ -29,8 +29,8 @@ export interface ObjectStore {
   /** What is known of an object. That the bucket is gone is an error, never an absent object. */
   find(key: string): Promise<Found | undefined>;
 
-  /** The object, or a range of it. @param etag where it must not be another by now: fails then */
-  get(key: string, options?: { range?: ByteRange | undefined; etag?: string | undefined }): Promise<Body | undefined>;
+  /** The object, or a range of it. @param bytes which are wanted, where that can be told; others may come all the same */
+  get(key: string, options?: { range?: ByteRange | undefined; bytes?: string | undefined }): Promise<Body | undefined>;
 
   /**
    * Writes an object in one step.
@@ -68,6 +68,8 @@ export interface Found {
   readonly info: ObjectInfo;
   /** Changes with whatever is done to the object, a renewal too. */
   readonly etag: string;
+  /** Changes with the bytes, and not with a renewal, as far as the service lets that be told. */
+  readonly bytes: string;
   /** Which write has made it; undefined where another program did. */
   readonly write: string | undefined;
   /** What the service keeps beside the bytes, for those of its requests that replace all of it. */
@@ -113,6 +115,11 @@ export const PAGE_SIZE = 1000;
 
 /** Names the write that has made an object, in its metadata: two of the same bytes look alike otherwise. */
 export const WRITE = 'registrysecurewrite';
+
+/** What tells the bytes of an object from others of its key, where only the write does. */
+export function bytesOf(write: string | undefined, size: number, etag: string): string {
+  return write === undefined ? etag : `${write} ${size}`;
+}
 
 export function newWrite(): string {
   return randomBytes(8).toString('hex');

@@ -1,7 +1,7 @@
 import { json } from 'node:stream/consumers';
 import { OperatorError } from '../../errors.js';
 import type { HttpClient } from '../object/http.js';
-import { ServiceError } from '../object/requests.js';
+import { MAY_PASS, noToken } from '../object/requests.js';
 import type { SwiftOptions } from './options.js';
 
 /** A token, and the account that it is for. */
@@ -68,8 +68,11 @@ export class SwiftLogin {
     const headers = { 'content-type': 'application/json' };
     const answer = await this.http.send({ method: 'POST', url, headers, body, signal });
     const token = answer.headers['x-subject-token'];
-    const issued = (await json(answer).catch(() => ({}))) as Issued;
-    if (answer.statusCode! >= 300 || typeof token !== 'string') throw this.#refusal(answer.statusCode!);
+    if (answer.statusCode! >= 300 || typeof token !== 'string') {
+      answer.resume();
+      throw this.#refusal(answer.statusCode!);
+    }
+    const issued = (await json(answer)) as Issued;
     const { expires_at: end = '', catalog = [] } = issued.token ?? {};
     const until = Date.parse(end);
     return { token, storage: this.#endpoint(catalog), until: Number.isNaN(until) ? Date.now() + 3_600_000 : until };
@@ -106,8 +109,8 @@ export class SwiftLogin {
   }
 
   #refusal(status: number): Error {
-    if (status === 429 || status >= 500)
-      return new ServiceError({ status, code: 'NoToken', message: `${this.options.authUrl} gives no token` });
+    if (status >= 500 || MAY_PASS.includes(status))
+      return noToken('NoToken', `${this.options.authUrl} gives no token (HTTP ${status})`);
     return new OperatorError(`${this.options.authUrl} refuses the login (HTTP ${status})`, {
       fix: 'check storage.swift.username, password, domain and tenant, and authurl',
     });
