@@ -1,3 +1,4 @@
+import { ADDRESS_ONLY, isMoreThanAddress } from './endpoint.js';
 import {
   count,
   duration,
@@ -67,6 +68,8 @@ export const azure = optionalSection(
           'is not set, and credentials.type is client_secret',
           `set it (REGISTRY_STORAGE_AZURE_CREDENTIALS_${name.toUpperCase()})`,
         );
-  if (azure.serviceurl && !/^https?:\/\/./.test(azure.serviceurl))
+  if (azure.serviceurl && !(/^https?:\/\/./.test(azure.serviceurl) && URL.canParse(azure.serviceurl)))
     wrong(['serviceurl'], 'is no URL', 'write such as https://ACCOUNT.blob.core.windows.net');
+  else if (azure.serviceurl && isMoreThanAddress(azure.serviceurl))
+    wrong(['serviceurl'], ADDRESS_ONLY.what, ADDRESS_ONLY.fix);
 });

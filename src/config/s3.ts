@@ -1,3 +1,4 @@
+import { ADDRESS_ONLY, isMoreThanAddress } from './endpoint.js';
 import { key, oneOf, optionalKey, optionalSection, size, text, warnsWhereOn, wholeFrom, yesNo } from './keys.js';
 
 const MIB = 1024 * 1024;
@@ -93,11 +94,10 @@ export const s3 = optionalSection(
       'set both, or none where the environment or the machine has them',
     );
   if (!s3.v4auth) wrong('v4auth', 'asks for signatures of version 2, which are not made here', 'remove it');
-  if (
-    s3.regionendpoint &&
-    !URL.canParse(s3.regionendpoint.includes('://') ? s3.regionendpoint : `https://${s3.regionendpoint}`)
-  )
-    wrong('regionendpoint', 'is no URL', 'write such as https://minio.example.com:9000');
+  if (!s3.regionendpoint) return;
+  const endpoint = s3.regionendpoint.includes('://') ? s3.regionendpoint : `https://${s3.regionendpoint}`;
+  if (!URL.canParse(endpoint)) wrong('regionendpoint', 'is no URL', 'write such as https://minio.example.com:9000');
+  else if (isMoreThanAddress(endpoint)) wrong('regionendpoint', ADDRESS_ONLY.what, ADDRESS_ONLY.fix);
 });
 
 function off(words: string): (value: string) => string | undefined {

@@ -1,3 +1,4 @@
+import { ADDRESS_ONLY, isMoreThanAddress } from './endpoint.js';
 import { key, oneOf, optionalKey, optionalSection, size, text, warnsWhereOn, wholeFrom, yesNo } from './keys.js';
 
 const MIB = 1024 * 1024;
@@ -50,6 +51,7 @@ export const swift = optionalSection(
     if (!swift[name]) wrong(name, 'is not set', `set it (REGISTRY_STORAGE_SWIFT_${name.toUpperCase()})`);
   if (swift.authurl && !URL.canParse(swift.authurl))
     wrong('authurl', 'is no URL', 'write such as https://keystone.example.com:5000/v3');
+  else if (swift.authurl && isMoreThanAddress(swift.authurl)) wrong('authurl', ADDRESS_ONLY.what, ADDRESS_ONLY.fix);
   if (swift.authversion === 2 || (swift.authversion === undefined && /\/v2(?:\.\d+)?\/?$/.test(swift.authurl ?? '')))
     wrong('authurl', 'is version 2 of Keystone, which OpenStack has removed', 'write the URL that ends with /v3');
   if (application && swift.authversion === 1)

@@ -26,6 +26,7 @@ test('what cannot be meant is refused', () => {
   const cases: Array<[NodeJS.ProcessEnv, RegExp]> = [
     [{ REGISTRY_STORAGE_AZURE_ACCOUNTKEY: '§' }, /accountkey is not in base64/],
     [{ REGISTRY_STORAGE_AZURE_SERVICEURL: 'images.blob' }, /serviceurl is no URL/],
+    [{ REGISTRY_STORAGE_AZURE_SERVICEURL: 'https://images.example/?sig=hush' }, /^(?!.*hush).*more than an address/],
     [{ REGISTRY_STORAGE_AZURE_CREDENTIALS_TYPE: 'password' }, /credentials\.type "password" is not known here/],
     [
       { REGISTRY_STORAGE_AZURE_ACCOUNTKEY: '', REGISTRY_STORAGE_AZURE_CREDENTIALS_TYPE: 'shared_key' },

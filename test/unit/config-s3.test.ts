@@ -36,6 +36,7 @@ test('what cannot be meant is refused', () => {
     [{ REGISTRY_STORAGE_S3_CHUNKSIZE: '1048576' }, /chunksize "1048576" is too small; write a size from 5MiB to 5GiB/],
     [{ REGISTRY_STORAGE_S3_STORAGECLASS: 'GLACIER' }, /storageclass "GLACIER" is not known here/],
     [{ REGISTRY_STORAGE_S3_REGIONENDPOINT: 'http://' }, /regionendpoint is no URL/],
+    [{ REGISTRY_STORAGE_S3_REGIONENDPOINT: 'https://alice:hush@minio' }, /^(?!.*hush).*more than an address/],
     [{ REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY: '/x' }, /storage\.s3 is set beside storage\.filesystem; keep one/],
   ];
   for (const [env, message] of cases) {

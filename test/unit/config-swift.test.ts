@@ -30,6 +30,7 @@ test('a container of Swift needs a login, by a user or an application credential
 test('what cannot be meant is refused', () => {
   const cases: Array<[NodeJS.ProcessEnv, RegExp]> = [
     [{ REGISTRY_STORAGE_SWIFT_AUTHURL: 'keystone' }, /authurl is no URL/],
+    [{ REGISTRY_STORAGE_SWIFT_AUTHURL: 'https://alice:hush@k/v3' }, /^(?!.*hush).*more than an address/],
     [{ REGISTRY_STORAGE_SWIFT_AUTHURL: 'https://k/v2.0' }, /version 2 of Keystone, which OpenStack has removed/],
     [{ REGISTRY_STORAGE_SWIFT_AUTHVERSION: '2' }, /version 2 of Keystone/],
     [{ ...APPLICATION, REGISTRY_STORAGE_SWIFT_AUTHVERSION: '1' }, /has no application credentials/],
