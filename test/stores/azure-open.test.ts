@@ -133,6 +133,38 @@ describe('a container', { timeout: 120_000 }, () => {
     assert.ok(names.some(name => name.includes(pushed.layer.slice('sha256:'.length))));
   });
 
+  test('keeps a blob of any kind whose bytes are pushed again, and mends one that is corrupt', async () => {
+    const container = await service.makeContainer();
+    const driver = connect(service.options(container));
+    await driver.open();
+    const writer = await driver.createSegment('docker/1');
+    await writer.write(Buffer.from('good'));
+    await writer.close();
+    const push = () => driver.assemble(['docker/1'], 'docker/data');
+    for (const [content, isKept] of [
+      ['good', true],
+      ['evil', false],
+    ] as const) {
+      await service
+        .client(container)
+        .deleteBlob('docker/data')
+        .catch(() => undefined);
+      const appended = service.client(container).getAppendBlobClient('docker/data');
+      await appended.create();
+      await appended.appendBlock(content, content.length);
+      await push();
+      const { blobType } = await appended.getProperties();
+      assert.equal(blobType, isKept ? 'AppendBlob' : 'BlockBlob');
+      assert.equal((await driver.get('docker/data'))?.toString(), 'good');
+    }
+    const { CopyBlob: copies } = Object.fromEntries(driver.requests);
+    await push();
+    assert.equal(Object.fromEntries(driver.requests).CopyBlob, copies, 'a good one is not copied onto');
+    await driver.write('docker/data', Buffer.from('evil'));
+    await push();
+    assert.equal((await driver.get('docker/data'))?.toString(), 'good');
+  });
+
   test('keeps to its root', async () => {
     const container = await service.makeContainer();
     const driver = connect(service.options(container, { root: 'team/images' }));
