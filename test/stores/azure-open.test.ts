@@ -165,6 +165,57 @@ describe('a container', { timeout: 120_000 }, () => {
     assert.equal((await driver.get('docker/data'))?.toString(), 'good');
   });
 
+  test('bears what the service does and azurite does not: copies that go on, and kinds that cannot be replaced', async () => {
+    const container = await service.makeContainer();
+    let other = false;
+    let pending = 0;
+    const front = http.createServer((request, response) => {
+      const { method, url = '', headers } = request;
+      const isBlob = url.includes('/docker/data') || url.includes('/docker%2Fdata');
+      if (other && isBlob && method === 'PUT' && 'x-ms-copy-source' in headers) {
+        request.resume();
+        response.writeHead(409, { 'x-ms-error-code': 'InvalidBlobType' }).end();
+        return;
+      }
+      const onward = http.request({ host: '127.0.0.1', port: service.port, method, path: url, headers }, answer => {
+        if (isBlob && method === 'DELETE') other = false;
+        const isPending = isBlob && answer.headers['x-ms-copy-status'] !== undefined && pending-- > 0;
+        response.writeHead(answer.statusCode!, {
+          ...answer.headers,
+          ...(isPending && { 'x-ms-copy-status': 'pending' }),
+        });
+        answer.pipe(response);
+      });
+      onward.once('error', () => response.destroy());
+      request.pipe(onward);
+    });
+    await new Promise<void>(resolve => front.listen(0, '127.0.0.1', resolve));
+    const endpoint = `http://127.0.0.1:${(front.address() as AddressInfo).port}`;
+    const driver = connect(service.options(container, { endpoint }));
+    await driver.open();
+    const writer = await driver.createSegment('docker/1');
+    await writer.write(Buffer.from('good'));
+    await writer.close();
+    const push = () => driver.assemble(['docker/1'], 'docker/data');
+    pending = 3;
+    await push();
+    assert.ok(pending <= 0, 'it was waited for');
+    pending = 1;
+    await assert.rejects(driver.stat('docker/data'), { name: 'StorageError', kind: 'unavailable' });
+    pending = 0;
+    assert.equal((await driver.get('docker/data'))?.toString(), 'good');
+
+    other = true;
+    await push();
+    assert.equal(other, true, 'the same bytes were not removed');
+    await driver.write('docker/data', Buffer.from('evil'));
+    await push();
+    assert.equal(other, false, 'others were');
+    assert.equal((await driver.get('docker/data'))?.toString(), 'good');
+    front.closeAllConnections();
+    front.close();
+  });
+
   test('keeps to its root', async () => {
     const container = await service.makeContainer();
     const driver = connect(service.options(container, { root: 'team/images' }));
