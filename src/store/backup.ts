@@ -1,11 +1,12 @@
 import { OperatorError } from '../errors.js';
 import type { StorageDriver } from '../storage/driver.js';
 import { TarWriter } from '../tar.js';
+import { inBatches } from './batches.js';
 import { type CopyOptions, copyImages } from './copy.js';
 import { ArchiveTarget, restoreArchive } from './copy-archive.js';
 import { type FolderReport, FolderTarget } from './copy-folder.js';
 import { PlanTarget } from './copy-plan.js';
-import { layout } from './layout.js';
+import { LASTING, layout } from './layout.js';
 import { Store } from './store.js';
 
 export interface BackupOptions extends CopyOptions {
@@ -106,8 +107,8 @@ export async function checkSource(source: StorageDriver, name: string): Promise<
 }
 
 /**
- * What becomes the same as its source loses what that has not. So this is only done to a place that is empty, or that a
- * backup was put into and nobody has served since; and not for a source that has nothing, which rather is a volume that
+ * What becomes the same as its source loses what that has not. So this is only done to a place that is empty, also of tokens and
+ * accounts, or that a backup was put into and nobody has served since; and not for a source that has nothing, which rather is a volume that
  * is not mounted than a registry that has lost all its images.
  */
 async function prepare(target: StorageDriver, source: Store): Promise<void> {
@@ -123,10 +124,28 @@ export async function checkMirror(target: StorageDriver, source: Store): Promise
       fix: 'check that the data folder is mounted; for a backup without images name an empty folder',
     });
   }
-  if (!holds) return false;
-  throw new OperatorError('the folder holds images that no backup has put there, or that have been served since', {
+  if (holds)
+    throw new OperatorError('the folder holds images that no backup has put there, or that have been served since', {
+      fix: 'name an empty folder',
+    });
+  // Who has just begun to serve has no images yet, and has given out what these keys have signed.
+  const [kept] = await lastingKeys(target);
+  if (kept === undefined) return false;
+  throw new OperatorError(`the folder is that of a registry that has been served: it holds ${kept}`, {
     fix: 'name an empty folder',
   });
+}
+
+/** Of what belongs to no repository, all that goes along where the data move. */
+export async function lastingKeys(place: StorageDriver): Promise<string[]> {
+  return (await Promise.all(LASTING.map(folder => keysBelow(place, folder)))).flat();
+}
+
+export async function keysBelow(place: StorageDriver, folder: string): Promise<string[]> {
+  const keys = await inBatches(await place.list(folder), async ({ name, folder: isFolder }) =>
+    isFolder ? keysBelow(place, `${folder}/${name}`) : [`${folder}/${name}`],
+  );
+  return keys.flat();
 }
 
 export async function beginMirror(target: StorageDriver): Promise<void> {

@@ -1,12 +1,12 @@
 import type { Digest } from '../reference.js';
 import type { StorageDriver } from '../storage/driver.js';
-import { beginMirror, checkMirror } from './backup.js';
+import { beginMirror, checkMirror, keysBelow, lastingKeys } from './backup.js';
 import { inBatches } from './batches.js';
 import { everyRepository } from './collector.js';
 import { BrokenImage, type CopyTarget, type Reached } from './copy.js';
 import { type FolderReport, FolderTarget } from './copy-folder.js';
 import { PlanTarget } from './copy-plan.js';
-import { LASTING, layout } from './layout.js';
+import { layout } from './layout.js';
 import { digestsIn, readLink } from './links.js';
 import { Store } from './store.js';
 
@@ -190,17 +190,6 @@ class RepositoryMove {
     this.whole = false;
     this.options.onProblem(message);
   }
-}
-
-async function lastingKeys(place: StorageDriver): Promise<string[]> {
-  return (await Promise.all(LASTING.map(folder => keysBelow(place, folder)))).flat();
-}
-
-async function keysBelow(place: StorageDriver, folder: string): Promise<string[]> {
-  const keys = await inBatches(await place.list(folder), async ({ name, folder: isFolder }) =>
-    isFolder ? keysBelow(place, `${folder}/${name}`) : [`${folder}/${name}`],
-  );
-  return keys.flat();
 }
 
 /** Makes small objects the same, and removes those that are not in the source any more. */

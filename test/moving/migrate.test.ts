@@ -139,6 +139,20 @@ test('given again it takes what is new and lets go what is gone, until somebody 
   await assert.rejects(run(), { name: 'OperatorError', message: /that have been served since/ });
 });
 
+test('a place that is served and has no images yet loses neither its keys nor its tokens', async () => {
+  await registry.pushImage('team/app', 'v1');
+  const place = new FilesystemDriver({ root: target });
+  await place.open();
+  await place.write('registry-secure/spare/x', Buffer.from('of the moment'));
+  const key = layout.tokenKey('1-a');
+  await place.write(key, Buffer.from('k'));
+  for (const dryRun of [true, false])
+    await assert.rejects(run({ dryRun }), { message: /has been served: it holds registry-secure\/token-keys\/1-a/ });
+  assert.deepEqual(contentOf(target), { [key]: 'k' });
+  await place.remove(key);
+  assert.equal((await run()).tags.written, 1);
+});
+
 test('what is corrupt is named and left out, and nothing is removed then', async () => {
   const { layer } = await registry.pushImage('team/app', 'v1');
   await registry.pushImage('team/gone', 'v1');
