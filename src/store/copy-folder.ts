@@ -1,4 +1,5 @@
 import { createHash, randomUUID } from 'node:crypto';
+import { OperatorError } from '../errors.js';
 import type { Digest } from '../reference.js';
 import type { ByteStream, StorageDriver } from '../storage/driver.js';
 import { inBatches } from './batches.js';
@@ -167,6 +168,8 @@ export class FolderTarget implements CopyTarget {
     }
     report.tags.written += 1;
     if (options.dryRun) return;
+    // A tag that moves is lost as well.
+    if (here && options.mode === 'mirror') await checkStillMirror(driver);
     await writeLink(driver, layout.tagIndexLink(repository, tag, digest), digest);
     await writeLink(driver, key, digest);
   }
@@ -178,14 +181,18 @@ export class FolderTarget implements CopyTarget {
     const { driver } = this;
     const removeAll = async (folder: string, of: (digest: Digest) => string, kept: ReadonlySet<Digest>) => {
       const stale = (await digestsIn(driver, folder)).filter(digest => !kept.has(digest));
+      if (stale.length > 0) await checkStillMirror(driver);
       await inBatches(stale, digest => driver.removeAll(of(digest)));
     };
     const tags = (await driver.list(layout.tags(repository))).filter(({ name }) => !reached.tags.has(name));
-    await inBatches(tags, ({ name }) => driver.removeAll(layout.tag(repository, name)));
     this.report.tags.removed += tags.length;
+    if (this.options.dryRun) return;
+    if (tags.length > 0) await checkStillMirror(driver);
+    await inBatches(tags, ({ name }) => driver.removeAll(layout.tag(repository, name)));
     await removeAll(layout.revisions(repository), digest => layout.revision(repository, digest), reached.manifests);
     await removeAll(layout.layers(repository), digest => layout.layer(repository, digest), reached.layers);
     const notes = await digestsIn(driver, layout.records(repository));
+    await checkStillMirror(driver);
     for (const subject of await digestsIn(driver, layout.subjects(repository)))
       for (const digest of await digestsIn(driver, layout.referrers(repository, subject)))
         if (!reached.notes.has(layout.referrer(repository, subject, digest)))
@@ -198,19 +205,32 @@ export class FolderTarget implements CopyTarget {
   async prune(): Promise<void> {
     if (!this.whole) return;
     const { driver } = this;
+    const { dryRun } = this.options;
     for await (const { name, parts } of everyRepository(driver))
       if (!this.repositories.has(name)) {
         this.report.tags.removed += (await driver.list(layout.tags(name))).length;
+        if (dryRun) continue;
+        await checkStillMirror(driver);
         // In the order in which nothing is left that points at nothing.
         await driver.removeAll(layout.tags(name));
         for (const part of parts) await driver.removeAll(`${layout.repository(name)}/${part}`);
         await driver.removeEmptyFolders(layout.repository(name));
       }
-    for (const { name } of await driver.list(layout.blobs))
-      await inBatches(await driver.list(`${layout.blobs}/${name}`), async blob => {
-        if (this.needed.has(`sha256:${blob.name}`)) return;
-        this.report.blobs.removed += 1;
-        await driver.removeAll(`${layout.blobs}/${name}/${blob.name}`, { durable: false });
-      });
+    for (const { name } of await driver.list(layout.blobs)) {
+      const blobs = await driver.list(`${layout.blobs}/${name}`);
+      const stale = blobs.filter(blob => !this.needed.has(`sha256:${blob.name}`));
+      this.report.blobs.removed += stale.length;
+      if (dryRun || stale.length === 0) continue;
+      await checkStillMirror(driver);
+      await inBatches(stale, blob => driver.removeAll(`${layout.blobs}/${name}/${blob.name}`, { durable: false }));
+    }
   }
+}
+
+/** Who begins to serve a place, or to write to it, takes its mark away, also from under what is running. @throws OperatorError */
+export async function checkStillMirror(place: StorageDriver): Promise<void> {
+  if (await place.stat(layout.backup)) return;
+  throw new OperatorError('the target has been served or written to since this began, and nothing is removed there', {
+    fix: 'where that was a mistake, end what serves it, and run this again into an empty place',
+  });
 }

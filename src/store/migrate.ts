@@ -4,7 +4,7 @@ import { beginMirror, checkMirror, keysBelow, lastingKeys } from './backup.js';
 import { inBatches } from './batches.js';
 import { everyRepository } from './collector.js';
 import { BrokenImage, type CopyTarget, type Reached } from './copy.js';
-import { type FolderReport, FolderTarget } from './copy-folder.js';
+import { checkStillMirror, type FolderReport, FolderTarget } from './copy-folder.js';
 import { PlanTarget } from './copy-plan.js';
 import { layout } from './layout.js';
 import { digestsIn, readLink } from './links.js';
@@ -60,28 +60,16 @@ export async function migrate(
     options.onProgress(done, plan.bytes);
   };
   const copy = new FolderTarget(place, { mode: 'mirror', share, dryRun, onBytes });
-  // A mirror removes what the source does not have; a dry run is to see what is copied.
-  await moveRepositories(source, dryRun ? withoutEnd(copy) : copy, { jobs, onProblem });
+  await moveRepositories(source, copy, { jobs, onProblem });
   const state = { written: 0, same: 0, removed: 0 };
   await mirror(source, place, [await lastingKeys(source), await lastingKeys(place)], state, dryRun);
-  if (!dryRun) {
-    for await (const { name } of everyRepository(source)) {
-      const keys = await Promise.all([source, place].map(one => keysBelow(one, layout.immutables(name))));
-      await mirror(source, place, keys as [string[], string[]], state, false);
-    }
-    await copy.prune();
+  for await (const { name } of everyRepository(source)) {
+    const keys = await Promise.all([source, place].map(one => keysBelow(one, layout.immutables(name))));
+    await mirror(source, place, keys as [string[], string[]], state, dryRun);
   }
+  await copy.prune();
   const { blobs, bytes, tags } = copy.report;
   return { blobs, bytes, tags, state };
-}
-
-function withoutEnd(target: CopyTarget): CopyTarget {
-  return {
-    blob: (source, digest, size) => target.blob(source, digest, size),
-    link: (key, canonical) => target.link(key, canonical),
-    note: (key, data) => target.note(key, data),
-    tag: (repository, tag, digest) => target.tag(repository, tag, digest),
-  };
 }
 
 async function moveRepositories(
@@ -200,6 +188,7 @@ async function mirror(
   counted: MigrateReport['state'],
   dryRun: boolean,
 ): Promise<void> {
+  if (!dryRun) await checkStillMirror(target);
   await inBatches(here, async key => {
     const data = await source.get(key);
     const isSame = data && (await target.get(key))?.equals(data);
@@ -209,6 +198,9 @@ async function mirror(
   });
   const kept = new Set(here);
   const stale = there.filter(key => !kept.has(key));
-  if (!dryRun) await inBatches(stale, key => target.remove(key));
+  if (!dryRun && stale.length > 0) {
+    await checkStillMirror(target);
+    await inBatches(stale, key => target.remove(key));
+  }
   counted.removed += stale.length;
 }

@@ -35,7 +35,11 @@ afterEach(async () => {
   assert.deepEqual(registry.faults, []);
 });
 
-async function run({ dryRun = false, share = false } = {}): Promise<MigrateReport> {
+async function run({
+  dryRun = false,
+  share = false,
+  onTarget = async (_: FilesystemDriver): Promise<void> => {},
+} = {}): Promise<MigrateReport> {
   problems = [];
   const onProblem = (problem: string) => void problems.push(problem);
   const [source, place] = [registry.root, target].map(
@@ -43,6 +47,7 @@ async function run({ dryRun = false, share = false } = {}): Promise<MigrateRepor
   ) as [FilesystemDriver, FilesystemDriver];
   await source.open();
   await place.open();
+  await onTarget(place);
   return migrate(source, place, { jobs: 4, share, dryRun, onProgress: () => {}, onProblem });
 }
 
@@ -121,7 +126,15 @@ test('given again it takes what is new and lets go what is gone, until somebody 
   assert.equal((await registry.call('DELETE', `/v2/team/app/manifests/${gone.digest}`)).status, 202);
   await rm(join(registry.root, layout.repository('team/gone')), { recursive: true });
   await rm(join(registry.root, 'registry-secure/machine-tokens/revoked'));
+  const before = contentOf(target);
+  const dry = await run({ dryRun: true });
+  assert.deepEqual(contentOf(target), before);
   const next = await run();
+  assert.deepEqual(
+    [dry.tags, dry.blobs, dry.state],
+    [next.tags, next.blobs, next.state],
+    'a dry run says what would be removed',
+  );
   assert.deepEqual([next.tags, next.blobs.copied, next.state.removed], [{ written: 1, same: 0, removed: 2 }, 3, 1]);
   assert.deepEqual(problems, []);
   const served = await RegistryFixture.start({ root: target });
@@ -139,11 +152,33 @@ test('given again it takes what is new and lets go what is gone, until somebody 
   await assert.rejects(run(), { name: 'OperatorError', message: /that have been served since/ });
 });
 
+test('a registry that begins to serve the place loses nothing to a pass that is running', async () => {
+  await registry.pushImage('team/gone', 'v1');
+  await own('machine-tokens/revoked', '{}');
+  await run();
+  await rm(join(registry.root, layout.repository('team/gone')), { recursive: true });
+  await rm(join(registry.root, 'registry-secure/machine-tokens/revoked'));
+  await registry.pushImage('team/app', 'v1');
+  const before = contentOf(target);
+  // When everything is read and nothing is removed yet.
+  const release = async (place: FilesystemDriver) => {
+    const { write } = place;
+    place.write = async (key, data, settling) => {
+      await write.call(place, key, data, settling);
+      if (key === layout.tagLink('team/app', 'v1')) await releaseBackup(place);
+    };
+  };
+  await assert.rejects(run({ onTarget: release }), { message: /served or written to since this began/ });
+  const after = contentOf(target);
+  for (const [key, content] of Object.entries(before)) assert.equal(after[key], content, key);
+  assert.ok(layout.tagLink('team/app', 'v1') in after);
+});
+
 test('a place that is served and has no images yet loses neither its keys nor its tokens', async () => {
   await registry.pushImage('team/app', 'v1');
   const place = new FilesystemDriver({ root: target });
   await place.open();
-  await place.write('registry-secure/spare/x', Buffer.from('of the moment'));
+  await place.write('registry-secure/collected', Buffer.from('of the moment'));
   const key = layout.tokenKey('1-a');
   await place.write(key, Buffer.from('k'));
   for (const dryRun of [true, false])
