@@ -24,6 +24,7 @@ import { isDigest, isRepositoryName, isTag } from '../reference.js';
 import { becomeVolumeOwner, wantsVolumeOwner } from '../server/privileges.js';
 import type { StorageDriver } from '../storage/driver.js';
 import { placeOf, type StorageSettings, storageOf } from '../storage/open.js';
+import { releaseBackup } from '../store/backup.js';
 import { Store } from '../store/store.js';
 import { usage } from './options.js';
 import { beforeSignal } from './signals.js';
@@ -203,6 +204,8 @@ function certsOf(host: string): string[] {
 
 async function openStore(named: Named, { readOnly }: { readOnly: boolean }): Promise<StorePlace> {
   const driver = await openDriver(named, { readOnly });
+  // What is copied here from now on no backup takes away again.
+  if (!readOnly) await releaseBackup(driver);
   const store = new Store(driver, {
     // Of any registry whose data this may be.
     largestManifest: 32 * 1024 * 1024,

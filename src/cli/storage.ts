@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { stat } from 'node:fs/promises';
+import { realpath, stat } from 'node:fs/promises';
 import { setTimeout as pause } from 'node:timers/promises';
 import { type Command, Option } from 'commander';
 import { OperatorError } from '../errors.js';
@@ -51,6 +51,7 @@ async function run(options: Options, fromText: string, toText: string): Promise<
   const source = await openDriver(from, { readOnly: true });
   try {
     await checkSource(source, fromText);
+    if (await areOne(from, to)) throw usage('both are the same place');
     const isNew = to.kind === 'folder' && !existsSync(to.place);
     if (to.kind === 'folder' && !dryRun) await makeVolume(to.place);
     const target = dryRun && isNew ? undefined : await openDriver(to, { readOnly: dryRun });
@@ -102,6 +103,13 @@ function storeNamed(text: string): Named {
   if (named.repository !== undefined)
     throw usage(`${JSON.stringify(text)} names an image, and all is moved`, 'for single images there is copy');
   return named;
+}
+
+/** By whatever links they were named. */
+async function areOne(...ends: readonly Named[]): Promise<boolean> {
+  if (ends.some(({ kind, place }) => kind !== 'folder' || !existsSync(place))) return false;
+  const [one, other] = await Promise.all(ends.map(({ place }) => realpath(place)));
+  return one === other;
 }
 
 async function onOneFileSystem(...ends: readonly Named[]): Promise<boolean> {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { existsSync, readdirSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -91,13 +91,21 @@ test('the data of a registry move to another folder, and what is said leads to t
     last,
     /^0 blobs copied .*\nAll of it is there\. To switch over:\n {2}1\. stop the registry\n.*rootdirectory: \/.*moved;/s,
   );
+  await must('copy', './two.tar#team/app:v2', './moved', '--dry-run');
   const { complete, passes, tags } = JSON.parse(await must('storage', 'migrate', './data', './moved', '--json'));
   assert.deepEqual([complete, passes, tags], [true, 1, { written: 0, same: 2, removed: 0 }]);
   assert.match(await must('image', 'list', './moved'), /^mine\/app:v2 .*\nteam\/app:v1 /);
   assert.equal(JSON.parse(await must('verify', '--root', join(dir, 'moved'), '--json')).clean, true);
+
+  // What is copied there is no part of a backup.
+  await must('copy', './two.tar#team/app:v2', './moved');
+  const { status, stderr } = await run('storage', 'migrate', './data', './moved');
+  assert.deepEqual([status, /that no backup has put there/.test(stderr)], [1, true], stderr);
+  assert.match(await must('image', 'list', './moved'), /\nteam\/app:v2 /);
 });
 
 test('what cannot be: said in one line, with the way out and the exit code', async () => {
+  symlinkSync('data', join(dir, 'linked'));
   const refusals: Array<[args: string[], status: number, message: RegExp]> = [
     [['copy', './two.tar', './x'], 2, /two\.tar has 2 images: team\/app:v1, team\/app:v2; name one of them, as in/],
     [['copy', './nameless.tar', './x'], 2, /has no name there; name one at the target, as in \.\/x#team\/app:v1/],
@@ -115,6 +123,7 @@ test('what cannot be: said in one line, with the way out and the exit code', asy
     [['image', 'pull', 'Team/App', './data'], 2, /"Team\/App" is no name of a repository/],
     [['image', 'list', './data#a:b'], 2, /names one image; name the place/],
     [['storage', 'migrate', './data', './data'], 2, /both are the same place/],
+    [['storage', 'migrate', './linked', './data'], 2, /both are the same place/],
     [['storage', 'migrate', './one.tar', './x'], 2, /is not where the data of a registry are; name a folder/],
     [
       ['storage', 'migrate', './data#a/b', './x'],
