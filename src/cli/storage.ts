@@ -185,7 +185,7 @@ function next(isAll: boolean, to: Named): string {
     ].join('\n');
   return [
     'All of it is there. To switch over:',
-    '  1. stop the registry',
+    '  1. stop the registry; if it was running until now, this command once more: a token revoked meanwhile would come back',
     `  2. set ${settingOf(to)}; certificates, users and the rest of the configuration stay as they are`,
     '  3. start the registry: it takes pushes again, and this command does not touch the place any more',
     '  4. registry-secure verify, to have every byte read there before the old data are removed',

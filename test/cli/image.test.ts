@@ -89,7 +89,7 @@ test('the data of a registry move to another folder, and what is said leads to t
   const last = await must('storage', 'migrate', './data', './moved');
   assert.match(
     last,
-    /^0 blobs copied .*\nAll of it is there\. To switch over:\n {2}1\. stop the registry\n.*rootdirectory: \/.*moved;/s,
+    /^0 blobs copied .*\nAll of it is there\. To switch over:\n {2}1\. stop the registry; if it was running until now, this command once more.*\n.*rootdirectory: \/.*moved;/s,
   );
   await must('copy', './two.tar#team/app:v2', './moved', '--dry-run');
   const { complete, passes, tags } = JSON.parse(await must('storage', 'migrate', './data', './moved', '--json'));
