@@ -30,6 +30,8 @@ interface Saved {
 export class EngineSource implements ImageSource {
   readonly name = NAME;
   readonly #saved = new Map<string, Promise<Saved>>();
+  /** Of these the ones that are there: what fails, or is not done, is no matter of the others. */
+  readonly #ready = new Set<Saved>();
 
   /** @param host that stands before the names there; undefined for none, or any */
   constructor(
@@ -69,7 +71,7 @@ export class EngineSource implements ImageSource {
 
   async manifest(repository: string, reference: string): Promise<PlacedManifest | undefined> {
     if (isDigest(reference)) {
-      for (const saved of await Promise.all(this.#saved.values())) {
+      for (const saved of this.#ready) {
         const found = await saved.source.manifest(repository, reference);
         if (found) return noted(saved, found);
       }
@@ -105,7 +107,10 @@ export class EngineSource implements ImageSource {
       throw new OperatorError(`${NAME} has broken off in ${local}`, { cause });
     }
     const files = await TarFiles.of(`${local} of ${NAME}`, spool.file);
-    return { source: await openArchive(files, 'image'), digests: new Set(), readers: 0, isReleased: false };
+    const source = await openArchive(files, 'image');
+    const saved = { source, digests: new Set<Digest>(), readers: 0, isReleased: false };
+    this.#ready.add(saved);
+    return saved;
   }
 
   async release(repository: string, reference: string): Promise<void> {
@@ -118,6 +123,7 @@ export class EngineSource implements ImageSource {
     const saved = await saving?.catch(() => undefined);
     if (!saved) return;
     saved.isReleased = true;
+    this.#ready.delete(saved);
     if (saved.readers === 0) await saved.source.close();
   }
 
@@ -128,8 +134,7 @@ export class EngineSource implements ImageSource {
   openBlob(repository: string, blob: Descriptor): OpenBlob {
     const place = this;
     return async function* (start) {
-      const all = await Promise.all(place.#saved.values());
-      const saved = all.find(({ digests }) => digests.has(blob.digest));
+      const saved = [...place.#ready].find(({ digests }) => digests.has(blob.digest));
       if (!saved) throw new OperatorError(`${NAME} has no ${blob.digest}`);
       saved.readers++;
       try {

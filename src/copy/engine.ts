@@ -21,14 +21,20 @@ export class Engine {
   /** @returns undefined where there is no such thing */
   async get(path: string): Promise<unknown> {
     const answer = await this.stream(path);
-    return answer && JSON.parse(await textOf(answer));
+    if (!answer) return undefined;
+    const text = await this.#textOf(answer);
+    try {
+      return JSON.parse(text);
+    } catch (cause) {
+      throw new OperatorError(`the Docker Engine answers ${path} with what is no JSON`, { cause });
+    }
   }
 
   /** The same, for what is not read at once. */
   async stream(path: string): Promise<IncomingMessage | undefined> {
     const answer = await this.#ask(path);
     if (answer.statusCode === 200) return answer;
-    const text = await textOf(answer);
+    const text = await this.#textOf(answer);
     if (answer.statusCode === 404) return undefined;
     throw this.#refused(text, answer.statusCode);
   }
@@ -40,25 +46,38 @@ export class Engine {
     const closed = new Promise<void>(resolve => asked.once('close', resolve));
     const sent = send(async chunk => {
       await Promise.race([new Promise<void>(left => asked.write(chunk, () => left())), closed]);
-      if (asked.destroyed) throw new Error('the Engine takes no more');
+      if (asked.destroyed) throw brokenOff();
     }).then(
       () => void asked.end(),
-      async error => {
-        // Where the Engine has ended it, its answer says why.
-        if (asked.destroyed) await answered;
+      (error: unknown) => {
+        const isOurs = !asked.destroyed;
         asked.destroy();
-        throw error;
+        return { error, isOurs };
       },
     );
-    const answer = await Promise.race([answered, sent.then(() => answered)]);
-    // Who is refused need not send the rest.
-    if (answer.statusCode !== 200) answer.once('end', () => asked.destroy());
-    const [text] = await Promise.all([textOf(answer), answer.statusCode === 200 ? sent : undefined]);
+    const ended = sent.then(failure => {
+      if (failure?.isOurs) throw failure.error;
+      // Where the Engine has ended it, its answer says why.
+      return answered;
+    });
+    const answer = await Promise.race([answered, ended]);
+    const { text, broken } = await received(answer);
     // It may answer before it is done: what fails then stands in a line of its own.
-    const lines = text.split('\n').filter(line => line.includes('"error":'));
-    const failure = lines.map(line => membersOf(JSON.parse(line)).error).find(error => error !== undefined);
-    if (answer.statusCode !== 200 || failure !== undefined)
-      throw this.#refused(failure === undefined ? text : String(failure), answer.statusCode);
+    const told = errorIn(text);
+    if (answer.statusCode !== 200 || told !== undefined) {
+      // Who is refused need not send the rest.
+      asked.destroy();
+      throw this.#refused(told ?? text, answer.statusCode);
+    }
+    const failure = await sent;
+    if (failure) throw failure.error;
+    if (broken) throw broken;
+  }
+
+  async #textOf(answer: IncomingMessage): Promise<string> {
+    const { text, broken } = await received(answer);
+    if (broken) throw broken;
+    return text;
   }
 
   async #ask(path: string): Promise<IncomingMessage> {
@@ -103,8 +122,30 @@ export class Engine {
   }
 }
 
-async function textOf(answer: IncomingMessage): Promise<string> {
+/** What has come of an answer, also of one that breaks off. */
+async function received(answer: IncomingMessage): Promise<{ text: string; broken?: OperatorError }> {
   const chunks: Buffer[] = [];
-  for await (const chunk of answer as AsyncIterable<Buffer>) chunks.push(chunk);
-  return Buffer.concat(chunks).toString('utf8');
+  const text = () => Buffer.concat(chunks).toString('utf8');
+  try {
+    for await (const chunk of answer as AsyncIterable<Buffer>) chunks.push(chunk);
+    return { text: text() };
+  } catch (cause) {
+    return { text: text(), broken: brokenOff(cause) };
+  }
+}
+
+function brokenOff(cause?: unknown): OperatorError {
+  return new OperatorError('the Docker Engine has broken off', { fix: 'see what it says: journalctl -u docker', cause });
+}
+
+/** Of an answer in lines of JSON, the first error. */
+function errorIn(text: string): string | undefined {
+  const line = text.split('\n').find(line => line.includes('"error":'));
+  if (line === undefined) return undefined;
+  try {
+    return String(membersOf(JSON.parse(line)).error ?? line);
+  } catch {
+    // It has broken off in the middle of that line.
+    return line;
+  }
 }

@@ -12,6 +12,7 @@ import { EngineSource, EngineTarget } from '../../src/copy/engine-place.js';
 import type { ImageSource, ImageTarget } from '../../src/copy/place.js';
 import { RegistryClient } from '../../src/copy/registry-client.js';
 import { RegistryPlace } from '../../src/copy/registry-place.js';
+import { readManifest } from '../../src/store/manifest.js';
 import { readTar } from '../../src/tar.js';
 import { dockerImage, savedByOldDocker, tarOf } from '../support/archives.js';
 import { copyAll, pair } from '../support/copying.js';
@@ -207,6 +208,57 @@ test('what the Engine says against it is told, whenever it says so; and what the
         }
       : openBlob.call(place, repository, blob);
   assert.match((await copy(place, target, pair('app', 'v1'))).problems[0]!, /are not what the digest says/);
+});
+
+test('an Engine that answers early, and takes no more then, is heard to the end', async () => {
+  for (const [line, message] of [
+    ['{"error":"disk is full"}\n', /says: disk is full/],
+    ['{"error":"disk is fu', /says: {"error":"disk is fu/],
+    ['{"stream":"…"}\n', /the Docker Engine has broken off/],
+  ] as const) {
+    answer = (request, response) => {
+      response.writeHead(200, { 'Content-Length': 1000 });
+      response.write(`{"stream":"…"}\n${line}`, () => request.socket.destroySoon());
+    };
+    // In one piece, of which it reads the beginning.
+    const loading = docker().load(write => write(Buffer.alloc(8 << 20)));
+    await assert.rejects(loading, { name: 'OperatorError', message });
+  }
+});
+
+test('one image that cannot be saved is no matter of the others; nor is an answer that is none', async () => {
+  const names = ['good:v1', 'bad:v1'];
+  const id = digestOf(image.config);
+  let isBadAsked: () => void;
+  const badAsked = new Promise<void>(resolve => {
+    isBadAsked = resolve;
+  });
+  answer = async (request, response) => {
+    if (request.url === '/images/json') return json(response, 200, [{ Id: id, RepoTags: names }]);
+    const [, name, what] = /^\/images\/(.*)\/(json|get)$/.exec(request.url!)!;
+    if (what === 'json') return json(response, 200, { Id: id, Size: 300_000 });
+    if (name === 'good:v1') {
+      await badAsked;
+      return response.end(await tarOf(savedByOldDocker([{ tags: null, image }])));
+    }
+    isBadAsked();
+    return json(response, 500, { message: 'layer is gone' });
+  };
+  const source = new EngineSource(docker(), undefined);
+  const bad = assert.rejects(source.manifest('bad', 'v1'), { message: /says: layer is gone/ });
+  const good = await source.manifest('good', 'v1');
+  await bad;
+  // Both are kept until they are released.
+  const [blob] = readManifest(good!.data)!.blobs;
+  for await (const _ of source.openBlob('good', blob!)(0));
+  assert.ok(await source.manifest('good', good!.digest));
+  await source.close();
+
+  answer = (_, response) => response.end('<html>');
+  await assert.rejects(docker().get('/images/json'), { name: 'OperatorError', message: /with what is no JSON/ });
+  answer = (request, response) =>
+    response.writeHead(200, { 'Content-Length': 9 }).write('{', () => request.socket.destroy());
+  await assert.rejects(docker().get('/images/json'), { name: 'OperatorError', message: /has broken off/ });
 });
 
 test('an Engine that is not there, or elsewhere', async () => {
