@@ -9,7 +9,7 @@ import type { ImageSource } from './place.js';
 export async function openArchive(files: Files, own: string): Promise<ImageSource> {
   try {
     const index = await LayoutIndex.read(files, own);
-    const isMade = index && !index.asPushed && (await wasMadeBySave(files, index));
+    const isMade = index && (await wasMadeBySave(files, index));
     if (index && !isMade) return new LayoutSource(files, index);
     const docker = await DockerSource.open(files);
     if (docker) return docker;
@@ -27,7 +27,8 @@ export async function openArchive(files: Files, own: string): Promise<ImageSourc
  * Where Docker has unpacked the layers of what was pulled, `docker save` makes manifests of its own, with layers that are not
  * compressed: those are for no registry.
  */
-async function wasMadeBySave(files: Files, { entries }: LayoutIndex): Promise<boolean> {
+export async function wasMadeBySave(files: Files, { entries, asPushed }: LayoutIndex): Promise<boolean> {
+  if (asPushed) return false;
   for (const { digest } of entries) if (hasPlainLayers(await readJson(files, blobPath(digest)))) return true;
   return false;
 }

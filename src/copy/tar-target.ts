@@ -1,9 +1,10 @@
 import { randomUUID } from 'node:crypto';
-import { existsSync, rmSync } from 'node:fs';
-import { type FileHandle, open, rename } from 'node:fs/promises';
+import { rmSync } from 'node:fs';
+import { type FileHandle, open, rename, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { OperatorError } from '../errors.js';
+import { OperatorError, systemCode } from '../errors.js';
 import { syncFolder } from '../folder.js';
+import { withLock } from '../lock.js';
 import type { Digest } from '../reference.js';
 import { type Descriptor, isManifest, readManifest } from '../store/manifest.js';
 import { TarWriter } from '../tar.js';
@@ -16,6 +17,7 @@ import type { ImageTarget, OpenBlob, PlacedManifest } from './place.js';
 import { HERE } from './platform.js';
 import { readFrom, writeAll } from './spool.js';
 import { TarFiles } from './tar-files.js';
+import { wasMadeBySave } from './tar-source.js';
 
 /**
  * A tar archive that `docker load`, `podman load` and skopeo read: an image layout that lists its images for Docker as well.
@@ -24,30 +26,37 @@ import { TarFiles } from './tar-files.js';
 export class TarTarget implements ImageTarget {
   #part: Part | undefined;
   #last: Promise<unknown> = Promise.resolve();
+  /** Whether there is an image that the archive did not have. */
+  #isNew = false;
 
   private constructor(
     readonly name: string,
-    private before: TarFiles | undefined,
-    private readonly index: LayoutIndex,
+    private readonly own: string,
+    private archive: Archive,
   ) {}
 
   /** @param own the repository of entries that have a mere tag @throws OperatorError where there is another kind of file */
   static async open(path: string, own: string): Promise<TarTarget> {
-    if (!existsSync(path)) return new TarTarget(path, undefined, LayoutIndex.empty(path, own));
-    const before = await TarFiles.open(path);
-    const index = await LayoutIndex.read(before, own);
-    if (index) return new TarTarget(path, before, index);
-    await before.close();
-    throw new OperatorError(`${path} is an archive of another kind, and cannot be added to`, {
-      fix: 'name another file, or remove this one',
-    });
+    return new TarTarget(path, own, await readArchive(path, own));
+  }
+
+  private get before(): TarFiles | undefined {
+    return this.archive.files;
+  }
+
+  private get index(): LayoutIndex {
+    return this.archive.index;
   }
 
   async close(): Promise<void> {
     await this.#last;
+    await this.#drop();
+    await this.before?.close();
+  }
+
+  async #drop(): Promise<void> {
     await this.#part?.file.close();
     this.discard();
-    await this.before?.close();
   }
 
   /** Removes what is not finished. */
@@ -86,7 +95,9 @@ export class TarTarget implements ImageTarget {
     const { digest, data } = manifest;
     await this.#add(blobPath(digest), data.length, () => [data]);
     const name = tag === undefined ? undefined : { repository, tag };
-    if (!isPart) this.index.put(manifest, name, name && dockerName(name));
+    if (isPart) return;
+    this.index.put(manifest, name, name && dockerName(name));
+    this.#isNew = true;
   }
 
   /** Whatever is in either archive. */
@@ -118,7 +129,19 @@ export class TarTarget implements ImageTarget {
   }
 
   async finish(): Promise<void> {
-    if (!this.#part) return;
+    // Of images that have failed there may be bytes, which another round may need.
+    if (!this.#part || !this.#isNew) return;
+    try {
+      await this.#replace(this.#part);
+    } finally {
+      // Where it has failed, all begins anew.
+      await this.#drop();
+      this.#isNew = false;
+      await this.#reopen();
+    }
+  }
+
+  async #replace(part: Part): Promise<void> {
     for (const { digest } of this.index.entries) await this.#takeOver(digest);
     const list = await dockerList(this.#files, this.index, HERE);
     for (const [path, data] of [
@@ -127,10 +150,21 @@ export class TarTarget implements ImageTarget {
       [LIST, list],
     ] as const)
       await this.#add(path, data.length, () => [data]);
-    await this.#part.end(this.name);
-    this.#part = undefined;
+    await part.seal();
+    const lock = join(dirname(this.name), `.${basename(this.name)}.lock`);
+    await withLock(lock, async () => {
+      if ((await identityOf(this.name)) !== this.archive.identity)
+        throw new OperatorError(`${this.name} has been written by another meanwhile, and would lose what that has added`, {
+          fix: 'run this again',
+        });
+      await part.moveTo(this.name);
+    });
+  }
+
+  async #reopen(): Promise<void> {
+    const archive = await readArchive(this.name, this.own);
     await this.before?.close();
-    this.before = await TarFiles.open(this.name);
+    this.archive = archive;
   }
 
   /** What is only in the archive that was there goes into the new one, as far as an image that stays needs it. */
@@ -150,6 +184,46 @@ export class TarTarget implements ImageTarget {
   async #carry(path: string): Promise<void> {
     const size = await this.before?.sizeOf(path);
     if (size !== undefined) await this.#add(path, size, () => this.before!.open(path, 0));
+  }
+}
+
+/** What is there before anything is added. */
+interface Archive {
+  /** Which file it is, and as of when; undefined where there is none. */
+  readonly identity: string | undefined;
+  readonly files: TarFiles | undefined;
+  readonly index: LayoutIndex;
+}
+
+async function readArchive(path: string, own: string): Promise<Archive> {
+  const identity = await identityOf(path);
+  if (identity === undefined) return { identity, files: undefined, index: LayoutIndex.empty(path, own) };
+  const files = await TarFiles.open(path);
+  try {
+    const index = await LayoutIndex.read(files, own);
+    if (!index)
+      throw new OperatorError(`${path} is an archive of another kind, and cannot be added to`, {
+        fix: 'name another file, or remove this one',
+      });
+    // Its images get other manifests when they are read, and so would those that are added, whose digests are known.
+    if (await wasMadeBySave(files, index))
+      throw new OperatorError(`${path} was made by docker save, and cannot be added to`, {
+        fix: `copy its images to a new one: registry-secure copy ${path} NEW.tar --all`,
+      });
+    return { identity, files, index };
+  } catch (error) {
+    await files.close();
+    throw error;
+  }
+}
+
+async function identityOf(path: string): Promise<string | undefined> {
+  try {
+    const { dev, ino, size, mtimeNs } = await stat(path, { bigint: true });
+    return [dev, ino, size, mtimeNs].join();
+  } catch (error) {
+    if (systemCode(error) === 'ENOENT') return undefined;
+    throw new OperatorError(`${path} cannot be read (${systemCode(error)})`, { cause: error });
   }
 }
 
@@ -202,11 +276,22 @@ class Part {
     }
   }
 
-  async end(path: string): Promise<void> {
+  /** Ends it, and has it on the disk. */
+  async seal(): Promise<void> {
     await this.#tar.end();
-    await this.file.sync();
-    await this.file.close();
-    await rename(this.path, path);
-    await syncFolder(dirname(path));
+    try {
+      await this.file.sync();
+    } catch (error) {
+      throw cannotWrite(this.path, error);
+    }
+  }
+
+  async moveTo(path: string): Promise<void> {
+    try {
+      await rename(this.path, path);
+      await syncFolder(dirname(path));
+    } catch (error) {
+      throw cannotWrite(path, error);
+    }
   }
 }
