@@ -10,8 +10,17 @@ const BLOCK = 512;
 /** The largest size that eleven octal digits hold. */
 const LARGEST_OCTAL = 8 ** 11 - 1;
 
-/** No name is longer, nor is any list of attributes. */
+/** No list of attributes is longer. */
 const LARGEST_ATTRIBUTES = 64 * 1024;
+
+/** No name is longer (bytes): Linux opens none that is. */
+const LONGEST_NAME = 4096;
+
+/** Before one entry: both of GNU's, and one of pax, with some to spare. */
+const MOST_EXTENDED = 8;
+
+/** What of an extended header is of use here; the rest is not kept. */
+const ATTRIBUTES = ['path', 'linkpath', 'size', 'mtime'];
 
 export interface TarEntry {
   /** As in the archive, without `./` before it. */
@@ -83,6 +92,7 @@ export class TarWriter {
 export async function* readTar(source: TarSource, onLink?: (link: TarLink) => void): AsyncGenerator<TarEntry> {
   const input = new Input(source);
   let attributes: Record<string, string> = {};
+  let extended = 0;
   try {
     for (;;) {
       const header = await input.exactly(BLOCK);
@@ -90,20 +100,23 @@ export async function* readTar(source: TarSource, onLink?: (link: TarLink) => vo
       const { type, size, modified, name, target } = parseHeader(header);
       if (type === 'x' || type === 'L' || type === 'K') {
         if (size > LARGEST_ATTRIBUTES) throw damaged('an extended header is too long');
+        if (++extended > MOST_EXTENDED) throw damaged('too many extended headers follow one another');
         const data = (await input.exactly(padded(size))).subarray(0, size);
         const told = type === 'x' ? parsePax(data) : { [type === 'L' ? 'path' : 'linkpath']: untilNul(data) };
+        for (const path of [told.path, told.linkpath])
+          if (path !== undefined && Buffer.byteLength(path) > LONGEST_NAME) throw damaged('a name is too long');
         attributes = { ...attributes, ...told };
         continue;
       }
       const own = attributes;
       attributes = {};
-      const length = own.size === undefined ? size : Number(own.size);
-      if (!Number.isSafeInteger(length) || length < 0) throw damaged('a size is wrong');
+      extended = 0;
+      const length = own.size === undefined ? size : checkedSize(/^\d+$/.test(own.size) ? Number(own.size) : Number.NaN);
       const seconds = Number(own.mtime ?? Number.NaN);
       if (type === '0' || type === '\0' || type === '7') {
         const end = input.position + padded(length);
         const entry = { name: plain(own.path ?? name), size: length, offset: input.position, body: input.body(length) };
-        yield { ...entry, modified: Number.isNaN(seconds) ? modified : new Date(seconds * 1000) };
+        yield { ...entry, modified: Number.isFinite(seconds) ? new Date(seconds * 1000) : modified };
         await input.skip(end - input.position);
       } else if ((type === '1' || type === '2') && onLink)
         onLink({ name: plain(own.path ?? name), target: own.linkpath ?? target, symbolic: type === '2' });
@@ -175,11 +188,16 @@ function parseHeader(block: Buffer): { name: string; size: number; modified: Dat
   return {
     // GNU tar has other things in the place of the prefix.
     name: prefix && block[263] === 0x30 ? `${prefix}/${name}` : name,
-    size: number(block, 124, 12),
+    size: checkedSize(number(block, 124, 12)),
     modified: new Date(number(block, 136, 12) * 1000),
     type: block.toString('latin1', 156, 157),
     target: untilNul(block.subarray(157, 257)),
   };
+}
+
+function checkedSize(size: number): number {
+  if (!Number.isSafeInteger(size) || size < 0) throw damaged('a size is wrong');
+  return size;
 }
 
 function number(block: Buffer, at: number, length: number): number {
@@ -201,7 +219,8 @@ function parsePax(data: Buffer): Record<string, string> {
     const match = /^(\d{1,6}) ([^=\n]+)=/.exec(data.toString('utf8', at, at + 256));
     const length = Number(match?.[1]);
     if (!match || length <= match[0].length || at + length > data.length) throw damaged('an extended header is wrong');
-    attributes[match[2]!] = data.toString('utf8', at + match[0].length, at + length - 1);
+    if (ATTRIBUTES.includes(match[2]!))
+      attributes[match[2]!] = data.toString('utf8', at + match[0].length, at + length - 1);
     at += length;
   }
   return attributes;

@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { DEEPEST } from '../copy/copy.js';
 import type { ImageSource } from '../copy/place.js';
 import type { Digest } from '../reference.js';
 import { roughSize } from '../size.js';
@@ -128,13 +129,21 @@ async function listed(source: ImageSource, repository: string, tag: string): Pro
   return { name, digest: found.digest, bytes };
 }
 
-/** All platforms of it. */
-async function blobsOf(source: ImageSource, repository: string, data: Buffer): Promise<readonly Descriptor[]> {
+/** All platforms of it. Nobody has checked yet what lists what: an index may list itself. */
+async function blobsOf(
+  source: ImageSource,
+  repository: string,
+  data: Buffer,
+  seen = new Set<Digest>(),
+  depth = 0,
+): Promise<readonly Descriptor[]> {
   const manifest = readManifest(data);
   const children = await inBatches(manifest?.manifests ?? [], async child => {
     if (!isManifest(child.mediaType)) return [child];
+    if (depth === DEEPEST || seen.has(child.digest)) return [];
+    seen.add(child.digest);
     const found = await source.manifest(repository, child.digest);
-    return found ? blobsOf(source, repository, found.data) : [];
+    return found ? blobsOf(source, repository, found.data, seen, depth + 1) : [];
   });
   return [...(manifest?.blobs ?? []), ...children.flat()];
 }

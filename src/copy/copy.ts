@@ -45,7 +45,7 @@ export interface CopyReport {
 }
 
 /** How deep indexes may lie in one another. */
-const DEEPEST = 8;
+export const DEEPEST = 8;
 /** What may refer to one image, with its platforms. */
 const MOST_REFERRERS = 10_000;
 /** How often a blob is read on where its source breaks off without a byte more. */

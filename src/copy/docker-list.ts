@@ -1,4 +1,5 @@
 import { readManifest } from '../store/manifest.js';
+import { DEEPEST } from './copy.js';
 import { type Files, readSmall } from './files.js';
 import { blobPath, type LayoutIndex } from './layout-index.js';
 import { ofPlatform, type Platform } from './platform.js';
@@ -32,13 +33,14 @@ async function itemOf(
   files: Files,
   digest: Parameters<typeof blobPath>[0],
   platform: Platform,
+  depth = 0,
 ): Promise<DockerItem | undefined> {
   const data = await readSmall(files, blobPath(digest));
   const manifest = data && readManifest(data);
   if (!manifest) return undefined;
   if (manifest.kind === 'index') {
     const chosen = ofPlatform(manifest, platform);
-    return chosen && itemOf(files, chosen.digest, platform);
+    return chosen && depth < DEEPEST ? itemOf(files, chosen.digest, platform, depth + 1) : undefined;
   }
   const { config } = manifest;
   const layers = manifest.blobs.filter(blob => blob !== config);

@@ -18,13 +18,16 @@ const MANIFEST = 'application/vnd.oci.image.manifest.v1+json';
 const CONFIG = 'application/vnd.oci.image.config.v1+json';
 const LAYER = 'application/vnd.oci.image.layer.v1.tar';
 
+/** Of one archive. */
+const MOST_IMAGES = 10_000;
+/** Of a configuration, in bytes: as many as Distribution and containerd take of a manifest. */
+const LARGEST_CONFIG = 4 * 1024 * 1024;
 /** Of one image: what Docker itself refuses (moby, layer/layer.go, maxLayerDepth). */
 const MOST_LAYERS = 125;
 
 interface Item extends DockerItem {
   /** Of the configuration: what Docker calls the image's ID. */
   readonly id: Digest;
-  readonly config: Buffer;
 }
 
 /** A layer as it is pushed. */
@@ -58,10 +61,13 @@ export class DockerSource implements ImageSource {
     const list = await readJson(files, LIST);
     if (list === undefined) return undefined;
     if (!Array.isArray(list)) throw broken(files, `${LIST} is no list of images`);
+    if (list.length > MOST_IMAGES)
+      throw broken(files, `${LIST} lists ${list.length} images, and ${MOST_IMAGES} is the most`);
     const shelf = new Shelf<Item>(files.name);
     const items: Item[] = [];
+    const ids = new Map<string, Digest>();
     for (const [at, one] of list.entries()) {
-      const item = await readItem(files, one, `${LIST}: image ${at + 1}`);
+      const item = await readItem(files, ids, one, `${LIST}: image ${at + 1}`);
       items.push(item);
       for (const written of item.RepoTags ?? []) {
         const name = parseImageName(written, '');
@@ -133,7 +139,9 @@ export class DockerSource implements ImageSource {
   }
 
   async #buildImage(item: Item): Promise<PlacedManifest> {
-    const { config, id, Layers } = item;
+    const { Config, id, Layers } = item;
+    const config = await readSmall(this.files, Config, LARGEST_CONFIG);
+    if (!config) throw broken(this.files, `its configuration ${JSON.stringify(Config)} is not there`);
     const diffs = listOf(membersOf(membersOf(JSON.parse(config.toString('utf8'))).rootfs).diff_ids);
     if (diffs.length !== Layers.length)
       throw broken(
@@ -146,9 +154,7 @@ export class DockerSource implements ImageSource {
       return one.value;
     });
     for (const { descriptor, open } of layers) this.#blobs.set(descriptor.digest, open);
-    this.#blobs.set(id, async function* (start) {
-      yield config.subarray(start);
-    });
+    this.#blobs.set(id, start => this.files.open(Config, start));
     const data = Buffer.from(
       JSON.stringify({
         schemaVersion: 2,
@@ -215,30 +221,38 @@ export class DockerSource implements ImageSource {
   }
 }
 
-async function readItem(files: Files, value: unknown, where: string): Promise<Item> {
+/** @param ids of the configurations that were read, by their paths: many images may have the same */
+async function readItem(files: Files, ids: Map<string, Digest>, value: unknown, where: string): Promise<Item> {
   const { Config, Layers, RepoTags } = membersOf(value);
   const isText = (text: unknown) => typeof text === 'string';
   if (typeof Config !== 'string' || !Array.isArray(Layers) || !Layers.every(isText))
     throw broken(files, `${where} has no configuration, or no layers`);
   if (Layers.length > MOST_LAYERS)
     throw broken(files, `${where} has ${Layers.length} layers, and ${MOST_LAYERS} is the most`);
-  const config = await readSmall(files, normalize(Config));
-  if (!config) throw broken(files, `${where}: its configuration ${JSON.stringify(Config)} is not there`);
+  const path = normalize(Config);
+  const id = ids.get(path) ?? (await readId(files, path, where));
+  ids.set(path, id);
   for (const layer of Layers)
     if ((await files.sizeOf(normalize(layer))) === undefined)
       throw broken(files, `${where}: its layer ${JSON.stringify(layer)} is not there`);
+  const tags = listOf(RepoTags).filter(isText) as string[];
+  return { id, Config: path, Layers: Layers.map(layer => normalize(layer)), RepoTags: tags };
+}
+
+async function readId(files: Files, path: string, where: string): Promise<Digest> {
+  const config = await readSmall(files, path, LARGEST_CONFIG);
+  if (!config) throw broken(files, `${where}: its configuration ${JSON.stringify(path)} is not there`);
   const id: Digest = `sha256:${createHash('sha256').update(config).digest('hex')}`;
   // By their names Docker and others tell what they are.
-  const named = /(?:^|\/|:)([0-9a-f]{64})(?:\.json)?$/.exec(Config)?.[1];
+  const named = /(?:^|\/|:)([0-9a-f]{64})(?:\.json)?$/.exec(path)?.[1];
   if (named !== undefined && `sha256:${named}` !== id)
-    throw broken(files, `${where}: its configuration ${Config} is not what its name says`);
+    throw broken(files, `${where}: its configuration ${path} is not what its name says`);
   try {
     membersOf(JSON.parse(config.toString('utf8')));
   } catch {
-    throw broken(files, `${where}: its configuration ${Config} is no JSON`);
+    throw broken(files, `${where}: its configuration ${path} is no JSON`);
   }
-  const tags = listOf(RepoTags).filter(isText) as string[];
-  return { id, config, Config, Layers: Layers.map(layer => normalize(layer)), RepoTags: tags };
+  return id;
 }
 
 async function compressionOf(files: Files, path: string): Promise<'none' | 'gzip' | 'zstd'> {

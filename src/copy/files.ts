@@ -18,11 +18,11 @@ export interface Files {
 /** No list of images and no manifest is larger (bytes). */
 const LARGEST = 32 * 1024 * 1024;
 
-/** A small file; undefined where there is none. @throws OperatorError for one that is not small */
-export async function readSmall(files: Files, path: string): Promise<Buffer | undefined> {
+/** A small file; undefined where there is none. @param largest in bytes @throws OperatorError for one that is not small */
+export async function readSmall(files: Files, path: string, largest = LARGEST): Promise<Buffer | undefined> {
   const size = await files.sizeOf(path);
   if (size === undefined) return undefined;
-  if (size > LARGEST) throw new OperatorError(`${files.name}: ${path} has ${size} bytes, and ${LARGEST} are the most`);
+  if (size > largest) throw new OperatorError(`${files.name}: ${path} has ${size} bytes, and ${largest} are the most`);
   const chunks: Buffer[] = [];
   for await (const chunk of files.open(path, 0)) chunks.push(chunk);
   return Buffer.concat(chunks);

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { existsSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { dockerImage, savedByOldDocker, tarOf } from '../support/archives.js';
-import { manifestOf } from '../support/content.js';
+import { indexOf, manifestOf, OCI_INDEX } from '../support/content.js';
 import { LocalRegistry } from '../support/local-registry.js';
 
 let dir: string;
@@ -52,6 +52,16 @@ test('the only image of an archive need not be named; it goes through folder, la
     ['team/app:v1'],
   );
   assert.deepEqual(readdirSync(dir).filter(isPart), []);
+});
+
+test('an index that lists itself is listed, and no more', async () => {
+  const entry = { mediaType: OCI_INDEX, digest: `sha256:${'0'.repeat(64)}`, size: 2 };
+  const annotations = { 'org.opencontainers.image.ref.name': 'v1' };
+  mkdirSync(join(dir, 'round/blobs/sha256'), { recursive: true });
+  writeFileSync(join(dir, 'round/oci-layout'), '{"imageLayoutVersion":"1.0.0"}');
+  writeFileSync(join(dir, 'round/index.json'), JSON.stringify({ manifests: [{ ...entry, annotations }] }));
+  writeFileSync(join(dir, 'round/blobs/sha256', '0'.repeat(64)), indexOf([], { manifests: [entry, entry] }));
+  assert.match(await must('image', 'list', 'oci:round'), /^round:v1 +sha256:0+ +0 B\n$/);
 });
 
 test('a signal in the middle leaves nothing behind', async () => {

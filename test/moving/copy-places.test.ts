@@ -209,6 +209,16 @@ describe('what docker save has written', () => {
         ]),
         /has 0 layers, and its configuration names 2/,
       ],
+      [
+        'many images',
+        await tarOf(replaced(/manifest\.json/, `[${Array(10_001).fill('{}')}]`)),
+        /lists 10001 images, and 10000 is the most/,
+      ],
+      [
+        'large config',
+        await tarOf(replaced(/^[0-9a-f]{64}\.json/, Buffer.alloc(4 * 1024 * 1024 + 1, ' '))),
+        /has 4194305 bytes, and 4194304 are the most/,
+      ],
       ['long name', await tarOf([['x'.repeat(70_000), 'x']]), /an extended header is too long/],
     ];
     for (const [what, data, message] of cases) {
@@ -419,6 +429,23 @@ describe('an archive that is written', () => {
       readdirSync(dir).filter(name => /\.(?:part|lock)$/.test(name)),
       [],
     );
+  });
+
+  test('with an index that lists itself is written all the same', async () => {
+    const digest = `sha256:${'0'.repeat(64)}`;
+    const entry = { mediaType: OCI_INDEX, digest, size: 2, platform: HERE };
+    await write('round.tar', [
+      [`blobs/sha256/${'0'.repeat(64)}`, indexOf([], { manifests: [entry] })],
+      [
+        'index.json',
+        JSON.stringify({ manifests: [{ ...entry, annotations: { 'org.opencontainers.image.ref.name': 'v1' } }] }),
+      ],
+      ['oci-layout', '{"imageLayoutVersion":"1.0.0"}'],
+    ]);
+    await registry.pushImage('beside', 'v1');
+    const target = closed(await TarTarget.open(at('round.tar'), 'round'));
+    assert.deepEqual((await copy(served(), target, pair('beside', 'v1'))).problems, []);
+    assert.deepEqual(await namesOf(await archive('round.tar')), ['beside:v1', 'round:v1']);
   });
 
   test('of Docker, where what is added would get another digest, cannot be added to', async () => {

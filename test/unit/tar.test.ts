@@ -130,6 +130,30 @@ test('headers of GNU tar: a long name, links', async () => {
   await assert.rejects(read(linked), /holds the link "a" instead of a file/);
 });
 
+test('headers that are to take all memory, or all time, are refused', async () => {
+  const extended = async (type: string, ...bodies: readonly string[]) => {
+    const archive = await write([...bodies, ''].map((body, at) => ({ name: `${at}`, data: Buffer.from(body) })));
+    for (let at = 0; at < bodies.length; at++) setType(archive, at * 1024, type);
+    return archive;
+  };
+  const large = await write([{ name: 'a', data: Buffer.alloc(0) }]);
+  large.fill(0xff, 125, 136);
+  large[124] = 0x80;
+  setType(large, 0, '0');
+  for (const [bad, message] of [
+    [await write([{ name: 'x'.repeat(4097), data: Buffer.alloc(1) }]), /a name is too long/],
+    [await extended('L', ...Array(9).fill('x')), /too many extended headers/],
+    [await extended('x', '11 size=-1\n'), /a size is wrong/],
+    [await extended('x', '12 size=0x1\n'), /a size is wrong/],
+    [await extended('x', '26 size=99999999999999999\n'), /a size is wrong/],
+    [large, /a size is wrong/],
+  ] as const)
+    await assert.rejects(read(bad), { name: 'OperatorError', message });
+  assert.equal((await read(await extended('L', ...Array(8).fill('x'))))[0]!.name, 'x');
+  const [file] = await read(await write([{ name: 'x'.repeat(4096), data: Buffer.alloc(1) }]));
+  assert.equal(file!.name.length, 4096);
+});
+
 function setType(archive: Buffer, at: number, type: string): void {
   archive.write(type, at + 156, 'latin1');
   archive.fill(' ', at + 148, at + 156);
