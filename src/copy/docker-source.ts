@@ -20,7 +20,7 @@ const LAYER = 'application/vnd.oci.image.layer.v1.tar';
 
 /** Of one archive. */
 const MOST_IMAGES = 10_000;
-/** Of a configuration, in bytes: as many as Distribution and containerd take of a manifest. */
+/** Of a configuration, in bytes: as many as Distribution takes of a manifest. */
 const LARGEST_CONFIG = 4 * 1024 * 1024;
 /** Of one image: what Docker itself refuses (moby, layer/layer.go, maxLayerDepth). */
 const MOST_LAYERS = 125;

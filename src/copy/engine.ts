@@ -140,10 +140,14 @@ function brokenOff(cause?: unknown): OperatorError {
 
 /** Of an answer in lines of JSON, the first error. */
 function errorIn(text: string): string | undefined {
-  const line = text.split('\n').find(line => line.includes('"error":'));
-  if (line === undefined) return undefined;
+  const lines = text.split('\n').filter(line => line.includes('"error":'));
+  return lines.map(errorOf).find(error => error !== undefined);
+}
+
+function errorOf(line: string): string | undefined {
   try {
-    return String(membersOf(JSON.parse(line)).error ?? line);
+    const { error } = membersOf(JSON.parse(line));
+    return error === undefined ? undefined : String(error);
   } catch {
     // It has broken off in the middle of that line.
     return line;

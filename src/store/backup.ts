@@ -107,9 +107,9 @@ export async function checkSource(source: StorageDriver, name: string): Promise<
 }
 
 /**
- * What becomes the same as its source loses what that has not. So this is only done to a place that is empty, also of tokens and
- * accounts, or that a backup was put into and nobody has served since; and not for a source that has nothing, which rather is a volume that
- * is not mounted than a registry that has lost all its images.
+ * What becomes the same as its source loses what that has not. So this is only done to a place that is empty, also of
+ * tokens and accounts, or that a backup was put into and nobody has served since; and not for a source that has nothing,
+ * which rather is a volume that is not mounted than a registry that has lost all its images.
  */
 async function prepare(target: StorageDriver, source: Store): Promise<void> {
   if (!(await checkMirror(target, source))) await beginMirror(target);
