@@ -111,7 +111,8 @@ export async function* readTar(source: TarSource, onLink?: (link: TarLink) => vo
       const own = attributes;
       attributes = {};
       extended = 0;
-      const length = own.size === undefined ? size : checkedSize(/^\d+$/.test(own.size) ? Number(own.size) : Number.NaN);
+      const length =
+        own.size === undefined ? size : checkedSize(/^\d+$/.test(own.size) ? Number(own.size) : Number.NaN);
       const seconds = Number(own.mtime ?? Number.NaN);
       if (type === '0' || type === '\0' || type === '7') {
         const end = input.position + padded(length);

@@ -135,7 +135,10 @@ async function received(answer: IncomingMessage): Promise<{ text: string; broken
 }
 
 function brokenOff(cause?: unknown): OperatorError {
-  return new OperatorError('the Docker Engine has broken off', { fix: 'see what it says: journalctl -u docker', cause });
+  return new OperatorError('the Docker Engine has broken off', {
+    fix: 'see what it says: journalctl -u docker',
+    cause,
+  });
 }
 
 /** Of an answer in lines of JSON, the first error. */

@@ -154,9 +154,12 @@ export class TarTarget implements ImageTarget {
     const lock = join(dirname(this.name), `.${basename(this.name)}.lock`);
     await withLock(lock, async () => {
       if ((await identityOf(this.name)) !== this.archive.identity)
-        throw new OperatorError(`${this.name} has been written by another meanwhile, and would lose what that has added`, {
-          fix: 'run this again',
-        });
+        throw new OperatorError(
+          `${this.name} has been written by another meanwhile, and would lose what that has added`,
+          {
+            fix: 'run this again',
+          },
+        );
       await part.moveTo(this.name);
     });
   }
