@@ -10,7 +10,6 @@ import {
   type RequestPolicyFactory,
   StorageSharedKeyCredential,
 } from '@azure/storage-blob';
-import { OperatorError } from '../errors.js';
 import type { ByteRange } from '../reference.js';
 import { azureError, azureRefusal } from './azure/failure.js';
 import { AzureLogin } from './azure/identity.js';
@@ -20,6 +19,7 @@ import { ObjectReader } from './object/reader.js';
 import { Requests, ServiceError, sizeOf, storageFailure } from './object/requests.js';
 import {
   type Body,
+  bodyOf,
   bytesOf,
   type Found,
   type ListOptions,
@@ -76,10 +76,8 @@ export class AzureStore implements ObjectStore {
     this.#agent?.destroy();
   }
 
-  refusal(thrown: unknown): unknown {
-    const error = thrown instanceof StorageError ? thrown.cause : thrown;
-    if (error instanceof OperatorError) return error;
-    return error instanceof ServiceError ? azureRefusal(this.options, error) : thrown;
+  refusal(error: ServiceError): unknown {
+    return azureRefusal(this.options, error);
   }
 
   find(key: string): Promise<Found | undefined> {
@@ -93,15 +91,7 @@ export class AzureStore implements ObjectStore {
       const [from, count] = range ? [range.start, range.end - range.start + 1] : [];
       const answer = await this.#blob(key).download(from, count, { abortSignal, maxRetryRequests: 0 });
       const body = answer.readableStreamBody as Readable;
-      const [, start, total] = /^bytes (\d+)-\d+\/(\d+)$/.exec(answer.contentRange ?? '') ?? [];
-      try {
-        const found = foundOf(answer, total);
-        if (!found || Number(start ?? 0) === (range?.start ?? 0)) return found && { ...found, body };
-        throw new StorageError('unavailable', `read ${key}: another range came than was asked for`);
-      } catch (error) {
-        body.on('error', () => {}).destroy();
-        throw error;
-      }
+      return bodyOf(key, body, { range, contentRange: answer.contentRange }, total => foundOf(answer, total));
     });
   }
 

@@ -169,7 +169,8 @@ export class FilesystemDriver implements StorageDriver {
   async create(key: string, data: Uint8Array, { durable = true, secret = false } = {}): Promise<boolean> {
     const path = this.#path(key);
     return this.#change(`create ${key}`, async () => {
-      const created = await (secret ? this.#make(path, data, durable) : this.#makeUnlessThere(path, data, durable));
+      const created = secret || (await this.#makeUnlessThere(path, data, durable));
+      if (secret) await this.#fill(path, data, path, durable);
       // Also when another was first: who hears that the object is there relies on it as much as its maker.
       if (durable) await this.#flusher.folder(dirname(path));
       return created;
@@ -306,9 +307,8 @@ export class FilesystemDriver implements StorageDriver {
   async #join(segments: readonly string[], path: string): Promise<void> {
     const temporary = this.#temporary();
     const shared = await clone(segments[0]!, temporary);
-    if (!shared) await this.#fill(temporary, new Uint8Array(), path, false);
     try {
-      const file = await open(temporary, 'a');
+      const file = await this.#inFolder(temporary, () => open(temporary, shared ? 'a' : 'wx', this.#modeOf(path)));
       try {
         for (const segment of shared ? segments.slice(1) : segments) await append(file, segment);
         await this.#flushed(file.fd, temporary);
@@ -334,12 +334,6 @@ export class FilesystemDriver implements StorageDriver {
     }
   }
 
-  /** In its place from the first. */
-  async #make(path: string, data: Uint8Array, durable: boolean): Promise<boolean> {
-    await this.#fill(path, data, path, durable);
-    return true;
-  }
-
   /** Gives a file one more name; false when another has it. */
   async #named(file: string, path: string): Promise<boolean> {
     try {
@@ -363,8 +357,7 @@ export class FilesystemDriver implements StorageDriver {
 
   /** Writes a file that is to become `path`, or is it already. When that fails, it is gone. */
   async #fill(temporary: string, data: Uint8Array, path: string, durable: boolean): Promise<void> {
-    const mode = this.#private(path) ? 0o600 : 0o644;
-    const file = await this.#inFolder(temporary, () => this.#calls.open(temporary, 'wx', mode));
+    const file = await this.#inFolder(temporary, () => this.#calls.open(temporary, 'wx', this.#modeOf(path)));
     try {
       try {
         await this.#calls.write(file, data);
@@ -411,6 +404,10 @@ export class FilesystemDriver implements StorageDriver {
   /** What is for this program only is for its user only; images stay readable to all, as `registry:2` leaves them. */
   #private(path: string): boolean {
     return path.startsWith(`${this.#root}/${PRIVATE}/`);
+  }
+
+  #modeOf(path: string): number {
+    return this.#private(path) ? 0o600 : 0o644;
   }
 
   #temporary(): string {

@@ -1,15 +1,14 @@
 import { createHash } from 'node:crypto';
 import { text } from 'node:stream/consumers';
 import { Storage } from '@google-cloud/storage';
-import { OperatorError } from '../errors.js';
 import type { ByteRange } from '../reference.js';
-import { StorageError } from './driver.js';
 import { answerOf, gcsError, gcsRefusal } from './gcs/failure.js';
 import type { GcsOptions } from './gcs/options.js';
 import { HttpClient } from './object/http.js';
 import { Requests, ServiceError, sizeOf, storageFailure } from './object/requests.js';
 import {
   type Body,
+  bodyOf,
   type Found,
   type ListOptions,
   newWrite,
@@ -81,10 +80,8 @@ export class GcsStore implements ObjectStore {
     this.#http.close();
   }
 
-  refusal(thrown: unknown): unknown {
-    const error = thrown instanceof StorageError ? thrown.cause : thrown;
-    if (error instanceof OperatorError) return error;
-    return error instanceof ServiceError ? gcsRefusal(this.options, error) : thrown;
+  refusal(error: ServiceError): unknown {
+    return gcsRefusal(this.options, error);
   }
 
   find(key: string): Promise<Found | undefined> {
@@ -101,21 +98,14 @@ export class GcsStore implements ObjectStore {
     const query = { alt: 'media', generation: bytes };
     return this.#unless(isAbsent, undefined, `read ${key}`, 'Download', async signal => {
       const { told, data } = await this.#send('GET', signal, this.#at(key), query, { headers });
-      const [, start, total] = /^bytes (\d+)-\d+\/(\d+)$/.exec(told['content-range'] ?? '') ?? [];
-      try {
-        if (Number(start ?? 0) !== (range?.start ?? 0))
-          throw new StorageError('unavailable', `read ${key}: another range came than was asked for`);
-        const found = foundOf({
+      return bodyOf(key, data, { range, contentRange: told['content-range'] }, total =>
+        foundOf({
           size: total ?? told['content-length'],
           generation: told['x-goog-generation'],
           metageneration: told['x-goog-metageneration'],
           updated: told['last-modified'],
-        });
-        return { ...found, body: data };
-      } catch (error) {
-        data.on('error', () => {}).destroy();
-        throw error;
-      }
+        }),
+      );
     });
   }
 

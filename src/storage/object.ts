@@ -10,11 +10,12 @@ import {
 } from './driver.js';
 import { checkFormat, FORMAT_FILE, PRIVATE } from './format.js';
 import { checkKey } from './key.js';
+import { listChildren } from './object/listing.js';
+import { PartBudget } from './object/parts.js';
 import { ObjectReader } from './object/reader.js';
+import { ServiceError } from './object/requests.js';
 import { ObjectSegment } from './object/segment.js';
 import { newWrite, type ObjectStore, type Piece, TEMPORARY, temporaryKey } from './object/store.js';
-import { listChildren } from './s3/listing.js';
-import { PartBudget } from './s3/segment.js';
 
 const MIB = 1024 * 1024;
 
@@ -90,7 +91,9 @@ export class ObjectDriver implements StorageDriver {
       await this.#probe();
       if (!format) await this.create(FORMAT_FILE.key, FORMAT_FILE.content);
     } catch (error) {
-      throw store.refusal(error);
+      const cause = error instanceof StorageError ? error.cause : error;
+      if (cause instanceof OperatorError) throw cause;
+      throw cause instanceof ServiceError ? store.refusal(cause) : error;
     }
     if (store.solitary)
       this.options.onNotice?.(

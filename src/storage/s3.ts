@@ -11,14 +11,15 @@ import {
 } from './driver.js';
 import { checkFormat, FORMAT_FILE, PRIVATE } from './format.js';
 import { checkKey } from './key.js';
+import { listChildren } from './object/listing.js';
+import { PartBudget, SMALLEST_PART } from './object/parts.js';
 import { gather, joinParts, planParts, Turnstile } from './s3/assemble.js';
 import { Bucket, type Found, newWrite } from './s3/bucket.js';
 import { isUnknown, isUnmet, s3Failure, s3Refusal } from './s3/failure.js';
-import { listChildren } from './s3/listing.js';
-import { type S3Options, SMALLEST_PART } from './s3/options.js';
+import type { S3Options } from './s3/options.js';
 import { S3Reader } from './s3/reader.js';
 import { Removals } from './s3/removals.js';
-import { PartBudget, S3Segment } from './s3/segment.js';
+import { S3Segment } from './s3/segment.js';
 
 const SMALL_OBJECT = 16 * 1024 * 1024;
 

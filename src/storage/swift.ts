@@ -8,6 +8,7 @@ import { HttpClient } from './object/http.js';
 import { isDistrust, Requests, ServiceError, sizeOf, storageFailure, wayError } from './object/requests.js';
 import {
   type Body,
+  bodyOf,
   bytesOf,
   type Found,
   type ListOptions,
@@ -80,10 +81,8 @@ export class SwiftStore implements ObjectStore {
     this.#http.close();
   }
 
-  refusal(thrown: unknown): unknown {
-    const error = thrown instanceof StorageError ? thrown.cause : thrown;
-    if (error instanceof OperatorError) return error;
-    return error instanceof ServiceError ? refusalOf(this.options, error) : thrown;
+  refusal(error: ServiceError): unknown {
+    return refusalOf(this.options, error);
   }
 
   find(key: string): Promise<Found | undefined> {
@@ -96,14 +95,8 @@ export class SwiftStore implements ObjectStore {
     return this.#unlessAbsent(`read ${key}`, 'GET', async signal => {
       const headers = range && { range: `bytes=${range.start}-${range.end}` };
       const answer = await this.#send('GET', signal, this.#files + key, { headers });
-      const [, start, total] = /^bytes (\d+)-\d+\/(\d+)$/.exec(answer.headers['content-range'] ?? '') ?? [];
-      try {
-        if (Number(start ?? 0) === (range?.start ?? 0)) return { ...foundOf(answer, total), body: answer };
-        throw new StorageError('unavailable', `read ${key}: another range came than was asked for`);
-      } catch (error) {
-        answer.on('error', () => {}).destroy();
-        throw error;
-      }
+      const contentRange = answer.headers['content-range'];
+      return bodyOf(key, answer, { range, contentRange }, total => foundOf(answer, total));
     });
   }
 

@@ -13,8 +13,10 @@ export async function main(command: () => Promise<void>): Promise<void> {
   try {
     await command();
   } catch (error) {
-    const wrong = error instanceof UsageError || (error as NodeJS.ErrnoException).code?.startsWith('ERR_PARSE_ARGS');
-    process.stderr.write(`bench: ${wrong ? (error as Error).message : (error as Error).stack}\n`);
+    const isOption = (error as NodeJS.ErrnoException).code?.startsWith('ERR_PARSE_ARGS') ?? false;
+    const wrong = isOption || error instanceof UsageError;
+    const hint = isOption ? '; docs/performance.md shows those that there are' : '';
+    process.stderr.write(`bench: ${wrong ? (error as Error).message + hint : (error as Error).stack}\n`);
     process.exitCode = wrong ? 2 : 1;
   }
 }

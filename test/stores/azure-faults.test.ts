@@ -1,5 +1,5 @@
 import { after, before } from 'node:test';
-import { SMALLEST_PART } from '../../src/storage/s3/options.js';
+import { SMALLEST_PART } from '../../src/storage/object/parts.js';
 import { testFaults } from '../storage/faults.js';
 import { Azurite } from '../support/azurite.js';
 

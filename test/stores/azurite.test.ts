@@ -1,5 +1,5 @@
 import { after, before, describe } from 'node:test';
-import { SMALLEST_PART } from '../../src/storage/s3/options.js';
+import { SMALLEST_PART } from '../../src/storage/object/parts.js';
 import { testModel } from '../registry/model/suite.js';
 import { testDriver } from '../storage/suite.js';
 import { Azurite } from '../support/azurite.js';

@@ -1,5 +1,6 @@
 import { describe, test } from 'node:test';
-import { type S3Options, SMALLEST_PART } from '../../src/storage/s3/options.js';
+import { SMALLEST_PART } from '../../src/storage/object/parts.js';
+import type { S3Options } from '../../src/storage/s3/options.js';
 import { S3Driver } from '../../src/storage/s3.js';
 import { testModel } from '../registry/model/suite.js';
 import type { Place } from '../storage/places.js';

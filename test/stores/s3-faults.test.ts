@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
+import { SMALLEST_PART } from '../../src/storage/object/parts.js';
 import type { S3Options } from '../../src/storage/s3/options.js';
-import { SMALLEST_PART } from '../../src/storage/s3/options.js';
 import { S3Driver } from '../../src/storage/s3.js';
 import { collect } from '../../src/store/collector.js';
 import { layout } from '../../src/store/layout.js';

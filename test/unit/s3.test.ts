@@ -3,11 +3,11 @@ import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import { OperatorError } from '../../src/errors.js';
 import { StorageError } from '../../src/storage/driver.js';
+import { listChildren } from '../../src/storage/object/listing.js';
+import { PartBudget, sizeOfPart } from '../../src/storage/object/parts.js';
 import { planParts, Turnstile } from '../../src/storage/s3/assemble.js';
 import type { Bucket } from '../../src/storage/s3/bucket.js';
 import { s3Failure, s3Refusal } from '../../src/storage/s3/failure.js';
-import { listChildren } from '../../src/storage/s3/listing.js';
-import { PartBudget, sizeOfPart } from '../../src/storage/s3/segment.js';
 
 const MIB = 1024 * 1024;
 

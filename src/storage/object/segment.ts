@@ -1,5 +1,5 @@
 import type { SegmentWriter } from '../driver.js';
-import { type PartBudget, sizeOfPart } from '../s3/segment.js';
+import { type PartBudget, sizeOfPart } from './parts.js';
 import { newWrite, type ObjectStore, type Part, type Upload } from './store.js';
 
 /**

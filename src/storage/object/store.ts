@@ -1,9 +1,9 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import type { Readable } from 'node:stream';
 import type { ByteRange } from '../../reference.js';
-import type { ObjectInfo } from '../driver.js';
+import { type ObjectInfo, StorageError } from '../driver.js';
 import { PRIVATE } from '../format.js';
-import type { Requests } from './requests.js';
+import type { Requests, ServiceError } from './requests.js';
 
 /**
  * The objects of one bucket or container, by the driver's keys: what `ObjectDriver` needs of a service. Each call is one
@@ -24,7 +24,7 @@ export interface ObjectStore {
   close(): void;
 
   /** What to throw where the place cannot be opened: one line that says why, with the fix. */
-  refusal(error: unknown): unknown;
+  refusal(error: ServiceError): unknown;
 
   /** What is known of an object. That the bucket is gone is an error, never an absent object. */
   find(key: string): Promise<Found | undefined>;
@@ -130,4 +130,28 @@ export const TEMPORARY = `${PRIVATE}/tmp/`;
 
 export function temporaryKey(): string {
   return `${TEMPORARY}${randomUUID()}`;
+}
+
+/**
+ * The object that an answer brings, whose stream is given up where it is another one.
+ * @param answer.range what was asked for
+ * @param found what the answer tells of the object; of the whole of it (bytes) where a part was asked for
+ * @throws StorageError where another range came; what `found` throws
+ */
+export function bodyOf(
+  key: string,
+  body: Readable,
+  { range, contentRange }: { range: ByteRange | undefined; contentRange: string | undefined },
+  found: (total: string | undefined) => Found | undefined,
+): Body | undefined {
+  const [, start, total] = /^bytes (\d+)-\d+\/(\d+)$/.exec(contentRange ?? '') ?? [];
+  try {
+    if (Number(start ?? 0) !== (range?.start ?? 0))
+      throw new StorageError('unavailable', `read ${key}: another range came than was asked for`);
+    const object = found(total);
+    return object && { ...object, body };
+  } catch (error) {
+    body.on('error', () => {}).destroy();
+    throw error;
+  }
 }

@@ -1,9 +1,9 @@
 import type { ByteRange } from '../../reference.js';
 import { StorageError } from '../driver.js';
+import { type PartBudget, SMALLEST_PART } from '../object/parts.js';
 import type { Bucket, Part } from './bucket.js';
-import { SMALLEST_PART } from './options.js';
 import { S3Reader } from './reader.js';
-import { completeUpload, type PartBudget } from './segment.js';
+import { completeUpload } from './segment.js';
 
 /** A stretch of one object. */
 interface Stretch {

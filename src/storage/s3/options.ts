@@ -33,6 +33,3 @@ export interface S3Options {
   /** Told what the operator should know about the service. */
   readonly onNotice?: (message: string) => void;
 }
-
-/** No service takes smaller parts, but for the last. */
-export const SMALLEST_PART = 5 * 1024 * 1024;

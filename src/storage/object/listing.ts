@@ -1,5 +1,5 @@
 import type { Entry } from '../driver.js';
-import type { Bucket } from './bucket.js';
+import type { Bucket } from '../s3/bucket.js';
 
 /**
  * The children of a folder, in the byte order of their names. A service lists in the order of keys, in which the folder `a`
