@@ -23,8 +23,13 @@ export interface SuperviseOptions {
   readonly stop: Promise<void>;
 }
 
-/** Of libuv's threads all but two may flush (storage/filesystem/flusher.ts); Node reads their number before any of our code runs. */
-const THREADS = { UV_THREADPOOL_SIZE: process.env.UV_THREADPOOL_SIZE ?? '8' };
+/** What Node and glibc read before any of our code runs. */
+const ENVIRONMENT = {
+  // Of libuv's threads all but two may flush (storage/filesystem/flusher.ts).
+  UV_THREADPOOL_SIZE: process.env.UV_THREADPOOL_SIZE ?? '8',
+  // Else each thread keeps memory of its own that it has freed (docs/decisions/0025).
+  MALLOC_ARENA_MAX: process.env.MALLOC_ARENA_MAX ?? '2',
+};
 
 /** In MiB: V8 collects what is young, and with it the buffers that have passed, eight times as often (docs/decisions/0025). */
 const YOUNG = '--max-semi-space-size=2';
@@ -100,7 +105,7 @@ class Supervisor {
   #start(charge: Charge): Promise<number> {
     const { number } = charge;
     const { order, orderOfOthers } = this.options;
-    const worker = this.#asStarted(() => cluster.fork(THREADS));
+    const worker = this.#asStarted(() => cluster.fork(ENVIRONMENT));
     const started = performance.now();
     this.#running.set(number, worker);
     return new Promise(resolve => {
