@@ -1,0 +1,125 @@
+import type { IncomingMessage } from 'node:http';
+import { json, text } from 'node:stream/consumers';
+import { HttpClient } from '../object/http.js';
+import { Requests, ServiceError, storageFailure, wayError } from '../object/requests.js';
+import { WRITE } from '../object/store.js';
+import { SwiftLogin } from './login.js';
+import type { SwiftOptions } from './options.js';
+
+/** How many requests run at once on behalf of one call. */
+export const WIDTH = 8;
+
+export const TYPE = { 'content-type': 'application/octet-stream' };
+
+interface Sent {
+  readonly body?: ReadonlyArray<Uint8Array | string>;
+  readonly headers?: Readonly<Record<string, string>> | undefined;
+  readonly query?: Readonly<Record<string, string | undefined>>;
+}
+
+/** A line of a list: an object, or what several begin with. */
+export interface Listed {
+  readonly name?: string;
+  readonly subdir?: string;
+  readonly bytes?: number;
+  readonly hash?: string;
+  readonly last_modified?: string;
+}
+
+/** Requests to a container and its objects, with a token that is got again where it has ended. */
+export class SwiftClient {
+  readonly requests = new Requests(wayError);
+  readonly #http: HttpClient;
+  readonly #login: SwiftLogin;
+
+  constructor(private readonly options: SwiftOptions) {
+    this.#http = new HttpClient({ skipVerify: options.skipVerify });
+    this.#login = new SwiftLogin(this.#http, options);
+  }
+
+  close(): void {
+    this.#http.close();
+  }
+
+  list(query: Sent['query']): Promise<Listed[]> {
+    return this.attempt(`list ${query?.prefix}`, 'LIST', async signal => {
+      const answer = await this.send('GET', signal, '', { query: { ...query, format: 'json' } });
+      return answer.statusCode === 204 ? [] : ((await json(answer)) as Listed[]);
+    });
+  }
+
+  /** Has the service copy an object within the container. @param write names this write, in the metadata */
+  async copy(from: string, to: string, write: string): Promise<void> {
+    const headers = {
+      'x-copy-from': encodePath(`${this.options.container}/${from}`),
+      'x-fresh-metadata': 'true',
+      [`x-object-meta-${WRITE}`]: write,
+      ...TYPE,
+    };
+    await this.attempt(`copy ${from} to ${to}`, 'COPY', signal => this.ask('PUT', signal, to, { headers, body: [] }));
+  }
+
+  /** Removes those of the objects that are there. */
+  async remove(names: readonly string[]): Promise<void> {
+    for (let at = 0; at < names.length; at += WIDTH) {
+      const removals = names
+        .slice(at, at + WIDTH)
+        .map(name => this.unlessAbsent(`remove ${name}`, 'DELETE', signal => this.ask('DELETE', signal, name)));
+      await Promise.all(removals);
+    }
+  }
+
+  /** The headers of an answer whose body does not count. */
+  async ask(method: string, signal: AbortSignal, name: string, sent: Sent = {}): Promise<IncomingMessage> {
+    const answer = await this.send(method, signal, name, sent);
+    await text(answer);
+    return answer;
+  }
+
+  /** @param name of an object; empty for the container. @throws ServiceError where it is no success */
+  async send(method: string, signal: AbortSignal, name: string, sent: Sent): Promise<IncomingMessage> {
+    let session = await this.#login.session(signal);
+    for (let isFirst = true; ; isFirst = false) {
+      const url = new URL(`${session.storage}/${encodePath(this.options.container)}${name && `/${encodePath(name)}`}`);
+      for (const [key, value] of Object.entries(sent.query ?? {}))
+        if (value !== undefined) url.searchParams.set(key, value);
+      const headers = { ...sent.headers, 'x-auth-token': session.token };
+      const answer = await this.#http.send({ method, url, headers, body: sent.body, signal });
+      this.requests.hear(answer.headers.date);
+      const status = answer.statusCode!;
+      if (status < 300) return answer;
+      const message = (await text(answer)).replaceAll(/<[^>]*>/g, ' ').slice(0, 300);
+      if (status !== 401 || !isFirst) {
+        const seconds = Number(answer.headers['retry-after']);
+        const retryAfter = seconds > 0 ? seconds * 1000 : undefined;
+        throw new ServiceError({ status, code: answer.statusMessage ?? '', message, retryAfter });
+      }
+      session = await this.#login.session(signal, session);
+    }
+  }
+
+  async unlessAbsent<T>(
+    action: string,
+    kind: string,
+    send: (signal: AbortSignal) => Promise<T>,
+  ): Promise<T | undefined> {
+    try {
+      return await this.requests.send(kind, send);
+    } catch (error) {
+      if (error instanceof ServiceError && error.status === 404) return undefined;
+      throw storageFailure(action, error);
+    }
+  }
+
+  async attempt<T>(action: string, kind: string, send: (signal: AbortSignal) => Promise<T>, bytes = 0): Promise<T> {
+    try {
+      return await this.requests.send(kind, send, bytes);
+    } catch (error) {
+      throw storageFailure(action, error);
+    }
+  }
+}
+
+function encodePath(path: string): string {
+  return path.split('/').map(encodeURIComponent).join('/');
+}
