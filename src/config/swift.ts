@@ -33,9 +33,15 @@ export const swift = optionalSection(
       'The size of the segments in which blobs are uploaded, at least 5 MiB: each running upload takes memory for up to two.',
     ),
     insecureskipverify: key(yesNo, false, 'Trusts whatever certificate the services have.', { caution: warnsWhereOn }),
-    secretkey: optionalKey(text, 'Pulls are streamed, and need no signed URLs.', { secret: true, status: 'accepted' }),
-    accesskey: optionalKey(text, 'The same.', { secret: true, status: 'accepted' }),
-    tempurlcontainerkey: optionalKey(yesNo, 'The same.', { status: 'accepted' }),
+    secretkey: optionalKey(
+      text,
+      'The key by which temporary URLs are signed, for [redirects](storage.md#redirects). The container is given it where neither it nor its account has it.',
+      { secret: true },
+    ),
+    accesskey: optionalKey(text, 'Of HP Cloud, which is gone.', { secret: true, status: 'accepted' }),
+    tempurlcontainerkey: optionalKey(yesNo, 'What the service takes is tried out at the start.', {
+      status: 'accepted',
+    }),
     tempurlmethods: optionalKey(text, 'The same.', { status: 'accepted' }),
   },
   'A container of OpenStack Swift, by its own API: see [Storage](storage.md).',

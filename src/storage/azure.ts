@@ -4,16 +4,19 @@ import type { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
   type BlobClient,
+  BlobServiceClient,
   type BlockBlobClient,
-  ContainerClient,
+  type ContainerClient,
   newPipeline,
   type RequestPolicyFactory,
   StorageSharedKeyCredential,
 } from '@azure/storage-blob';
 import type { ByteRange } from '../reference.js';
+import { DelegatedKey } from './azure/delegation.js';
 import { azureError, azureRefusal } from './azure/failure.js';
 import { AzureLogin } from './azure/identity.js';
 import type { AzureOptions } from './azure/options.js';
+import { AzureSigner } from './azure/signer.js';
 import { StorageError } from './driver.js';
 import { ObjectReader } from './object/reader.js';
 import { Requests, ServiceError, sizeOf, storageFailure } from './object/requests.js';
@@ -47,6 +50,7 @@ export class AzureStore implements ObjectStore {
   readonly place: string;
   readonly solitary = false;
   readonly requests = new Requests(azureError);
+  readonly signer: AzureSigner;
   readonly #container: ContainerClient;
   readonly #agent: https.Agent | undefined;
   #prefix: string;
@@ -60,7 +64,13 @@ export class AzureStore implements ObjectStore {
       'key' in login ? new StorageSharedKeyCredential(account, login.key) : new AzureLogin(login, authority);
     const pipeline = newPipeline(credential, { retryOptions: { maxTries: 1 } });
     pipeline.factories.push(this.#onTheWay());
-    this.#container = new ContainerClient(`${serviceUrl}/${encodeURIComponent(container)}`, pipeline);
+    const service = new BlobServiceClient(serviceUrl, pipeline);
+    this.#container = service.getContainerClient(container);
+    const signing = credential instanceof AzureLogin ? this.#delegatedBy(service) : credential;
+    this.signer = new AzureSigner(options, signing, key => ({
+      name: `${this.#prefix}${key}`,
+      url: this.#blob(key).url,
+    }));
   }
 
   async prepare(): Promise<void> {
@@ -299,6 +309,16 @@ export class AzureStore implements ObjectStore {
     } catch (error) {
       throw storageFailure(action, error);
     }
+  }
+
+  #delegatedBy(service: BlobServiceClient): DelegatedKey {
+    return new DelegatedKey(
+      (from, until) =>
+        this.requests.send('GetUserDelegationKey', abortSignal =>
+          service.getUserDelegationKey(from, until, { abortSignal }),
+        ),
+      () => this.requests.ahead,
+    );
   }
 
   #onTheWay(): RequestPolicyFactory {

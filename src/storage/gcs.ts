@@ -4,6 +4,7 @@ import { Storage } from '@google-cloud/storage';
 import type { ByteRange } from '../reference.js';
 import { answerOf, gcsError, gcsRefusal } from './gcs/failure.js';
 import type { GcsOptions } from './gcs/options.js';
+import { GcsSigner, type SigningAccount } from './gcs/signer.js';
 import { HttpClient } from './object/http.js';
 import { Requests, ServiceError, sizeOf, storageFailure } from './object/requests.js';
 import {
@@ -59,6 +60,7 @@ export class GcsStore implements ObjectStore {
   readonly place: string;
   readonly solitary = false;
   readonly requests = new Requests(gcsError);
+  readonly signer: GcsSigner;
   readonly #storage: Storage;
   readonly #http = new HttpClient();
   readonly #prefix: string;
@@ -72,6 +74,11 @@ export class GcsStore implements ObjectStore {
       ...(keyFile !== undefined && { keyFilename: keyFile }),
       ...(credentials && { credentials }),
     });
+    this.signer = new GcsSigner(
+      this.#storage.apiEndpoint,
+      () => this.#account(),
+      key => `/${bucket}/${this.#prefix}${key}`,
+    );
   }
 
   async prepare(): Promise<void> {}
@@ -265,6 +272,11 @@ export class GcsStore implements ObjectStore {
 
   #at(key: string): string {
     return `${this.#objects}/${encodeURIComponent(`${this.#prefix}${key}`)}`;
+  }
+
+  async #account(): Promise<SigningAccount | undefined> {
+    const { email, key } = (await this.#storage.authClient.getClient()) as Partial<SigningAccount>;
+    return email === undefined || key === undefined ? undefined : { email, key };
   }
 
   /** A request whose body and answer are JSON. */

@@ -16,6 +16,7 @@ import { ObjectReader } from './object/reader.js';
 import { ServiceError } from './object/requests.js';
 import { ObjectSegment } from './object/segment.js';
 import { newWrite, type ObjectStore, type Piece, TEMPORARY, temporaryKey } from './object/store.js';
+import { redirectsOf, spanOf } from './redirect.js';
 
 const MIB = 1024 * 1024;
 
@@ -40,6 +41,15 @@ export interface ObjectDriverOptions {
   readonly readOnly: boolean;
   /** Told what the operator should know about the service. */
   readonly onNotice?: ((message: string) => void) | undefined;
+  /** Whether clients are sent to the service for what they pull: not at all, unless told. */
+  readonly redirect?: RedirectOptions | undefined;
+}
+
+interface RedirectOptions {
+  /** `storage.redirect.disable` */
+  readonly disable: boolean | undefined;
+  /** Told what speaks against it, where it was asked for. */
+  readonly onWarning: (message: string) => void;
 }
 
 /**
@@ -54,6 +64,7 @@ export class ObjectDriver implements StorageDriver {
   /** The sizes of segments that were closed lately: they need not be asked for. */
   readonly #sizes = new Map<string, number>();
   #passed = 0;
+  #redirects = false;
   #listed = { at: Number.NEGATIVE_INFINITY, current: Promise.resolve() };
 
   constructor(
@@ -87,6 +98,7 @@ export class ObjectDriver implements StorageDriver {
       this.#checkClock();
       const format = await this.get(FORMAT_FILE.key, 1024);
       if (format) checkFormat(format.toString('utf8'), `${FORMAT_FILE.key} in ${store.place}`);
+      await this.#prepareRedirects();
       if (this.options.readOnly) return;
       await this.#probe();
       if (!format) await this.create(FORMAT_FILE.key, FORMAT_FILE.content);
@@ -132,6 +144,12 @@ export class ObjectDriver implements StorageDriver {
     if (!found) return undefined;
     const end = range === undefined ? found.info.size : Math.min(range.end + 1, found.info.size);
     return new ObjectReader(this.store, key, found, range?.start ?? 0, end);
+  }
+
+  async readUrl(key: string): Promise<string | undefined> {
+    checkKey(key);
+    const { signer, requests } = this.store;
+    return this.#redirects ? signer.sign(key, spanOf(Date.now() + requests.ahead)) : undefined;
   }
 
   async write(key: string, data: Uint8Array): Promise<void> {
@@ -284,6 +302,18 @@ export class ObjectDriver implements StorageDriver {
       `the clocks of this machine and of the object store lie ${Math.round(apart / 60_000)} minutes apart`,
       { fix: 'set the clock of this machine, best by NTP: timedatectl set-ntp true' },
     );
+  }
+
+  async #prepareRedirects(): Promise<void> {
+    const { redirect, readOnly } = this.options;
+    if (!redirect) return;
+    const { signer } = this.store;
+    const { on, warning } = redirectsOf(redirect.disable, signer.endpoint, signer.isInside);
+    if (!on) return;
+    const refusal = await signer.prepare({ readOnly });
+    this.#redirects = refusal === undefined;
+    const message = refusal === undefined ? warning : `pulls are streamed through this machine: ${refusal}`;
+    if (message !== undefined && redirect.disable === false) redirect.onWarning(message);
   }
 
   /** Proves that objects can be written, read and removed, and that the conditions hold on which all else rests. */

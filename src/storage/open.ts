@@ -91,6 +91,7 @@ interface SwiftSettings {
   readonly prefix: string;
   readonly chunksize: number;
   readonly insecureskipverify: boolean;
+  readonly secretkey?: string | undefined;
 }
 
 /** Of the parts of uploads, where no key says it (bytes). */
@@ -113,7 +114,8 @@ export function placeOf({ filesystem, s3, azure, gcs, swift }: StorageSettings):
 
 /**
  * The driver of the data, not yet opened. What an object store needs is loaded only here.
- * @param options.onRedirects told what speaks against sending clients to the object store, where that is done all the same
+ * @param options.onRedirects told what speaks against sending clients to the object store, where that was asked for; without it
+ *   none is sent there
  */
 export async function storageOf(
   settings: StorageSettings,
@@ -126,6 +128,8 @@ export async function storageOf(
 ): Promise<StorageDriver> {
   const { readOnly, onFault, onNotice, onRedirects } = options;
   const { filesystem, s3, azure, gcs, swift } = settings;
+  const redirect = onRedirects && { disable: settings.redirect?.disable, onWarning: onRedirects };
+  const common = { readOnly, onNotice, redirect };
   if (s3) {
     const { S3Driver } = await import('./s3.js');
     const reached = s3Options(s3);
@@ -134,19 +138,24 @@ export async function storageOf(
       reached.endpoint ?? `${s3.secure ? 'https' : 'http'}://s3.amazonaws.com`,
     );
     if (redirects.warning) onRedirects?.(redirects.warning);
-    return new S3Driver({ ...reached, redirects: redirects.on, readOnly, ...(onNotice && { onNotice }) });
+    return new S3Driver({
+      ...reached,
+      redirects: redirect !== undefined && redirects.on,
+      readOnly,
+      ...(onNotice && { onNotice }),
+    });
   }
   if (azure) {
     const [{ ObjectDriver }, { AzureStore }] = await Promise.all([import('./object.js'), import('./azure.js')]);
-    return new ObjectDriver(new AzureStore(azureOptions(azure)), { chunkSize: PART, readOnly, onNotice });
+    return new ObjectDriver(new AzureStore(azureOptions(azure)), { chunkSize: PART, ...common });
   }
   if (gcs) {
     const [{ ObjectDriver }, { GcsStore }] = await Promise.all([import('./object.js'), import('./gcs.js')]);
-    return new ObjectDriver(new GcsStore(gcsOptions(gcs)), { chunkSize: gcs.chunksize, readOnly, onNotice });
+    return new ObjectDriver(new GcsStore(gcsOptions(gcs)), { chunkSize: gcs.chunksize, ...common });
   }
   if (swift) {
     const [{ ObjectDriver }, { SwiftStore }] = await Promise.all([import('./object.js'), import('./swift.js')]);
-    return new ObjectDriver(new SwiftStore(swiftOptions(swift)), { chunkSize: swift.chunksize, readOnly, onNotice });
+    return new ObjectDriver(new SwiftStore(swiftOptions(swift)), { chunkSize: swift.chunksize, ...common });
   }
   return new FilesystemDriver({ root: filesystem.rootdirectory, readOnly, ...(onFault && { onFault }) });
 }
@@ -206,6 +215,7 @@ function swiftOptions(swift: SwiftSettings): SwiftOptions {
     container: swift.container!,
     root: rootOf({ rootdirectory: swift.prefix }),
     skipVerify: swift.insecureskipverify,
+    temporaryUrlKey: swift.secretkey,
   };
 }
 

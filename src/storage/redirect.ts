@@ -1,5 +1,11 @@
 import { BlockList, isIP } from 'node:net';
 
+/** For how long a URL is good with which a pull may begin (s); one that has begun goes on. */
+const LENT_S = 300;
+
+/** How long ago (s) such a URL became good: the machines of a service may differ about the time. */
+const BACKDATED_S = 60;
+
 /** Networks that are nobody's on the Internet: clients need not be in the one that this machine is in. */
 const INSIDE = new BlockList();
 for (const network of [
@@ -17,6 +23,17 @@ INSIDE.addSubnet('fe80::', 10, 'ipv6');
 
 const INSIDE_NAMES = /^[^.]+$|\.(?:local|localhost|internal|lan|home\.arpa|svc|cluster\.local)$/i;
 
+/** From when and until when a URL is good. */
+export interface Span {
+  readonly from: Date;
+  readonly until: Date;
+}
+
+/** Of a URL that is given now. @param now by the service's clock (ms) */
+export function spanOf(now: number): Span {
+  return { from: new Date(now - BACKDATED_S * 1000), until: new Date(now + LENT_S * 1000) };
+}
+
 export interface Redirects {
   /** Whether pulls are sent to the object store by signed URLs. */
   readonly on: boolean;
@@ -29,15 +46,16 @@ export interface Redirects {
  * reach it without TLS: then pulls that worked would fail, or images go in the clear.
  * @param disable `storage.redirect.disable`
  * @param endpoint URL of the service
+ * @param isInside whether it is known to be one for those inside, whatever its name
  */
-export function redirectsOf(disable: boolean | undefined, endpoint: string): Redirects {
+export function redirectsOf(disable: boolean | undefined, endpoint: string, isInside = false): Redirects {
   if (disable === true) return { on: false };
   const { protocol, hostname } = new URL(endpoint);
   const host = hostname.replace(/^\[|\]$/g, '');
   const family = isIP(host);
   const doubts = [
     ...(protocol === 'https:' ? [] : ['without TLS']),
-    ...((family === 0 ? INSIDE_NAMES.test(host) : INSIDE.check(host, family === 6 ? 'ipv6' : 'ipv4'))
+    ...(isInside || (family === 0 ? INSIDE_NAMES.test(host) : INSIDE.check(host, family === 6 ? 'ipv6' : 'ipv4'))
       ? ['at an address that may be known here only']
       : []),
   ];

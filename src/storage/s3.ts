@@ -13,6 +13,7 @@ import { checkFormat, FORMAT_FILE, PRIVATE } from './format.js';
 import { checkKey } from './key.js';
 import { listChildren } from './object/listing.js';
 import { PartBudget, SMALLEST_PART } from './object/parts.js';
+import { spanOf } from './redirect.js';
 import { gather, joinParts, planParts, Turnstile } from './s3/assemble.js';
 import { Bucket, type Found, newWrite } from './s3/bucket.js';
 import { isUnknown, isUnmet, s3Failure, s3Refusal } from './s3/failure.js';
@@ -31,9 +32,6 @@ const MOST_SKEW = 5 * 60_000;
 
 /** After this time (ms) an upload of parts is one of a process that died. */
 const ABANDONED = 7 * 24 * 3_600_000;
-
-/** For how long a URL is good with which a pull may begin (s); one that has begun goes on. */
-const LENT_S = 300;
 
 /** A renewal without its object is not touched for so long (ms). */
 const LEFT_ALONE = 3_600_000;
@@ -137,7 +135,7 @@ export class S3Driver implements StorageDriver {
 
   async readUrl(key: string): Promise<string | undefined> {
     checkKey(key);
-    return this.options.redirects ? this.#bucket.readUrl(LENT_S, key) : undefined;
+    return this.options.redirects ? this.#bucket.readUrl(key, spanOf(this.#bucket.now())) : undefined;
   }
 
   async write(key: string, data: Uint8Array): Promise<void> {

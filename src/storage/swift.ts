@@ -22,6 +22,7 @@ import { SwiftClient, TYPE } from './swift/client.js';
 import { swiftRefusal } from './swift/failure.js';
 import { LargeObjects, type Segment } from './swift/large.js';
 import type { SwiftOptions } from './swift/options.js';
+import { SwiftSigner } from './swift/signer.js';
 import { inTurn } from './swift/turns.js';
 
 /** What a change of metadata has to say again. */
@@ -37,6 +38,7 @@ export class SwiftStore implements ObjectStore {
   readonly place: string;
   readonly solitary = true;
   readonly requests: Requests;
+  readonly signer: SwiftSigner;
   readonly #client: SwiftClient;
   readonly #large: LargeObjects;
   readonly #files: string;
@@ -49,6 +51,7 @@ export class SwiftStore implements ObjectStore {
     this.requests = this.#client.requests;
     this.#large = new LargeObjects(this.#client, container, root);
     this.#files = `${root}files/`;
+    this.signer = new SwiftSigner(this.#client, options, key => this.#files + key);
   }
 
   async prepare(): Promise<void> {

@@ -11,6 +11,7 @@ import type { ObjectDriver } from '../../src/storage/object.js';
 import { serveByVariables } from '../storage/serving.js';
 import { Azurite } from '../support/azurite.js';
 import { ChangingProxy } from '../support/changing-proxy.js';
+import { Entra } from '../support/entra.js';
 import { FaultProxy } from '../support/fault-proxy.js';
 import { selfSigned } from '../support/pair.js';
 import { Random } from '../support/random.js';
@@ -287,38 +288,13 @@ test('a container is reached with tokens of an application, over TLS', { timeout
   writeFileSync(cert, pair.certificate);
   writeFileSync(key, pair.key, { mode: 0o600 });
   const service = await Azurite.start('--cert', cert, '--key', key, '--oauth', 'basic');
-  const asked: URLSearchParams[] = [];
-  const part = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url');
-  const tokens = http.createServer(async (request, response) => {
-    let body = '';
-    for await (const chunk of request) body += chunk;
-    const form = new URLSearchParams(body);
-    asked.push(form);
-    if (request.url !== '/our-tenant/oauth2/v2.0/token' || form.get('client_secret') !== 'our-secret') {
-      response.writeHead(401, { 'content-type': 'application/json' });
-      response.end(
-        '{"error":"invalid_client","error_description":"AADSTS7000215: Invalid client secret.\\r\\nTrace ID: 1"}',
-      );
-      return;
-    }
-    const now = Math.floor(Date.now() / 1000);
-    const claims = { iss: 'https://sts.windows.net/our-tenant/', aud: 'https://storage.azure.com', nbf: now, iat: now };
-    const token = [part({ alg: 'RS256', typ: 'JWT' }), part({ ...claims, exp: now + 3600 }), 'unsigned'].join('.');
-    response.end(JSON.stringify({ access_token: token, expires_in: 3600 }));
-  });
-  await new Promise<void>(resolve => tokens.listen(0, '127.0.0.1', resolve));
-  const authority = `http://127.0.0.1:${(tokens.address() as AddressInfo).port}`;
-  const options = (secret: string) =>
-    service.options('images', {
-      login: { type: 'client_secret', tenant: 'our-tenant', client: 'our-client', secret },
-      authority,
-      skipVerify: true,
-    });
+  const entra = await Entra.start();
+  const options = (secret: string) => service.options('images', { ...entra.login(secret), skipVerify: true });
   try {
     const driver = service.driver(options('our-secret'));
     // Nothing is there yet, and a token is what finds that out.
     await assert.rejects(driver.open(), /there is no container images/);
-    assert.deepEqual(Object.fromEntries(asked[0]!), {
+    assert.deepEqual(Object.fromEntries(entra.asked[0]!), {
       grant_type: 'client_credentials',
       scope: 'https://storage.azure.com/.default',
       client_id: 'our-client',
@@ -328,7 +304,7 @@ test('a container is reached with tokens of an application, over TLS', { timeout
     await driver.open();
     await driver.write('docker/x', Buffer.from('x'));
     assert.equal((await driver.get('docker/x'))?.toString(), 'x');
-    assert.equal(asked.length, 1, 'a token is used again');
+    assert.equal(entra.asked.length, 1, 'a token is used again');
     await driver.close();
     await assert.rejects(service.driver(options('wrong-secret')).open(), (error: OperatorError) => {
       assert.match(
@@ -347,8 +323,7 @@ test('a container is reached with tokens of an application, over TLS', { timeout
       },
     );
   } finally {
-    tokens.closeAllConnections();
-    tokens.close();
+    entra.stop();
     await service.stop();
     rmSync(dir, { recursive: true });
   }

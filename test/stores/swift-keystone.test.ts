@@ -16,7 +16,7 @@ if (SWIFT_TEST)
     let service: Swift;
     before(async () => {
       keystone = await Keystone.start();
-      service = await Swift.start(keystone.url);
+      service = await Swift.start({ keystone: keystone.url });
       await keystone.register(service.endpoint, 'one');
     });
     after(async () => {

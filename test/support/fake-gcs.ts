@@ -166,7 +166,11 @@ class Conditions {
 
   async #stream(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const { method, url: path, headers } = request;
-    const onward = http.request({ host: '127.0.0.1', port: this.inner, agent: this.#agent, method, path, headers });
+    // Signed URLs have no path of an interface: it is the host by which they are known for what they are.
+    const onward = http.request({
+      ...{ host: '127.0.0.1', port: this.inner, agent: this.#agent, method, path },
+      headers: { ...headers, host: `127.0.0.1:${this.inner}` },
+    });
     request.once('error', error => onward.destroy(error)).pipe(onward);
     response.once('close', () => onward.destroy());
     const [answer] = (await once(onward, 'response')) as [IncomingMessage];

@@ -15,7 +15,7 @@ const PASSWORD = 'testing';
 
 /** Makes the rings and the configuration of one server of each kind. Debian's own Python has the modules. */
 const CONFIGURE = `
-import sys; from swift.common.ring import RingBuilder; d, p, u, auth = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
+import sys; from swift.common.ring import RingBuilder; d, p, u, auth, digests = sys.argv[1], int(sys.argv[2]), *sys.argv[3:]
 def w(n, app, port, x): open(d + '/' + n + '.conf', 'w').write(f"""[DEFAULT]\\nbind_ip=127.0.0.1\\nbind_port={port}\\nworkers=0\\nuser={u}\\nswift_dir={d}
 devices={d}/node\\nmount_check=false\\nlog_address={d}/none\\nrecon_cache_path={d}\\nlock_path={d}\\n[pipeline:main]\\npipeline={app} {n}-server
 [app:{n}-server]\\nuse=egg:swift#{n}\\naccount_autocreate=true\\n{x}""")
@@ -24,10 +24,10 @@ for i, n in enumerate(['object', 'container', 'account'], 2):
     b = RingBuilder(4, 1, 0); b.add_dev(dict(region=1, zone=1, ip='127.0.0.1', port=p+i, device='d1', weight=1)); b.rebalance()
     b.get_ring().save(d + '/' + n + '.ring.gz'); w(n, '', p+i, '')
 keystone = auth != 'tempauth'
-f = ('catch_errors gatekeeper healthcheck memcache listing_formats ' + ('authtoken keystoneauth' if keystone else 'tempauth') + ' copy slo dlo').split()
+f = ('catch_errors gatekeeper healthcheck memcache listing_formats tempurl ' + ('authtoken keystoneauth' if keystone else 'tempauth') + ' copy slo dlo').split()
 # A busy machine is no broken one.
 patient = 'error_suppression_limit=1000000\\nconn_timeout=20\\nconnect_timeout=20\\npool_timeout=20\\nio_timeout=20\\nnode_timeout=60\\n'
-o = dict(memcache=f'memcache_servers=127.0.0.1:{p+1}\\n' + patient, tempauth='user_test_tester=testing .admin', keystoneauth='operator_roles=admin')
+o = dict(tempurl='allowed_digests=' + digests, memcache=f'memcache_servers=127.0.0.1:{p+1}\\n' + patient, tempauth='user_test_tester=testing .admin', keystoneauth='operator_roles=admin')
 x = ''.join(f'[filter:{n}]\\nuse=egg:swift#{n}\\n{o.get(n, "")}\\n' for n in f if n != 'authtoken')
 if keystone: x += f"""[filter:authtoken]\\npaste.filter_factory=keystonemiddleware.auth_token:filter_factory\\nwww_authenticate_uri={auth}\\nauth_url={auth}
 auth_type=password\\nproject_domain_id=default\\nuser_domain_id=default\\nproject_name=admin\\nusername=admin\\npassword=testing\\ndelay_auth_decision=true\\n"""
@@ -44,8 +44,11 @@ export class Swift {
     private readonly daemons: readonly Daemon[],
   ) {}
 
-  /** @param keystone URL of one that knows the user `admin`; TempAuth unless told */
-  static async start(keystone?: string): Promise<Swift> {
+  /**
+   * @param options.keystone URL of one that knows the user `admin`; TempAuth unless told
+   * @param options.digests by which temporary URLs may be signed
+   */
+  static async start({ keystone = 'tempauth', digests = 'sha256 sha512' } = {}): Promise<Swift> {
     requireTools('swift-proxy-server', 'memcached');
     const dir = await mkdtemp(join(tmpdir(), 'swift-'));
     await mkdir(join(dir, 'node/d1'), { recursive: true });
@@ -53,7 +56,7 @@ export class Swift {
     const user = userInfo().username;
     const script = join(dir, 'configure.py');
     await writeFile(script, CONFIGURE);
-    await must(['/usr/bin/python3', script, dir, String(port), user, keystone ?? 'tempauth']);
+    await must(['/usr/bin/python3', script, dir, String(port), user, keystone, digests]);
     const daemon = (name: string, ...argv: string[]) => new Daemon(name, argv, { log: join(dir, `${name}.log`) });
     const daemons = [
       daemon('memcached', 'memcached', '-u', user, '-l', '127.0.0.1', '-p', String(port + 1), '-U', '0', '-m', '16'),

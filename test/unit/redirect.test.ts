@@ -37,3 +37,12 @@ test('what is set counts, with a warning where it may not be meant', () => {
     /^pulls are redirected to https:\/\/192\.168\.0\.5, at an/,
   );
 });
+
+test('an endpoint for those inside is one of them, whatever its name', () => {
+  const endpoint = 'https://swift.example.com/v1/AUTH_images';
+  assert.deepEqual(redirectsOf(undefined, endpoint, true), { on: false });
+  assert.match(
+    redirectsOf(false, endpoint, true).warning!,
+    /swift\.example\.com, at an address that may be known here only/,
+  );
+});

@@ -3,6 +3,7 @@ import type { Readable } from 'node:stream';
 import type { ByteRange } from '../../reference.js';
 import { type ObjectInfo, StorageError } from '../driver.js';
 import { PRIVATE } from '../format.js';
+import type { Span } from '../redirect.js';
 import type { Requests, ServiceError } from './requests.js';
 
 /**
@@ -18,6 +19,7 @@ export interface ObjectStore {
   /** Whether the service decides nothing between processes: conditions hold among the calls of this one only. */
   readonly solitary: boolean;
   readonly requests: Requests;
+  readonly signer: Signer;
 
   /** What can be found out before the first object is touched. @throws OperatorError */
   prepare(): Promise<void>;
@@ -61,6 +63,24 @@ export interface ObjectStore {
   copy(from: string, key: string): Promise<void>;
   /** Where the service can do that by itself. None of the pieces is empty. */
   join?(pieces: readonly Piece[], key: string): Promise<void>;
+}
+
+/** Makes the URLs by which clients read objects from the service itself. */
+export interface Signer {
+  /** Where clients are sent. Known once the store is prepared. */
+  readonly endpoint: string;
+  /** Whether that is known to be an address for those inside, whatever its name. */
+  readonly isInside?: boolean;
+
+  /**
+   * Finds out whether URLs can be signed that the service takes, and sees to it that they can.
+   * @param options.readOnly whether nothing of the service may be changed for that
+   * @returns why they cannot, for the operator
+   */
+  prepare(options: { readOnly: boolean }): Promise<string | undefined>;
+
+  /** A URL of the object, for GET alone; undefined where none can be had now. Without a look at the object. */
+  sign(key: string, span: Span): Promise<string | undefined>;
 }
 
 /** What one request has told of an object. */

@@ -26,6 +26,7 @@ import { getSignedUrl } from '@aws-sdk/s3-request-presigner';
 import type { ByteRange } from '../../reference.js';
 import { type ObjectInfo, StorageError } from '../driver.js';
 import { PRIVATE } from '../format.js';
+import type { Span } from '../redirect.js';
 import { isAbsent, isConflict, s3Failure } from './failure.js';
 import type { S3Options } from './options.js';
 
@@ -44,9 +45,6 @@ const TRIES = 6;
 
 /** Pulls hold a connection each, and must not keep small requests waiting. */
 const MOST_CONNECTIONS = 2_000;
-
-/** How long ago (s) a URL for reading became good. */
-const BACKDATED_S = 60;
 
 /** Names the write that made an object: two of the same bytes have the same ETag, and a second may hold both. */
 const WRITE = 'registry-secure-write';
@@ -191,15 +189,12 @@ export class Bucket {
     return { ...foundOf(found, size), body };
   }
 
-  /**
-   * A URL by which whoever has it can read the object by GET, for so many seconds. It is good from a while ago: the service's
-   * machines may differ about the time.
-   */
-  async readUrl(seconds: number, key: string): Promise<string> {
+  /** A URL by which whoever has it can read the object by GET. */
+  async readUrl(key: string, { from, until }: Span): Promise<string> {
     return this.#attempt(`sign a URL of ${key}`, () =>
       getSignedUrl(this.#client, new GetObjectCommand(this.#at(key)), {
-        expiresIn: seconds + BACKDATED_S,
-        signingDate: new Date(this.now() - BACKDATED_S * 1000),
+        expiresIn: (until.getTime() - from.getTime()) / 1000,
+        signingDate: from,
       }),
     );
   }

@@ -31,6 +31,7 @@ export class SwiftClient {
   readonly requests = new Requests(wayError);
   readonly #http: HttpClient;
   readonly #login: SwiftLogin;
+  #storage = '';
 
   constructor(private readonly options: SwiftOptions) {
     this.#http = new HttpClient({ skipVerify: options.skipVerify });
@@ -39,6 +40,16 @@ export class SwiftClient {
 
   close(): void {
     this.#http.close();
+  }
+
+  /** The URL of the account, as the last login has told it. */
+  get storage(): string {
+    return this.#storage;
+  }
+
+  /** @param name of an object; empty for the container */
+  urlOf(name: string): URL {
+    return new URL(`${this.#storage}/${encodePath(this.options.container)}${name && `/${encodePath(name)}`}`);
   }
 
   list(query: Sent['query']): Promise<Listed[]> {
@@ -76,11 +87,22 @@ export class SwiftClient {
     return answer;
   }
 
-  /** @param name of an object; empty for the container. @throws ServiceError where it is no success */
+  /** What the service answers to GET of a URL without a token. @throws ServiceError where it fails */
+  async statusOf(url: URL, signal: AbortSignal): Promise<number> {
+    const answer = await this.#http.send({ method: 'GET', url, headers: {}, signal });
+    await text(answer);
+    const status = answer.statusCode!;
+    if (status === 429 || status >= 500)
+      throw new ServiceError({ status, code: answer.statusMessage ?? '', message: '' });
+    return status;
+  }
+
+  /** @throws ServiceError where it is no success */
   async send(method: string, signal: AbortSignal, name: string, sent: Sent): Promise<IncomingMessage> {
     let session = await this.#login.session(signal);
     for (let isFirst = true; ; isFirst = false) {
-      const url = new URL(`${session.storage}/${encodePath(this.options.container)}${name && `/${encodePath(name)}`}`);
+      this.#storage = session.storage;
+      const url = this.urlOf(name);
       for (const [key, value] of Object.entries(sent.query ?? {}))
         if (value !== undefined) url.searchParams.set(key, value);
       const headers = { ...sent.headers, 'x-auth-token': session.token };

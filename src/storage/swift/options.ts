@@ -10,6 +10,8 @@ export interface SwiftOptions {
   /** What all names begin with, without a slash at either end. */
   readonly root: string;
   readonly skipVerify: boolean;
+  /** By which URLs are signed; without it none are. */
+  readonly temporaryUrlKey?: string | undefined;
   /** How many names a list has at once. */
   readonly pageSize?: number;
 }
