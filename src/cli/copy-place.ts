@@ -1,8 +1,6 @@
 import { existsSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
-import { loadConfig } from '../config/load.js';
-import { nodeAt } from '../config/tree.js';
 import { Engine } from '../copy/engine.js';
 import { EngineSource, EngineTarget } from '../copy/engine-place.js';
 import { FolderFiles } from '../copy/files.js';
@@ -26,6 +24,7 @@ import type { StorageDriver } from '../storage/driver.js';
 import { placeOf, type StorageSettings, storageOf } from '../storage/open.js';
 import { releaseBackup } from '../store/backup.js';
 import { Store } from '../store/store.js';
+import { bucketSetting, bucketSettings, checkBucket, isBucketScheme } from './bucket.js';
 import { usage } from './options.js';
 import { beforeSignal } from './signals.js';
 
@@ -39,12 +38,6 @@ export interface Named {
   readonly reference?: string;
 }
 
-/** Object stores by the scheme of their URLs: where the configuration has what is in it. */
-const BUCKETS: Readonly<Record<string, { readonly section: string; readonly bucket: string; readonly root: string }>> =
-  {
-    s3: { section: 'storage.s3', bucket: 'bucket', root: 'rootdirectory' },
-  };
-
 /** Where Docker Hub really is, which image references call by another name. */
 const HUB = {
   names: ['docker.io', 'index.docker.io'],
@@ -54,17 +47,22 @@ const HUB = {
 
 /**
  * A place as docs/copying.md lists them: `HOST[:PORT][/IMAGE]`, `PATH[#IMAGE]` where the path begins with `/`, `./` or `../`,
- * `oci:PATH[#IMAGE]`, `s3://BUCKET[/ROOT][?KEY=VALUE&…][#IMAGE]`, `docker-daemon:[IMAGE]`. @throws OperatorError
+ * `oci:PATH[#IMAGE]`, `s3://BUCKET[/ROOT][?KEY=VALUE&…][#IMAGE]` and the like of other stores, `docker-daemon:[IMAGE]`.
+ * @throws OperatorError
  */
 export function parseNamed(text: string): Named {
   const plain = text.replace(/^docker:\/\//, '');
   const [, scheme, rest = ''] = /^([a-z][a-z0-9-]*):(.*)$/s.exec(plain) ?? [];
   if (scheme === 'docker-daemon') return parseLocal(rest, text);
   if (scheme !== undefined && rest.startsWith('//')) {
-    if (Object.hasOwn(BUCKETS, scheme)) return cutAt('#', plain, place => ({ kind: 'bucket', place }));
+    if (isBucketScheme(scheme))
+      return cutAt('#', plain, place => {
+        checkBucket(place);
+        return { kind: 'bucket', place };
+      });
     throw usage(
       `${JSON.stringify(text)} is no place that images can be copied from or to`,
-      'write HOST[:PORT]/REPOSITORY:TAG, ./FOLDER#REPOSITORY:TAG, or s3://BUCKET?region=REGION#REPOSITORY:TAG',
+      'write HOST[:PORT]/REPOSITORY:TAG, ./FOLDER#REPOSITORY:TAG, or s3://, azure://, gs:// or swift://BUCKET#REPOSITORY:TAG',
     );
   }
   const isLayout = scheme === 'oci';
@@ -232,38 +230,9 @@ export async function makeVolume(folder: string): Promise<void> {
 
 /** What the configuration is to say of where the data are. */
 export function settingOf({ kind, place }: Named): string {
-  if (kind === 'folder') return `storage.filesystem.rootdirectory: ${place}`;
-  const { protocol, hostname, pathname } = new URL(place);
-  const { section, bucket, root } = BUCKETS[protocol.slice(0, -1)]!;
-  const below = pathname.length > 1 ? `, ${root}: ${decodeURI(pathname)}` : '';
-  return `${section} with ${bucket}: ${hostname}${below}`;
+  return kind === 'bucket' ? bucketSetting(place) : `storage.filesystem.rootdirectory: ${place}`;
 }
 
 function settingsOf({ kind, place }: Named): StorageSettings {
   return kind === 'bucket' ? bucketSettings(place) : { filesystem: { rootdirectory: place } };
-}
-
-/**
- * What stands behind the `?` are keys of the store's section, as of `storage.s3`; what does not stand there is in the variables,
- * as REGISTRY_STORAGE_S3_….
- * @throws OperatorError for a key that there is not, or that others could see in the list of processes
- */
-function bucketSettings(place: string): StorageSettings {
-  const { protocol, hostname, pathname, searchParams } = new URL(place);
-  const { section, bucket, root } = BUCKETS[protocol.slice(0, -1)]!;
-  const flags = [...searchParams].map(([name, value]) => {
-    const key = `${section}.${name}`;
-    const node = nodeAt(key);
-    if (!node) throw usage(`${name} is no key of ${section}`, 'see docs/configuration.md');
-    if (node.secret)
-      throw usage(`${name} is a secret, which the list of processes would show`, `set ${node.environment}`);
-    return { flag: name, key, value };
-  });
-  const variables = `REGISTRY_${section.replace('.', '_').toUpperCase()}_`;
-  const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => name.startsWith(variables)));
-  const named = [
-    { flag: place, key: `${section}.${bucket}`, value: hostname },
-    ...(pathname.length > 1 ? [{ flag: place, key: `${section}.${root}`, value: decodeURI(pathname) }] : []),
-  ];
-  return loadConfig({ dir: process.cwd(), standardFiles: false, env, flags: [...flags, ...named] }).config.storage;
 }

@@ -10,7 +10,7 @@ export function copy(program: Command): void {
     .command('copy')
     .summary('copy images, or a whole registry, to another place')
     .description(
-      'Copies images with their signatures: only what is missing, several layers at a time, each checked against its digest. A place is a registry, HOST[:PORT]/REPOSITORY:TAG, where the data of one are, ./FOLDER#REPOSITORY:TAG or s3://BUCKET?region=REGION#REPOSITORY:TAG, an archive that docker loads and saves, ./FILE.tar, an OCI image layout, oci:FOLDER, or the Docker Engine of this machine, docker-daemon:IMAGE. Logins are those that docker and podman keep, unless told. Nothing is ever removed at the target.',
+      'Copies images with their signatures: only what is missing, several layers at a time, each checked against its digest. A place is a registry, HOST[:PORT]/REPOSITORY:TAG, where the data of one are, ./FOLDER#REPOSITORY:TAG or s3://BUCKET?region=REGION#REPOSITORY:TAG (also azure://, gs:// and swift://), an archive that docker loads and saves, ./FILE.tar, an OCI image layout, oci:FOLDER, or the Docker Engine of this machine, docker-daemon:IMAGE. Logins are those that docker and podman keep, unless told. Nothing is ever removed at the target.',
     )
     .argument('<from>', 'an image, a repository or a whole place')
     .argument('<to>', 'where to; without a repository the names stay as they are')

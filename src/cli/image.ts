@@ -28,7 +28,7 @@ export function image(program: Command): void {
     .command('image')
     .summary('images straight between Docker and a bucket, a folder or an archive, with no registry running')
     .description(
-      'Moves images between the Docker Engine of this machine and a place: a bucket, s3://BUCKET/ROOT?region=REGION, a folder, ./FOLDER, an archive that docker load reads, ./FILE.tar, an OCI image layout, oci:FOLDER, or a registry, HOST[:PORT]. What is in a bucket or folder is what a registry serves that is given it.',
+      'Moves images between the Docker Engine of this machine and a place: a bucket, s3://BUCKET/ROOT?region=REGION (also azure://, gs:// and swift://), a folder, ./FOLDER, an archive that docker load reads, ./FILE.tar, an OCI image layout, oci:FOLDER, or a registry, HOST[:PORT]. What is in a bucket or folder is what a registry serves that is given it.',
     );
   const push = addOptions(group.command('push'))
     .description('copy an image of the Docker Engine to a place: only the layers that are not there')

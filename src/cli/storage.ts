@@ -33,7 +33,7 @@ export function storage(program: Command): void {
     .description(
       'Makes a folder or bucket the same as another one, while that is served: all repositories, and the tokens, accounts and keys that are kept there. It copies what is missing, checks every blob against its digest, and looks again for what has changed meanwhile. Given again it goes on. Where the registry is in maintenance, what it has copied is all there is, and it says so.',
     )
-    .argument('<from>', 'a folder, or a bucket, s3://BUCKET/ROOT?region=REGION')
+    .argument('<from>', 'a folder, or a bucket, s3://BUCKET/ROOT?region=REGION (also azure://, gs:// and swift://)')
     .argument('<to>', 'the same; empty, or what this command has made before')
     .addOption(
       new Option('--jobs <number>', 'how many blobs are copied at a time').default(4).argParser(wholeNumber(1, 64)),

@@ -102,11 +102,11 @@ export function dataFolderOf({ filesystem, s3, azure, gcs, swift }: StorageSetti
   return s3 || azure || gcs || swift ? undefined : filesystem.rootdirectory;
 }
 
-/** Where the data is, in a word: a path, or such as `s3://BUCKET/ROOT`. */
+/** Where the data is, in a word: a path, or such as `s3://BUCKET/ROOT`, as `copy` takes it. */
 export function placeOf({ filesystem, s3, azure, gcs, swift }: StorageSettings): string {
   const url = (...parts: Array<string | undefined>) => parts.filter(Boolean).join('/');
   if (s3) return url('s3:/', s3.bucket, rootOf(s3));
-  if (azure) return url('azure:/', azure.accountname, azure.container, rootOf(azure));
+  if (azure) return `${url('azure:/', azure.container, rootOf(azure))}?accountname=${azure.accountname}`;
   if (gcs) return url('gs:/', gcs.bucket, rootOf(gcs));
   if (swift) return url('swift:/', swift.container, rootOf({ rootdirectory: swift.prefix }));
   return filesystem.rootdirectory;

@@ -277,7 +277,7 @@ describe('a container', { timeout: 120_000 }, () => {
       REGISTRY_STORAGE_AZURE_CREDENTIALS_TYPE: 'shared_key',
       REGISTRY_STORAGE_AZURE_ROOTDIRECTORY: '/images/',
     };
-    await serveByVariables(env, `azure://${account}/${container}/images`, [key]);
+    await serveByVariables(env, `"azure://${container}/images?accountname=${account}"`, [key]);
   });
 });
 

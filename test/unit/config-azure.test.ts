@@ -63,7 +63,7 @@ test('names of keys may hold a line, and secrets are never shown', () => {
   const { storage } = loaded.config;
   assert.equal(storage.azure?.max_retries, 3);
   assert.equal(storage.azure?.copy_status_poll_delay, 1000);
-  assert.equal(placeOf(storage), 'azure://images/registry/team/images');
+  assert.equal(placeOf(storage), 'azure://registry/team/images?accountname=images');
   assert.equal(dataFolderOf(storage), undefined);
   assert.doesNotMatch(toYaml(loaded), /filesystem|c2VjcmV0|hush-hush/);
   assert.match(loaded.warnings.join('\n'), /REGISTRY_STORAGE_AZURE_SKIPVERIFY: .* lets anybody on the way/);
