@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { realpath, stat } from 'node:fs/promises';
+import { realpath } from 'node:fs/promises';
 import { setTimeout as pause } from 'node:timers/promises';
 import { type Command, Option } from 'commander';
 import { OperatorError } from '../errors.js';
@@ -60,8 +60,7 @@ async function run(options: Options, fromText: string, toText: string): Promise<
     const told = {
       jobs: options.jobs,
       dryRun,
-      // Without a first reading, to see whether it can be done, bytes of another place would be fetched twice.
-      share: !options.copy && (await onOneFileSystem(from, to)),
+      share: !options.copy,
       onProgress: (done: number, total: number) => progress.update(done, total),
       onProblem: (problem: string) => void problems.push(problem),
     };
@@ -110,12 +109,6 @@ async function areOne(...ends: readonly Named[]): Promise<boolean> {
   if (ends.some(({ kind, place }) => kind !== 'folder' || !existsSync(place))) return false;
   const [one, other] = await Promise.all(ends.map(({ place }) => realpath(place)));
   return one === other;
-}
-
-async function onOneFileSystem(...ends: readonly Named[]): Promise<boolean> {
-  if (ends.some(({ kind, place }) => kind !== 'folder' || !existsSync(place))) return false;
-  const [one, other] = await Promise.all(ends.map(({ place }) => stat(place)));
-  return one!.dev === other!.dev;
 }
 
 /** Until little changes any more, or once where nothing can. */

@@ -102,9 +102,10 @@ export interface StorageDriver {
   /**
    * Gives the bytes of an object of another place to one of the same key here, replacing what is there, without a copy.
    * Survives a power cut. From then on the two share their bytes and their times. Only for objects that nobody writes to.
+   * @param check reads those very bytes, once it is known that they can be shared: where it throws, so does this, and nothing was done
    * @returns false where it cannot be done, and nothing was
    */
-  share?(source: StorageDriver, key: string): Promise<boolean>;
+  share?(source: StorageDriver, key: string, check: (bytes: ByteStream) => Promise<void>): Promise<boolean>;
 
   /**
    * Sets an object's time of last change to now, which renews a lease; false when there is none. After true the object

@@ -233,13 +233,17 @@ export class FilesystemDriver implements StorageDriver {
   }
 
   /** A hard link: for that both must be on one file system. */
-  async share(source: StorageDriver, key: string): Promise<boolean> {
+  async share(source: StorageDriver, key: string, check: (bytes: ByteStream) => Promise<void>): Promise<boolean> {
     if (!(source instanceof FilesystemDriver)) return false;
     const [from, path] = [source.#path(key), this.#path(key)];
     return this.#change(`share ${key}`, async () => {
       const temporary = this.#temporary();
       try {
         await link(from, temporary);
+        const bytes = await this.read(temporary.slice(this.#root.length + 1));
+        // Swept away for its age, which is that of what it was linked from.
+        if (!bytes) return false;
+        await check(bytes);
         // Whoever wrote it may not have flushed it.
         const file = await open(temporary, 'r');
         await this.#flusher.file(file.fd, temporary).finally(() => file.close());

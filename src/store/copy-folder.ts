@@ -87,15 +87,10 @@ export class FolderTarget implements CopyTarget {
 
   private async copyFrom(source: StorageDriver, digest: Digest): Promise<'copied' | 'shared'> {
     const key = layout.blob(digest);
+    const check = (bytes: ByteStream) => this.check(digest, bytes, () => undefined);
+    if (this.options.share && (await this.driver.share?.(source, key, check))) return 'shared';
     const stream = await source.read(key);
     if (!stream) throw new BrokenImage(`lacks ${digest}`);
-    if (this.options.share && this.driver.share) {
-      await this.check(digest, stream, () => undefined);
-      if (await this.driver.share(source, key)) return 'shared';
-      const again = await source.read(key);
-      if (!again) throw new BrokenImage(`lacks ${digest}`);
-      return this.copyBytes(digest, again);
-    }
     return this.copyBytes(digest, stream);
   }
 

@@ -157,6 +157,50 @@ test('bytes are shared on one file system where that is asked for', async () => 
   assert.equal(statSync(blobFile(at('copied'), layer)).mode & 0o777, 0o644);
 });
 
+test('each blob is read once, and none is there before it was, whether its bytes can be shared or not', async () => {
+  const { digest, data, config, layer } = await registry.pushImage('a', 'v1');
+  await registry.pushManifest('a', 'v2', data);
+  const blobs = [digest, config, layer].map(digest => layout.blob(digest)).sort();
+  const inode = (root: string, key: string) => statSync(join(root, key)).ino;
+  const source = new FilesystemDriver({ root: registry.root, readOnly: true });
+  await source.open();
+  // What is no folder has no bytes to share.
+  const bucket = new Proxy(source, {
+    getPrototypeOf: () => Object.prototype,
+    get: (driver, name) => {
+      const value: unknown = Reflect.get(driver, name, driver);
+      return typeof value === 'function' ? value.bind(driver) : value;
+    },
+  });
+  for (const [from, shared] of [
+    [source, 3],
+    [bucket, 0],
+  ] as const) {
+    const to = at(`to-${shared}`);
+    const read: string[] = [];
+    let progress: readonly number[] = [];
+    const options = { ...telling(), onProgress: (...told: number[]) => (progress = told), share: true };
+    await opened(to, async target => {
+      for (const driver of [source, target]) {
+        const usual = FilesystemDriver.prototype.read;
+        driver.read = async (key, range) => {
+          const stream = await usual.call(driver, key, range);
+          const blob =
+            driver === source ? key : (blobs.find(blob => inode(registry.root, blob) === inode(to, key)) ?? key);
+          assert.ok(!existsSync(join(to, blob)), 'nobody sees it before');
+          read.push(blob);
+          return stream;
+        };
+      }
+      assert.equal((await backupTo(from, target, options)).blobs.shared, shared);
+    });
+    assert.deepEqual([options.problems, read.sort()], [[], blobs]);
+    assert.ok(progress[0]! > 0);
+    assert.equal(progress[0], progress[1]);
+    await assertClean(to);
+  }
+});
+
 test('a backup in the middle of 200 pushes is whole, and has what was answered before it', async () => {
   const answered: Array<[repository: string, tag: string, digest: Digest]> = [];
   let pushed = 0;
