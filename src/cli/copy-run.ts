@@ -1,7 +1,7 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { type CopiedImage, Copier, type CopyReport, type ImagePair } from '../copy/copy.js';
 import type { ImageSource, ImageTarget, OnlyImage } from '../copy/place.js';
-import type { RegistryLogin } from '../copy/registry-client.js';
+import { type RegistryLogin, Unanswered } from '../copy/registry-client.js';
 import { OperatorError } from '../errors.js';
 import { type Glob, parseGlob } from '../glob.js';
 import { isDigest } from '../reference.js';
@@ -39,6 +39,15 @@ export interface End {
   readonly text: string;
   readonly named: Named;
 }
+
+/** A repository whose tags the place does not list. */
+export interface Unlisted {
+  readonly repository: string;
+  readonly problem: string;
+}
+
+/** Images by repository and tag; what keeps one of many repositories from being listed is told. */
+type Selection = (source: ImageSource, onUnlisted: (unlisted: Unlisted) => void) => AsyncIterable<ImagePair>;
 
 /** How often a source is looked at that is watched (ms). */
 const WATCH = 30_000;
@@ -78,18 +87,17 @@ export async function openingOf(options: LoginOptions, end: 'src' | 'dst', { nam
 async function rounds(
   source: ImageSource,
   target: ImageTarget,
-  wanted: (source: ImageSource) => AsyncIterable<ImagePair>,
+  wanted: Selection,
   options: CopyRunOptions,
 ): Promise<void> {
   const { watch } = options;
   if (watch === undefined) {
-    const report = await round(source, target, wanted(source), options);
-    if (report.images.failed > 0) process.exitCode = 1;
+    if (!(await round(source, target, wanted, options))) process.exitCode = 1;
     return;
   }
   for (;;) {
     // A registry that is away now is there again later.
-    await round(source, target, wanted(source), options).catch((error: unknown) => {
+    await round(source, target, wanted, options).catch((error: unknown) => {
       if (!(error instanceof OperatorError)) throw error;
       process.stderr.write(`registry-secure: ${error.message}; trying again\n`);
     });
@@ -97,17 +105,18 @@ async function rounds(
   }
 }
 
-/** One look at all that is wanted. In a watch only what has happened is told. */
+/** One look at all that is wanted. In a watch only what has happened is told. @returns whether all of it is there now */
 async function round(
   source: ImageSource,
   target: ImageTarget,
-  pairs: AsyncIterable<ImagePair>,
+  wanted: Selection,
   { dryRun = false, json = false, watch, jobs, referrers = true }: CopyRunOptions,
-): Promise<CopyReport> {
+): Promise<boolean> {
   const start = performance.now();
   // From the first byte on: what was prepared before says nothing of how fast they come.
   let progress: Progress | undefined;
   const images: CopiedImage[] = [];
+  const unlisted: Unlisted[] = [];
   const copier = new Copier(source, target, {
     jobs,
     dryRun,
@@ -124,16 +133,23 @@ async function round(
       }
     },
   });
+  const pairs = wanted(source, found => {
+    unlisted.push(found);
+    if (json) return;
+    progress?.clear();
+    process.stderr.write(`registry-secure: ${found.repository} was not copied: ${found.problem}\n`);
+  });
   const report = await copier.run(pairs);
   progress?.clear();
   const seconds = (performance.now() - start) / 1000;
-  const quiet = watch !== undefined && report.images.new + report.images.moved + report.images.failed === 0;
+  const failed = report.images.failed + unlisted.length;
+  const quiet = watch !== undefined && report.images.new + report.images.moved + failed === 0;
   if (json && !quiet)
     process.stdout.write(
-      `${JSON.stringify({ from: source.name, to: target.name, dryRun, ...report, seconds: Number(seconds.toFixed(3)), list: images.map(described) }, undefined, 2)}\n`,
+      `${JSON.stringify({ from: source.name, to: target.name, dryRun, ...report, seconds: Number(seconds.toFixed(3)), list: images.map(described), unlisted }, undefined, 2)}\n`,
     );
   else if (!quiet) process.stdout.write(`${summary(report, seconds, dryRun)}\n`);
-  return report;
+  return failed === 0;
 }
 
 function line({ pair, outcome, bytes, problem }: CopiedImage, dryRun: boolean): string {
@@ -173,7 +189,7 @@ function selection(
   { all = false, match = [] }: CopyRunOptions,
   { named: from, text: fromText }: End,
   { named: to, text: toText }: End,
-): (source: ImageSource) => AsyncIterable<ImagePair> {
+): Selection {
   const many = all || match.length > 0;
   const { repository, reference } = from;
   const mayHaveOne = from.kind === 'archive' || from.kind === 'layout' || from.kind === 'folder';
@@ -215,16 +231,32 @@ function selection(
   // A repository goes to the one that is named; many of them go below it.
   const renamed = (name: string) =>
     to.repository === undefined ? name : repository === undefined ? `${to.repository}/${name}` : to.repository;
-  return async function* (source) {
+  return async function* (source, onUnlisted) {
     const repositories = repository === undefined ? source.repositories() : [repository];
     for await (const name of repositories) {
       const mine = patterns.filter(pattern => pattern.repository(name));
       if (patterns.length > 0 && mine.length === 0) continue;
-      for await (const tag of source.tags(name))
+      const tags = repository === undefined ? tagsOfOne(source, name, onUnlisted) : source.tags(name);
+      for await (const tag of tags)
         if (patterns.length === 0 || mine.some(pattern => pattern.tag(tag)))
           yield { from: { repository: name, reference: tag }, to: { repository: renamed(name), tag } };
     }
   };
+}
+
+/** The tags of one of many repositories. That a registry does not list them is no reason to leave out the others. */
+export async function* tagsOfOne(
+  source: ImageSource,
+  repository: string,
+  onUnlisted: (unlisted: Unlisted) => void,
+): AsyncGenerator<string> {
+  try {
+    yield* source.tags(repository);
+  } catch (error) {
+    // One that does not answer at all would not answer for the others either.
+    if (!(error instanceof Unanswered) || error.status === undefined || error.isPassing) throw error;
+    onUnlisted({ repository, problem: error.fix === undefined ? error.message : `${error.message}; ${error.fix}` });
+  }
 }
 
 async function onlyIn(source: ImageSource, text: string): Promise<OnlyImage> {

@@ -6,7 +6,7 @@ import { roughSize } from '../size.js';
 import { inBatches } from '../store/batches.js';
 import { type Descriptor, isManifest, readManifest } from '../store/manifest.js';
 import { type Named, openSource, parseLocal, parseNamed } from './copy-place.js';
-import { type CopyRunOptions, type End, openingOf, runCopy } from './copy-run.js';
+import { type CopyRunOptions, type End, openingOf, runCopy, tagsOfOne, type Unlisted } from './copy-run.js';
 import { dirOption, usage } from './options.js';
 
 interface Options {
@@ -103,15 +103,26 @@ async function runList(options: Options, { text, named }: End): Promise<void> {
   const source = await openSource(named, await openingOf(copyOptions(options, 'src'), 'src', { text, named }));
   try {
     const images: Listed[] = [];
+    const unlisted: Unlisted[] = [];
     const repositories = named.repository === undefined ? source.repositories() : [named.repository];
     for await (const repository of repositories) {
       const tags: string[] = [];
-      for await (const tag of source.tags(repository)) tags.push(tag);
+      const found =
+        named.repository === undefined
+          ? tagsOfOne(source, repository, one => unlisted.push(one))
+          : source.tags(repository);
+      for await (const tag of found) tags.push(tag);
       images.push(...(await inBatches(tags, tag => listed(source, repository, tag))));
     }
     images.sort((one, other) => (one.name < other.name ? -1 : 1));
-    if (options.json) process.stdout.write(`${JSON.stringify({ place: source.name, images }, undefined, 2)}\n`);
-    else process.stdout.write(table(images));
+    if (options.json)
+      process.stdout.write(`${JSON.stringify({ place: source.name, images, unlisted }, undefined, 2)}\n`);
+    else {
+      process.stdout.write(table(images));
+      for (const { repository, problem } of unlisted)
+        process.stderr.write(`registry-secure: ${repository} is not listed: ${problem}\n`);
+    }
+    if (unlisted.length > 0) process.exitCode = 1;
   } finally {
     await source.close();
   }

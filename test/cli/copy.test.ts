@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { LocalRegistry } from '../support/local-registry.js';
-import { digestOf, manifestOf, OCI_MANIFEST } from '../support/registry-fixture.js';
+import { digestOf, manifestOf, OCI_MANIFEST, RegistryFixture } from '../support/registry-fixture.js';
 
 /** Between two registries that ask for logins, with authorities of their own, from a third machine's folder. */
 describe('copy', () => {
@@ -87,6 +87,38 @@ describe('copy', () => {
     const repository = await run(['./data#team/app', to('/renamed'), '--all']);
     assert.equal(repository.status, 0, repository.stderr);
     assert.deepEqual(await tags('renamed'), ['v1', 'v2']);
+  });
+
+  test('one repository that may not be listed is told, and the others are copied', async () => {
+    const registry = await RegistryFixture.start({
+      authorise: (_, action, repository) => !(action === 'pull' && repository === 'team/hidden'),
+    });
+    try {
+      for (const name of ['team/app', 'team/hidden', 'team/tool']) await registry.pushImage(name, 'v1');
+      const host = `127.0.0.1:${registry.port}`;
+      const some = await run([host, './open', '--all', '--src-plain-http', '--json']);
+      assert.equal(some.status, 1);
+      const { images, unlisted, list } = JSON.parse(some.stdout);
+      assert.deepEqual(images, { new: 2, moved: 0, same: 0, failed: 0 });
+      assert.deepEqual(list.map((one: { to: string }) => one.to).sort(), ['team/app:v1', 'team/tool:v1']);
+      const problem = `${host} says: requested access to the resource is denied; log in first, such as by: docker login ${host}`;
+      assert.deepEqual(unlisted, [{ repository: 'team/hidden', problem }]);
+      const again = await run([host, './open', '--all', '--src-plain-http']);
+      assert.equal(again.status, 1);
+      assert.ok(again.stderr.endsWith(`\nregistry-secure: team/hidden was not copied: ${problem}\n`), again.stderr);
+      assert.match(again.stdout, /^0 new, 0 moved, 2 the same, 0 failed: /);
+      const alone = await run([`${host}/team/hidden`, './open', '--all', '--src-plain-http']);
+      assert.deepEqual([alone.status, alone.stdout], [1, '']);
+      assert.ok(alone.stderr.endsWith(`\nregistry-secure: ${problem}\n`), alone.stderr);
+      const listed = await LocalRegistry.run(away, ['image', 'list', host, '--plain-http'], {
+        env: { HOME: away, DOCKER_CONFIG: away },
+      });
+      assert.equal(listed.status, 1);
+      assert.match(listed.stdout, /^team\/app:v1 .*\nteam\/tool:v1 .*\n$/);
+      assert.ok(listed.stderr.endsWith(`\nregistry-secure: team/hidden is not listed: ${problem}\n`), listed.stderr);
+    } finally {
+      await registry.stop();
+    }
   });
 
   test('watched: what is pushed there comes here, until Ctrl-C', async () => {
