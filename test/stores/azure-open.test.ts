@@ -4,57 +4,29 @@ import http from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, afterEach, before, describe, test } from 'node:test';
-import { OperatorError } from '../../src/errors.js';
+import { describe, test } from 'node:test';
+import type { OperatorError } from '../../src/errors.js';
 import type { AzureOptions } from '../../src/storage/azure/options.js';
 import type { ObjectDriver } from '../../src/storage/object.js';
+import { isUnavailable, Opening } from '../storage/opening.js';
 import { serveByVariables } from '../storage/serving.js';
 import { Azurite } from '../support/azurite.js';
 import { ChangingProxy } from '../support/changing-proxy.js';
 import { Entra } from '../support/entra.js';
-import { FaultProxy } from '../support/fault-proxy.js';
 import { selfSigned } from '../support/pair.js';
-import { Random } from '../support/random.js';
 import { digestOf, manifestOf, RegistryFixture } from '../support/registry-fixture.js';
 
 const WRONG_KEY = Buffer.from('wrong-secret').toString('base64');
 
 describe('a container', { timeout: 120_000 }, () => {
-  let service: Azurite;
-  let proxy: FaultProxy;
-  const open: ObjectDriver[] = [];
-  before(async () => {
-    service = await Azurite.start();
-    proxy = await FaultProxy.start(service.port, new Random(1));
-  });
-  afterEach(async () => {
-    proxy.skew = 0;
-    for (const driver of open.splice(0)) await driver.close();
-  });
-  after(async () => {
-    await proxy?.stop();
-    await service?.stop();
-  });
+  const at = new Opening(() => Azurite.start(), new RegExp(`wrong-secret|${WRONG_KEY}`));
 
-  const connect = (options: AzureOptions, more: { readOnly?: boolean } = {}): ObjectDriver => {
-    const driver = service.driver(options, more);
-    open.push(driver);
-    return driver;
-  };
+  const connect = (options: AzureOptions, more: { readOnly?: boolean } = {}): ObjectDriver =>
+    at.closing(at.service.driver(options, more));
 
   type More = Parameters<Azurite['options']>[1];
   const refused = (what: string, more: () => More, message: RegExp, fix: RegExp) =>
-    test(`does not open with ${what}, and says in one line what to do`, async () => {
-      const driver = connect(service.options(await service.makeContainer(), more()));
-      await assert.rejects(driver.open(), (error: unknown) => {
-        assert.ok(error instanceof OperatorError, String(error));
-        assert.match(error.message, message);
-        assert.match(error.fix!, fix);
-        assert.doesNotMatch(`${error.message}${error.fix}`, /\n|wrong-secret/);
-        assert.ok(!`${error.message}${error.fix}`.includes(WRONG_KEY));
-        return true;
-      });
-    });
+    at.refuses(what, async () => connect(at.service.options(await at.service.makeContainer(), more())), message, fix);
 
   refused(
     'a wrong key',
@@ -72,38 +44,35 @@ describe('a container', { timeout: 120_000 }, () => {
   refused(
     'a clock that is wrong',
     () => {
-      proxy.skew = 600_000;
-      return { endpoint: proxy.endpoint };
+      at.proxy.skew = 600_000;
+      return { endpoint: at.proxy.endpoint };
     },
     /lie 10 minutes apart/,
     /set the clock/,
   );
 
-  test('of a newer format is not touched', async () => {
-    const options = service.options(await service.makeContainer());
-    const driver = connect(options);
-    await driver.open();
-    await driver.write('registry-secure/format', Buffer.from('2\n'));
-    await assert.rejects(connect(options).open(), /says format 2, and this version knows 1 only/);
+  at.testFormat(async () => {
+    const options = at.service.options(await at.service.makeContainer());
+    return () => at.service.driver(options);
   });
 
   test('is not written to where it is to be read only', async () => {
-    const container = await service.makeContainer();
-    const reader = connect(service.options(container), { readOnly: true });
+    const container = await at.service.makeContainer();
+    const reader = connect(at.service.options(container), { readOnly: true });
     await reader.open();
     await assert.rejects(reader.write('docker/x', Buffer.from('y')), { name: 'StorageError' });
-    const { value } = await service.client(container).listBlobsFlat().byPage().next();
+    const { value } = await at.service.client(container).listBlobsFlat().byPage().next();
     assert.deepEqual(value.segment.blobItems, []);
   });
 
   test('of registry:2 is served as it is: its names begin with a slash, and its blobs are appended to', async () => {
-    const container = await service.makeContainer();
+    const container = await at.service.makeContainer();
     const [layer, config] = [Buffer.from('layer'), Buffer.from('{"os":"linux","architecture":"amd64"}')];
     const manifest = manifestOf(config, [layer]);
     const put = async (path: string, data: Buffer, append: boolean) => {
       const name = `/docker/registry/v2/${path}`;
-      if (!append) return service.client(container).uploadBlockBlob(name, data, data.length);
-      const blob = service.client(container).getAppendBlobClient(name);
+      if (!append) return at.service.client(container).uploadBlockBlob(name, data, data.length);
+      const blob = at.service.client(container).getAppendBlobClient(name);
       await blob.create();
       return blob.appendBlock(data, data.length);
     };
@@ -116,7 +85,7 @@ describe('a container', { timeout: 120_000 }, () => {
     for (const link of [`revisions/sha256/${hex(manifest)}`, 'tags/1/current', `tags/1/index/sha256/${hex(manifest)}`])
       await put(`${revisions}/${link}/link`, Buffer.from(digestOf(manifest)), false);
 
-    const registry = await RegistryFixture.start({ driver: connect(service.options(container)) });
+    const registry = await RegistryFixture.start({ driver: connect(at.service.options(container)) });
     assert.ok((await registry.call('GET', '/v2/a/b/manifests/1')).body.equals(manifest));
     for (const blob of [layer, config])
       assert.ok((await registry.call('GET', `/v2/a/b/blobs/${digestOf(blob)}`)).body.equals(blob));
@@ -126,7 +95,7 @@ describe('a container', { timeout: 120_000 }, () => {
     const pushed = await registry.pushImage('a/b', '2');
     await registry.stop();
     const names: string[] = [];
-    for await (const { name } of service.client(container).listBlobsFlat()) names.push(name);
+    for await (const { name } of at.service.client(container).listBlobsFlat()) names.push(name);
     assert.deepEqual(
       names.filter(name => !name.startsWith('/')),
       [],
@@ -135,8 +104,8 @@ describe('a container', { timeout: 120_000 }, () => {
   });
 
   test('keeps a blob of any kind whose bytes are pushed again, and mends one that is corrupt', async () => {
-    const container = await service.makeContainer();
-    const driver = connect(service.options(container));
+    const container = await at.service.makeContainer();
+    const driver = connect(at.service.options(container));
     await driver.open();
     const writer = await driver.createSegment('docker/1');
     await writer.write(Buffer.from('good'));
@@ -146,11 +115,11 @@ describe('a container', { timeout: 120_000 }, () => {
       ['good', true],
       ['evil', false],
     ] as const) {
-      await service
+      await at.service
         .client(container)
         .deleteBlob('docker/data')
         .catch(() => undefined);
-      const appended = service.client(container).getAppendBlobClient('docker/data');
+      const appended = at.service.client(container).getAppendBlobClient('docker/data');
       await appended.create();
       await appended.appendBlock(content, content.length);
       await push();
@@ -167,7 +136,7 @@ describe('a container', { timeout: 120_000 }, () => {
   });
 
   test('bears what the service does and azurite does not: copies that go on, and kinds that cannot be replaced', async () => {
-    const container = await service.makeContainer();
+    const container = await at.service.makeContainer();
     let other = false;
     let pending = 0;
     const front = http.createServer((request, response) => {
@@ -178,7 +147,7 @@ describe('a container', { timeout: 120_000 }, () => {
         response.writeHead(409, { 'x-ms-error-code': 'InvalidBlobType' }).end();
         return;
       }
-      const onward = http.request({ host: '127.0.0.1', port: service.port, method, path: url, headers }, answer => {
+      const onward = http.request({ host: '127.0.0.1', port: at.service.port, method, path: url, headers }, answer => {
         if (isBlob && method === 'DELETE') other = false;
         const isPending = isBlob && answer.headers['x-ms-copy-status'] !== undefined && pending-- > 0;
         response.writeHead(answer.statusCode!, {
@@ -192,7 +161,7 @@ describe('a container', { timeout: 120_000 }, () => {
     });
     await new Promise<void>(resolve => front.listen(0, '127.0.0.1', resolve));
     const endpoint = `http://127.0.0.1:${(front.address() as AddressInfo).port}`;
-    const driver = connect(service.options(container, { endpoint }));
+    const driver = connect(at.service.options(container, { endpoint }));
     await driver.open();
     const writer = await driver.createSegment('docker/1');
     await writer.write(Buffer.from('good'));
@@ -218,20 +187,20 @@ describe('a container', { timeout: 120_000 }, () => {
   });
 
   test('keeps to its root', async () => {
-    const container = await service.makeContainer();
-    const driver = connect(service.options(container, { root: 'team/images' }));
+    const container = await at.service.makeContainer();
+    const driver = connect(at.service.options(container, { root: 'team/images' }));
     await driver.open();
     await driver.write('docker/x', Buffer.from('x'));
     assert.deepEqual(await driver.list('docker'), [{ name: 'x', folder: false }]);
     const names: string[] = [];
-    for await (const { name } of service.client(container).listBlobsFlat()) names.push(name);
+    for await (const { name } of at.service.client(container).listBlobsFlat()) names.push(name);
     assert.deepEqual(names, ['team/images/docker/x', 'team/images/registry-secure/format']);
   });
 
   test('refuses bytes that are not those whose checksum came with them', async () => {
-    const changing = await ChangingProxy.start(service.port, 1000);
+    const changing = await ChangingProxy.start(at.service.port, 1000);
     const { endpoint } = changing;
-    const driver = connect(service.options(await service.makeContainer(), { endpoint }));
+    const driver = connect(at.service.options(await at.service.makeContainer(), { endpoint }));
     await driver.open();
     const failure = { name: 'StorageError', message: /Md5/i };
     await assert.rejects(driver.write('docker/x', Buffer.alloc(1000)), failure);
@@ -245,17 +214,7 @@ describe('a container', { timeout: 120_000 }, () => {
     const registry = await RegistryFixture.start({ driver: own.driver(own.options(await own.makeContainer())) });
     const image = await registry.pushImage('team/app', 'latest');
     await own.kill();
-    const requests = [
-      ['GET', '/v2/team/app/manifests/latest'],
-      ['HEAD', `/v2/team/app/blobs/${image.layer}`],
-      ['POST', '/v2/team/app/blobs/uploads/'],
-      ['DELETE', '/v2/team/app/manifests/latest'],
-    ] as const;
-    const asked = requests.map(async ([method, path]) => {
-      const { status, headers } = await registry.call(method, path);
-      assert.deepEqual([status, headers['retry-after']], [503, '10'], `${method} ${path}`);
-    });
-    await Promise.all(asked);
+    await isUnavailable(registry, image.layer);
     await own.restart();
     assert.equal((await registry.call('GET', '/v2/team/app/manifests/latest')).status, 503, 'its container is gone');
     await own.client('container-1').create();
@@ -266,7 +225,7 @@ describe('a container', { timeout: 120_000 }, () => {
   });
 
   test('is served by the variables of the original, and its key is in no line of the log', async () => {
-    const { serviceUrl, account, container, login } = service.options(await service.makeContainer());
+    const { serviceUrl, account, container, login } = at.service.options(await at.service.makeContainer());
     const { key } = login as { key: string };
     const env = {
       REGISTRY_STORAGE: 'azure',

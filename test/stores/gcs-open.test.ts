@@ -3,52 +3,23 @@ import { createPublicKey } from 'node:crypto';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, afterEach, before, describe, test } from 'node:test';
+import { describe, test } from 'node:test';
 import { jwtVerify } from 'jose';
-import { OperatorError } from '../../src/errors.js';
 import type { GcsOptions } from '../../src/storage/gcs/options.js';
 import type { ObjectDriver } from '../../src/storage/object.js';
+import { isUnavailable, Opening } from '../storage/opening.js';
 import { serveByVariables } from '../storage/serving.js';
 import { ChangingProxy } from '../support/changing-proxy.js';
 import { FakeGcs } from '../support/fake-gcs.js';
-import { FaultProxy } from '../support/fault-proxy.js';
-import { Random } from '../support/random.js';
 import { RegistryFixture } from '../support/registry-fixture.js';
 
 describe('a bucket of Google', { timeout: 120_000 }, () => {
-  let service: FakeGcs;
-  let proxy: FaultProxy;
-  const open: ObjectDriver[] = [];
-  before(async () => {
-    service = await FakeGcs.start();
-    proxy = await FaultProxy.start(service.port, new Random(1));
-  });
-  afterEach(async () => {
-    proxy.skew = 0;
-    for (const driver of open.splice(0)) await driver.close();
-  });
-  after(async () => {
-    await proxy?.stop();
-    await service?.stop();
-  });
+  const at = new Opening(() => FakeGcs.start(), /PRIVATE KEY/);
 
-  const connect = (options: GcsOptions): ObjectDriver => {
-    const driver = service.driver(options);
-    open.push(driver);
-    return driver;
-  };
+  const connect = (options: GcsOptions): ObjectDriver => at.closing(at.service.driver(options));
 
   const refused = (what: string, more: () => Partial<GcsOptions>, message: RegExp, fix: RegExp) =>
-    test(`does not open with ${what}, and says in one line what to do`, async () => {
-      const driver = connect(service.options(await service.makeBucket(), more()));
-      await assert.rejects(driver.open(), (error: unknown) => {
-        assert.ok(error instanceof OperatorError, String(error));
-        assert.match(error.message, message);
-        assert.match(error.fix!, fix);
-        assert.doesNotMatch(`${error.message}${error.fix}`, /\n|PRIVATE KEY/);
-        return true;
-      });
-    });
+    at.refuses(what, async () => connect(at.service.options(await at.service.makeBucket(), more())), message, fix);
 
   refused(
     'the name of no bucket',
@@ -72,38 +43,43 @@ describe('a bucket of Google', { timeout: 120_000 }, () => {
   refused(
     'a clock that is wrong',
     () => {
-      proxy.skew = 600_000;
-      return { endpoint: proxy.endpoint };
+      at.proxy.skew = 600_000;
+      return { endpoint: at.proxy.endpoint };
     },
     /lie 10 minutes apart/,
     /set the clock/,
   );
 
+  at.testFormat(async () => {
+    const options = at.service.options(await at.service.makeBucket());
+    return () => at.service.driver(options);
+  });
+
   test('is asked with a token that the key of the service account has signed', async () => {
     let token = '';
-    proxy.unknown = ({ headers }) => {
+    at.proxy.unknown = ({ headers }) => {
       token ||= headers.authorization!.slice('Bearer '.length);
       return false;
     };
-    await connect(service.options(await service.makeBucket(), { endpoint: proxy.endpoint })).open();
+    await connect(at.service.options(await at.service.makeBucket(), { endpoint: at.proxy.endpoint })).open();
     const { payload } = await jwtVerify(token, createPublicKey(FakeGcs.credentials.private_key));
     assert.equal(payload.iss, FakeGcs.credentials.client_email);
     assert.match(String(payload.scope), /devstorage/);
   });
 
   test('keeps to its root', async () => {
-    const bucket = await service.makeBucket();
-    const driver = connect(service.options(bucket, { root: 'team/images' }));
+    const bucket = await at.service.makeBucket();
+    const driver = connect(at.service.options(bucket, { root: 'team/images' }));
     await driver.open();
     await driver.write('docker/x', Buffer.from('x'));
     assert.deepEqual(await driver.list('docker'), [{ name: 'x', folder: false }]);
-    const whole = connect(service.options(bucket));
+    const whole = connect(at.service.options(bucket));
     assert.equal((await whole.get('team/images/docker/x'))?.toString(), 'x');
   });
 
   test('refuses bytes that are not those whose checksum came with them', async () => {
-    const changing = await ChangingProxy.start(service.port, 10_000);
-    const driver = connect(service.options(await service.makeBucket(), { endpoint: changing.endpoint }));
+    const changing = await ChangingProxy.start(at.service.port, 10_000);
+    const driver = connect(at.service.options(await at.service.makeBucket(), { endpoint: changing.endpoint }));
     await driver.open();
     const failure = { name: 'StorageError', kind: 'unavailable', message: /HTTP 400/ };
     await assert.rejects(driver.write('docker/x', Buffer.alloc(20_000)), failure);
@@ -113,7 +89,7 @@ describe('a bucket of Google', { timeout: 120_000 }, () => {
   });
 
   test('joins more objects than the service does at once', async () => {
-    const driver = connect(service.options(await service.makeBucket()));
+    const driver = connect(at.service.options(await at.service.makeBucket()));
     await driver.open();
     const segments = Array.from({ length: 70 }, (_, n) => `docker/upload/${n}`);
     for (const [n, segment] of segments.entries()) {
@@ -132,26 +108,17 @@ describe('a bucket of Google', { timeout: 120_000 }, () => {
     const registry = await RegistryFixture.start({ driver: own.driver(own.options(await own.makeBucket())) });
     const image = await registry.pushImage('team/app', 'latest');
     await own.stop();
-    const requests = [
-      ['GET', '/v2/team/app/manifests/latest'],
-      ['HEAD', `/v2/team/app/blobs/${image.layer}`],
-      ['POST', '/v2/team/app/blobs/uploads/'],
-    ] as const;
-    const asked = requests.map(async ([method, path]) => {
-      const { status, headers } = await registry.call(method, path);
-      assert.deepEqual([status, headers['retry-after']], [503, '10'], `${method} ${path}`);
-    });
-    await Promise.all(asked);
+    await isUnavailable(registry, image.layer);
     await registry.stop();
   });
 
   test('is served by the variables of the original, and its key is in no line of the log', async () => {
-    const bucket = await service.makeBucket();
+    const bucket = await at.service.makeBucket();
     const dir = mkdtempSync(join(tmpdir(), 'gcs-key-'));
     const keyFile = join(dir, 'key.json');
     writeFileSync(keyFile, JSON.stringify(FakeGcs.credentials), { mode: 0o600 });
     const env = {
-      STORAGE_EMULATOR_HOST: service.endpoint,
+      STORAGE_EMULATOR_HOST: at.service.endpoint,
       REGISTRY_STORAGE: 'gcs',
       REGISTRY_STORAGE_GCS_BUCKET: bucket,
       REGISTRY_STORAGE_GCS_KEYFILE: keyFile,

@@ -4,15 +4,15 @@ import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { connect as connectTo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, afterEach, before, describe, test } from 'node:test';
+import { describe, test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import { DeleteObjectCommand, S3Client } from '@aws-sdk/client-s3';
 import { getSignedUrl } from '@aws-sdk/s3-request-presigner';
-import { OperatorError } from '../../src/errors.js';
-import type { StorageDriver } from '../../src/storage/driver.js';
+import type { OperatorError } from '../../src/errors.js';
 import { SMALLEST_PART } from '../../src/storage/object/parts.js';
 import type { S3Options } from '../../src/storage/s3/options.js';
 import { S3Driver } from '../../src/storage/s3.js';
+import { isUnavailable, Opening } from '../storage/opening.js';
 import { FaultProxy } from '../support/fault-proxy.js';
 import { LocalRegistry } from '../support/local-registry.js';
 import { Random } from '../support/random.js';
@@ -20,20 +20,7 @@ import { RegistryFixture } from '../support/registry-fixture.js';
 import { freePort, Versitygw } from '../support/versitygw.js';
 
 describe('a bucket', { timeout: 120_000 }, () => {
-  let service: Versitygw;
-  let proxy: FaultProxy;
-  const open: StorageDriver[] = [];
-  before(async () => {
-    service = await Versitygw.start();
-    proxy = await FaultProxy.start(service.port, new Random(1));
-  });
-  afterEach(async () => {
-    for (const driver of open.splice(0)) await driver.close();
-  });
-  after(async () => {
-    await proxy?.stop();
-    await service?.stop();
-  });
+  const at = new Opening(() => Versitygw.start(), /testsecret|wrong-secret/);
 
   const environmentOf = ({ bucket, region, endpoint, credentials }: S3Options) => ({
     REGISTRY_STORAGE: 's3',
@@ -44,23 +31,11 @@ describe('a bucket', { timeout: 120_000 }, () => {
     REGISTRY_STORAGE_S3_SECRETKEY: credentials!.secretAccessKey,
   });
 
-  const connect = (bucket: string, more: Partial<S3Options> = {}): S3Driver => {
-    const driver = new S3Driver(service.options(bucket, more));
-    open.push(driver);
-    return driver;
-  };
+  const connect = (bucket: string, more: Partial<S3Options> = {}): S3Driver =>
+    at.closing(new S3Driver(at.service.options(bucket, more)));
 
-  const refused = (what: string, options: () => Partial<S3Options>, message: RegExp, fix: RegExp) =>
-    test(`does not open with ${what}, and says in one line what to do`, async () => {
-      const driver = connect('bucket' in options() ? '' : service.makeBucket(), options());
-      await assert.rejects(driver.open(), (error: unknown) => {
-        assert.ok(error instanceof OperatorError, String(error));
-        assert.match(error.message, message);
-        assert.match(error.fix!, fix);
-        assert.doesNotMatch(`${error.message}${error.fix}`, /\n|testsecret|wrong-secret/);
-        return true;
-      });
-    });
+  const refused = (what: string, more: () => Partial<S3Options>, message: RegExp, fix: RegExp) =>
+    at.refuses(what, async () => connect(at.service.makeBucket(), more()), message, fix);
 
   refused(
     'an access key that nobody knows',
@@ -79,34 +54,31 @@ describe('a bucket', { timeout: 120_000 }, () => {
   refused('a port where nobody listens', () => ({ endpoint: 'http://127.0.0.1:1' }), /ECONNREFUSED/, /regionendpoint/);
   refused(
     'TLS where there is none',
-    () => ({ endpoint: service.endpoint.replace('http:', 'https:') }),
+    () => ({ endpoint: at.service.endpoint.replace('http:', 'https:') }),
     /does not speak TLS/,
     /secure to false/,
   );
   refused(
     'a clock that is wrong',
     () => {
-      proxy.skew = 600_000;
-      return { endpoint: proxy.endpoint };
+      at.proxy.skew = 600_000;
+      return { endpoint: at.proxy.endpoint };
     },
     /lie 10 minutes apart/,
     /set the clock/,
   );
 
-  test('of a newer format is not touched', async () => {
-    const bucket = service.makeBucket();
-    const driver = connect(bucket);
-    await driver.open();
-    await driver.write('registry-secure/format', Buffer.from('2\n'));
-    await assert.rejects(connect(bucket).open(), /says format 2, and this version knows 1 only/);
+  at.testFormat(async () => {
+    const bucket = at.service.makeBucket();
+    return () => new S3Driver(at.service.options(bucket));
   });
 
   test('that may only be read says so, and is served for reading where that is asked for', async () => {
-    const bucket = service.makeBucket();
+    const bucket = at.service.makeBucket();
     const writer = connect(bucket);
     await writer.open();
     await writer.write('docker/x', Buffer.from('x'));
-    await service.restart('--readonly');
+    await at.service.restart('--readonly');
     await assert.rejects(connect(bucket).open(), (error: OperatorError) => {
       assert.match(error.message, /refuses access to the bucket/);
       assert.match(error.fix!, /get, put and delete .* REGISTRY_STORAGE_MAINTENANCE_READONLY_ENABLED=true/);
@@ -116,41 +88,34 @@ describe('a bucket', { timeout: 120_000 }, () => {
     await reader.open();
     assert.equal((await reader.get('docker/x'))?.toString(), 'x');
     await assert.rejects(reader.write('docker/x', Buffer.from('y')), { name: 'StorageError' });
-    await service.restart();
+    await at.service.restart();
     assert.deepEqual(
-      readdirSync(join(service.dir, 'data', bucket)).sort(),
+      readdirSync(join(at.service.dir, 'data', bucket)).sort(),
       ['.sgwtmp', 'docker', 'registry-secure'].sort(),
     );
   });
 
   test('whose service dies is answered for with 503 and Retry-After, and served again when it is back', async () => {
-    const driver = new S3Driver(service.options(service.makeBucket()));
+    const driver = new S3Driver(at.service.options(at.service.makeBucket()));
     const registry = await RegistryFixture.start({ driver });
     const image = await registry.pushImage('team/app', 'latest');
-    await service.kill();
-    for (const [method, path] of [
-      ['GET', '/v2/team/app/manifests/latest'],
-      ['HEAD', `/v2/team/app/blobs/${image.layer}`],
-      ['GET', `/v2/team/app/blobs/${image.layer}`],
-      ['POST', '/v2/team/app/blobs/uploads/'],
-      ['GET', '/v2/team/app/tags/list'],
-      ['DELETE', '/v2/team/app/manifests/latest'],
-    ] as const) {
-      const { status, headers } = await registry.call(method, path);
-      assert.deepEqual([status, headers['retry-after']], [503, '10'], `${method} ${path}`);
-    }
+    await at.service.kill();
+    await isUnavailable(registry, image.layer);
     assert.ok(registry.faults.length >= 6, 'each was told of');
-    await service.restart();
+    await at.service.restart();
     const { status, body } = await registry.call('GET', '/v2/team/app/manifests/latest');
     assert.deepEqual([status, body.equals(image.data)], [200, true]);
     await registry.stop();
   });
 
   test('without conditional writes is served by one process, and the operator is told', async () => {
-    const bare = await FaultProxy.start(service.port, new Random(1));
+    const bare = await FaultProxy.start(at.service.port, new Random(1));
     bare.unknown = ({ headers }) => 'if-none-match' in headers;
     const notices: string[] = [];
-    const driver = connect(service.makeBucket(), { endpoint: bare.endpoint, onNotice: notice => notices.push(notice) });
+    const driver = connect(at.service.makeBucket(), {
+      endpoint: bare.endpoint,
+      onNotice: notice => notices.push(notice),
+    });
     await driver.open();
     assert.match(notices.join('\n'), /^the object store at .* one process alone may serve this bucket \(workers: 1\)$/);
     const won = await Promise.all(
@@ -162,7 +127,7 @@ describe('a bucket', { timeout: 120_000 }, () => {
     await driver.close();
 
     const dir = mkdtempSync(join(tmpdir(), 'registry-secure-solitary-'));
-    const env = environmentOf(service.options(service.makeBucket(), { endpoint: bare.endpoint }));
+    const env = environmentOf(at.service.options(at.service.makeBucket(), { endpoint: bare.endpoint }));
     const refused = await LocalRegistry.run(dir, ['up', '--addr', '127.0.0.1:0', '--workers', '2'], { env });
     assert.equal(refused.status, 1);
     assert.match(refused.stderr, /several processes would overwrite .*; serve with one: workers: 1/);
@@ -173,9 +138,9 @@ describe('a bucket', { timeout: 120_000 }, () => {
   test('that is slow to open keeps the first requests waiting, and turns none away', async () => {
     const dir = mkdtempSync(join(tmpdir(), 'registry-secure-slow-'));
     const port = await freePort();
-    proxy.skew = 0;
+    at.proxy.skew = 0;
     let admit = () => {};
-    proxy.gate = new Promise(resolve => {
+    at.proxy.gate = new Promise(resolve => {
       admit = resolve;
     });
     const registry = LocalRegistry.watch(dir, ['serve', '--dir', dir, '--addr', `127.0.0.1:${port}`], {
@@ -183,7 +148,7 @@ describe('a bucket', { timeout: 120_000 }, () => {
         REGISTRY_WORKERS: '1',
         REGISTRY_AUTH: 'none',
         REGISTRY_HTTP_INSECUREPLAINHTTP: 'true',
-        ...environmentOf(service.options(service.makeBucket(), { endpoint: proxy.endpoint })),
+        ...environmentOf(at.service.options(at.service.makeBucket(), { endpoint: at.proxy.endpoint })),
       },
     });
     try {
@@ -198,7 +163,7 @@ describe('a bucket', { timeout: 120_000 }, () => {
       admit();
       assert.equal(await asked, 200);
     } finally {
-      proxy.gate = undefined;
+      at.proxy.gate = undefined;
       await registry.stop();
       rmSync(dir, { recursive: true });
     }
@@ -220,7 +185,7 @@ describe('a bucket', { timeout: 120_000 }, () => {
 
   /** @param comes whether it is there in the end; else whoever writes it is to come again */
   async function meetRemover(write: (driver: S3Driver, key: string) => Promise<void>, comes: boolean): Promise<void> {
-    const bucket = service.makeBucket();
+    const bucket = at.service.makeBucket();
     const [driver, other] = [connect(bucket), connect(bucket)];
     await driver.open();
     const key = 'docker/layer/link';
@@ -249,11 +214,11 @@ describe('a bucket', { timeout: 120_000 }, () => {
   }
 
   test('refuses a delete that comes late, on which those who write after a dead remover rely', async () => {
-    const bucket = service.makeBucket();
+    const bucket = at.service.makeBucket();
     const driver = connect(bucket);
     await driver.open();
     await driver.write('docker/x', Buffer.from('x'));
-    const { endpoint, region, credentials } = service.options(bucket);
+    const { endpoint, region, credentials } = at.service.options(bucket);
     const client = new S3Client({ endpoint: endpoint!, region, credentials: credentials!, forcePathStyle: true });
     const command = new DeleteObjectCommand({ Bucket: bucket, Key: 'docker/x' });
     const late = await getSignedUrl(client, command, { expiresIn: 1 });

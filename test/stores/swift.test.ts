@@ -1,17 +1,15 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { after, afterEach, before, describe, test } from 'node:test';
-import { OperatorError } from '../../src/errors.js';
+import { describe, test } from 'node:test';
 import { SMALLEST_PART } from '../../src/storage/object/parts.js';
 import type { ObjectDriver } from '../../src/storage/object.js';
 import type { SwiftOptions } from '../../src/storage/swift/options.js';
 import { testModel } from '../registry/model/suite.js';
 import { testFaults } from '../storage/faults.js';
+import { Opening } from '../storage/opening.js';
 import { serveByVariables } from '../storage/serving.js';
 import { testDriver } from '../storage/suite.js';
-import { FaultProxy } from '../support/fault-proxy.js';
 import { LocalRegistry } from '../support/local-registry.js';
-import { Random } from '../support/random.js';
 import { Swift } from '../support/swift.js';
 
 /** Debian's Swift, which is heavy: for whoever has it at hand. */
@@ -19,54 +17,30 @@ const { SWIFT_TEST } = process.env;
 
 if (SWIFT_TEST)
   describe('on Swift', () => {
-    let service: Swift;
-    let proxy: FaultProxy;
-    const open: ObjectDriver[] = [];
-    before(async () => {
-      service = await Swift.start();
-      proxy = await FaultProxy.start(service.port, new Random(1));
-    });
-    afterEach(async () => {
-      proxy.skew = 0;
-      for (const driver of open.splice(0)) await driver.close();
-    });
-    after(async () => {
-      await proxy?.stop();
-      await service?.stop();
-    });
+    const at = new Opening(() => Swift.start(), /wrong-secret/);
 
-    const connect = (options: SwiftOptions, onNotice?: (notice: string) => void): ObjectDriver => {
-      const driver = service.driver(options, { chunkSize: SMALLEST_PART, onNotice });
-      open.push(driver);
-      return driver;
-    };
+    const connect = (options: SwiftOptions, onNotice?: (notice: string) => void): ObjectDriver =>
+      at.closing(at.service.driver(options, { chunkSize: SMALLEST_PART, onNotice }));
     const namesIn = async (container: string, prefix: string) =>
-      (await (await service.call('GET', `${container}?prefix=${prefix}`)).text()).split('\n').filter(Boolean);
+      (await (await at.service.call('GET', `${container}?prefix=${prefix}`)).text()).split('\n').filter(Boolean);
 
-    testDriver('swift', () => service.place({ chunkSize: SMALLEST_PART }));
-    testModel('swift', () => service.place(), { alone: 1, atOnce: 1 });
+    testDriver('swift', () => at.service.place({ chunkSize: SMALLEST_PART }));
+    testModel('swift', () => at.service.place(), { alone: 1, atOnce: 1 });
     testFaults('a container of Swift', async () => {
-      const container = await service.makeContainer();
+      const container = await at.service.makeContainer();
       // The login tells where the account is: past whatever stands before it, but for this.
       const through = (endpoint: string) => ({ authUrl: `${endpoint}/auth/v1.0` });
       return {
-        port: service.port,
+        port: at.service.port,
         connect: endpoint =>
-          service.driver(service.options(container, endpoint ? through(endpoint) : {}), { chunkSize: SMALLEST_PART }),
+          at.service.driver(at.service.options(container, endpoint ? through(endpoint) : {}), {
+            chunkSize: SMALLEST_PART,
+          }),
       };
     });
 
     const refused = (what: string, more: () => Partial<SwiftOptions>, message: RegExp, fix: RegExp) =>
-      test(`does not open with ${what}, and says in one line what to do`, async () => {
-        const driver = connect(service.options(await service.makeContainer(), more()));
-        await assert.rejects(driver.open(), (error: unknown) => {
-          assert.ok(error instanceof OperatorError, String(error));
-          assert.match(error.message, message);
-          assert.match(error.fix!, fix);
-          assert.doesNotMatch(`${error.message}${error.fix}`, /\n|wrong-secret/);
-          return true;
-        });
-      });
+      at.refuses(what, async () => connect(at.service.options(await at.service.makeContainer(), more())), message, fix);
     refused(
       'a wrong password',
       () => ({ login: { user: 'test:tester', password: 'wrong-secret' } }),
@@ -87,8 +61,8 @@ if (SWIFT_TEST)
     );
 
     test('what is large has segments of its own, and they go with it', async () => {
-      const container = await service.makeContainer();
-      const driver = connect(service.options(container));
+      const container = await at.service.makeContainer();
+      const driver = connect(at.service.options(container));
       await driver.open();
       const content = randomBytes(12_000_000);
       const write = async (key: string) => {
@@ -113,13 +87,13 @@ if (SWIFT_TEST)
     });
 
     test('of registry:2 is served as it is, and what it made of segments goes with them', async () => {
-      const container = await service.makeContainer();
+      const container = await at.service.makeContainer();
       for (const [n, part] of ['lay', 'er'].entries())
-        await service.call('PUT', `${container}/segments/abc/def/000000000000000${n + 1}`, { body: part });
+        await at.service.call('PUT', `${container}/segments/abc/def/000000000000000${n + 1}`, { body: part });
       const headers = { 'x-object-manifest': `${container}/segments/abc/def` };
-      await service.call('PUT', `${container}/files/docker/registry/v2/blobs/data`, { headers });
-      await service.call('PUT', `${container}/files/docker/registry/v2/link`, { body: 'sha256:1' });
-      const driver = connect(service.options(container));
+      await at.service.call('PUT', `${container}/files/docker/registry/v2/blobs/data`, { headers });
+      await at.service.call('PUT', `${container}/files/docker/registry/v2/link`, { body: 'sha256:1' });
+      const driver = connect(at.service.options(container));
       await driver.open();
       assert.equal((await driver.get('docker/registry/v2/link'))?.toString(), 'sha256:1');
       assert.equal((await driver.get('docker/registry/v2/blobs/data'))?.toString(), 'layer');
@@ -136,18 +110,18 @@ if (SWIFT_TEST)
 
     test('is for one process alone, and says so', async () => {
       const notices: string[] = [];
-      const container = await service.makeContainer();
-      const driver = connect(service.options(container), notice => notices.push(notice));
+      const container = await at.service.makeContainer();
+      const driver = connect(at.service.options(container), notice => notices.push(notice));
       await driver.open();
       assert.match(notices.join('\n'), /^the container .* one alone may serve it \(workers: 1\)/);
       assert.equal(driver.solitary, true);
     });
 
     test('is served by the variables of the original', async () => {
-      const container = await service.makeContainer();
+      const container = await at.service.makeContainer();
       const env = {
         REGISTRY_STORAGE: 'swift',
-        REGISTRY_STORAGE_SWIFT_AUTHURL: `${service.endpoint}/auth/v1.0`,
+        REGISTRY_STORAGE_SWIFT_AUTHURL: `${at.service.endpoint}/auth/v1.0`,
         REGISTRY_STORAGE_SWIFT_USERNAME: 'test:tester',
         REGISTRY_STORAGE_SWIFT_PASSWORD: 'testing',
         REGISTRY_STORAGE_SWIFT_CONTAINER: container,
