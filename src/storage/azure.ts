@@ -4,6 +4,7 @@ import type { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
   type BlobClient,
+  type BlobRequestConditions,
   BlobServiceClient,
   type BlockBlobClient,
   type ContainerClient,
@@ -31,6 +32,7 @@ import {
   PAGE_SIZE,
   type Page,
   type Part,
+  type PutOptions,
   type Upload,
   WRITE,
 } from './object/store.js';
@@ -43,6 +45,8 @@ const POLL = 250;
 const COPY_PATIENCE = 300_000;
 
 const HEADERS = { blobContentType: 'application/octet-stream' };
+
+const ABSENT: BlobRequestConditions = { ifNoneMatch: '*' };
 
 /** The blobs of a container of Azure Blob Storage: block blobs where they are ours, any kind where they are read. */
 export class AzureStore implements ObjectStore {
@@ -105,24 +109,27 @@ export class AzureStore implements ObjectStore {
     });
   }
 
-  async put(key: string, data: Uint8Array, options: { write: string; ifAbsent?: boolean }): Promise<boolean> {
-    const { write, ifAbsent = false } = options;
-    const send = async (abortSignal: AbortSignal) => {
-      await this.#blockBlob(key).upload(data as Buffer, data.length, {
-        abortSignal,
-        blobHTTPHeaders: HEADERS,
-        conditions: ifAbsent ? { ifNoneMatch: '*' } : {},
-        metadata: { [WRITE]: write },
-      });
-      return true;
-    };
-    if (!ifAbsent)
-      return this.#replacing(
-        key,
-        async () => createHash('sha256').update(data).digest('hex'),
-        () => this.#attempt(`write ${key}`, 'PutBlob', send, data.length),
+  put(key: string, data: Uint8Array, { write, over }: PutOptions): Promise<boolean> {
+    const put = (conditions: BlobRequestConditions): Promise<boolean> =>
+      this.#unless(
+        isAnother,
+        false,
+        `write ${key}`,
+        'PutBlob',
+        async abortSignal => {
+          await this.#blockBlob(key).upload(data as Buffer, data.length, {
+            abortSignal,
+            blobHTTPHeaders: HEADERS,
+            conditions,
+            metadata: { [WRITE]: write },
+          });
+          return true;
+        },
+        data.length,
       );
-    return this.#unless(isThere, false, `create ${key}`, 'PutBlob', send);
+    if (over === 'nothing') return put(ABSENT);
+    const digest = async () => createHash('sha256').update(data).digest('hex');
+    return this.#replacing(key, digest, isGone => put(over ? (isGone ? ABSENT : { ifMatch: over.etag }) : {}));
   }
 
   renew(key: string, { etag, metadata = {} }: Found): Promise<boolean> {
@@ -132,7 +139,7 @@ export class AzureStore implements ObjectStore {
     });
   }
 
-  async remove(key: string, { etag }: Found): Promise<boolean> {
+  async remove(key: string, { etag }: Pick<Found, 'etag'>): Promise<boolean> {
     return this.#unless(isAnother, false, `remove ${key}`, 'DeleteBlob', async (abortSignal, before) => {
       try {
         await this.#blob(key).delete({ abortSignal, conditions: { ifMatch: etag } });
@@ -207,6 +214,7 @@ export class AzureStore implements ObjectStore {
         return copying.isDone();
       });
       if (!isDone) await this.#copied(key);
+      return true;
     });
   }
 
@@ -241,7 +249,12 @@ export class AzureStore implements ObjectStore {
     });
     const { blobItems, blobPrefixes = [] } = page.segment;
     return {
-      objects: blobItems.map(({ name, properties }) => ({ key: name, modified: properties.lastModified })),
+      objects: blobItems.map(({ name, properties: { lastModified, etag } }) => ({
+        key: name,
+        modified: lastModified,
+        // Lists have it without the quotes of a header.
+        etag: `"${etag.replaceAll('"', '')}"`,
+      })),
       folders: blobPrefixes.map(({ name }) => name.slice(0, -1)),
       next: page.continuationToken || undefined,
     };
@@ -250,19 +263,23 @@ export class AzureStore implements ObjectStore {
   /**
    * A blob of another kind cannot be replaced by one of ours in one step. `registry:2` has left such ones, all named by their
    * content: the same bytes stay, and others are no good ones that could be lost.
+   * @param write is told whether what was there has gone
    */
-  async #replacing(key: string, digest: () => Promise<string>, write: () => Promise<unknown>): Promise<true> {
+  async #replacing(
+    key: string,
+    digest: () => Promise<string>,
+    write: (isGone: boolean) => Promise<boolean>,
+  ): Promise<boolean> {
     try {
-      await write();
+      return await write(false);
     } catch (error) {
       const { cause } = error as StorageError;
       if (!(cause instanceof ServiceError && cause.code === 'InvalidBlobType')) throw error;
       if (await this.#keeps(key, digest)) return true;
       const found = await this.find(key);
       if (found) await this.remove(key, found);
-      await write();
+      return write(true);
     }
-    return true;
   }
 
   /** Renews the blob if its bytes are of this digest. */
@@ -294,9 +311,10 @@ export class AzureStore implements ObjectStore {
     action: string,
     kind: string,
     send: (signal: AbortSignal, before: number) => Promise<T>,
+    bytes = 0,
   ): Promise<T | O> {
     try {
-      return await this.requests.send(kind, send);
+      return await this.requests.send(kind, send, bytes);
     } catch (error) {
       if (error instanceof ServiceError && isSo(error)) return otherwise;
       throw storageFailure(action, error);
@@ -339,7 +357,10 @@ export class AzureStore implements ObjectStore {
 }
 
 interface Segment {
-  readonly blobItems: ReadonlyArray<{ readonly name: string; readonly properties: { readonly lastModified: Date } }>;
+  readonly blobItems: ReadonlyArray<{
+    readonly name: string;
+    readonly properties: { readonly lastModified: Date; readonly etag: string };
+  }>;
   readonly blobPrefixes?: ReadonlyArray<{ readonly name: string }>;
 }
 
@@ -371,10 +392,7 @@ function isAbsent({ status, code }: ServiceError): boolean {
   return status === 404 && code === 'BlobNotFound';
 }
 
-function isThere({ status, code }: ServiceError): boolean {
-  return (status === 409 && code === 'BlobAlreadyExists') || status === 412;
-}
-
+/** The condition of a request did not hold. That somebody has leased the blob is a 412, too. */
 function isAnother(error: ServiceError): boolean {
-  return error.status === 412 || isAbsent(error);
+  return ['ConditionNotMet', 'BlobAlreadyExists'].includes(error.code) || isAbsent(error);
 }

@@ -18,6 +18,7 @@ import {
   type Page,
   type Part,
   type Piece,
+  type PutOptions,
   TEMPORARY,
   temporaryKey,
   type Upload,
@@ -116,8 +117,8 @@ export class GcsStore implements ObjectStore {
     });
   }
 
-  put(key: string, data: Uint8Array, options: { write: string; ifAbsent?: boolean }): Promise<boolean> {
-    const { write, ifAbsent = false } = options;
+  put(key: string, data: Uint8Array, { write, over }: PutOptions): Promise<boolean> {
+    const generation = over === 'nothing' ? 0 : over && versionOf(over).generation;
     const boundary = newWrite() + newWrite();
     const about = {
       name: `${this.#prefix}${key}`,
@@ -132,7 +133,7 @@ export class GcsStore implements ObjectStore {
       data,
       `\r\n--${boundary}--\r\n`,
     ];
-    const query = { uploadType: 'multipart', fields: 'generation', ifGenerationMatch: ifAbsent ? 0 : undefined };
+    const query = { uploadType: 'multipart', fields: 'generation', ifGenerationMatch: generation };
     const headers = { 'content-type': `multipart/related; boundary=${boundary}` };
     const send = async (signal: AbortSignal) => {
       const { data } = await this.#send('POST', signal, `/upload${this.#objects}`, query, { body, headers });
@@ -140,7 +141,7 @@ export class GcsStore implements ObjectStore {
       return true;
     };
     return this.#unless(
-      ({ status }) => ifAbsent && status === 412,
+      ({ status }) => over !== undefined && status === 412,
       false,
       `write ${key}`,
       'InsertObject',
@@ -158,7 +159,7 @@ export class GcsStore implements ObjectStore {
     });
   }
 
-  remove(key: string, found: Found): Promise<boolean> {
+  remove(key: string, found: Pick<Found, 'etag'>): Promise<boolean> {
     const { generation, metageneration } = versionOf(found);
     const query = { generation, ifMetagenerationMatch: metageneration };
     return this.#unless(isAnother, false, `remove ${key}`, 'DeleteObject', async (signal, before) => {
@@ -188,7 +189,7 @@ export class GcsStore implements ObjectStore {
       delimiter,
       pageToken: token,
       startOffset: after === undefined ? undefined : `${from}${after}`,
-      fields: 'items(name,updated),prefixes,nextPageToken',
+      fields: 'items(name,updated,generation,metageneration),prefixes,nextPageToken',
     };
     const page = await this.#attempt(
       `list ${prefix}`,
@@ -201,9 +202,10 @@ export class GcsStore implements ObjectStore {
         }>,
     );
     return {
-      objects: (page.items ?? []).map(({ name, updated }) => ({
+      objects: (page.items ?? []).map(({ name, updated, generation, metageneration }) => ({
         key: name!.slice(this.#prefix.length),
         modified: new Date(updated!),
+        etag: `${generation}/${metageneration}`,
       })),
       folders: (page.prefixes ?? []).map(name => name.slice(this.#prefix.length, -1)),
       next: page.nextPageToken || undefined,
@@ -348,7 +350,7 @@ function foundOf({ size, generation, metageneration, updated, metadata }: Resour
   };
 }
 
-function versionOf({ etag }: Found): { generation: string; metageneration: string } {
+function versionOf({ etag }: Pick<Found, 'etag'>): { generation: string; metageneration: string } {
   const [generation, metageneration] = etag.split('/');
   return { generation: generation!, metageneration: metageneration! };
 }

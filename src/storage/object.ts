@@ -15,7 +15,15 @@ import { PartBudget } from './object/parts.js';
 import { ObjectReader } from './object/reader.js';
 import { ServiceError } from './object/requests.js';
 import { ObjectSegment } from './object/segment.js';
-import { newWrite, type ObjectStore, type Piece, TEMPORARY, temporaryKey } from './object/store.js';
+import {
+  newWrite,
+  type ObjectStore,
+  type Page,
+  type Piece,
+  type PutOptions,
+  TEMPORARY,
+  temporaryKey,
+} from './object/store.js';
 import { redirectsOf, spanOf } from './redirect.js';
 
 const MIB = 1024 * 1024;
@@ -155,14 +163,26 @@ export class ObjectDriver implements StorageDriver {
   async write(key: string, data: Uint8Array): Promise<void> {
     checkKey(key);
     this.#checkWritable(`write ${key}`);
-    await this.store.put(key, data, { write: newWrite() });
+    const write = newWrite();
+    if (this.store.solitary) return void (await this.store.put(key, data, { write }));
+    // What is sent again because it had no answer may also come late: by then there is another object than was found.
+    let found = await this.store.find(key);
+    let over: PutOptions['over'] = found ?? 'nothing';
+    while (!(await this.store.put(key, data, { write, over }))) {
+      const next = await this.store.find(key);
+      // It is ours, whose answer was lost; or another one's, and then it is as if that had come right after.
+      if (next && next.write !== found?.write) return;
+      // What is there and yet is no object, such as a copy that failed leaves, has no version to name.
+      over = next ?? (found ? 'nothing' : undefined);
+      found = next;
+    }
   }
 
   async create(key: string, data: Uint8Array): Promise<boolean> {
     checkKey(key);
     this.#checkWritable(`create ${key}`);
     const write = newWrite();
-    if (await this.store.put(key, data, { write, ifAbsent: true })) return true;
+    if (await this.store.put(key, data, { write, over: 'nothing' })) return true;
     // An answer may have been lost, and the request sent again: then it is ours that is there.
     return (await this.store.find(key))?.write === write;
   }
@@ -185,11 +205,10 @@ export class ObjectDriver implements StorageDriver {
     let isFirst = true;
     for (let token: string | undefined, last = false; !last; ) {
       const { objects, next } = await this.store.list(`${prefix}/`, { token });
-      const keys = objects.map(({ key }) => key);
       // The first by itself: it is the one without which the others count for nothing.
-      if (isFirst) for (const key of keys.splice(0, 1)) await this.store.drop(key);
-      for (let at = 0; at < keys.length; at += WIDTH)
-        await Promise.all(keys.slice(at, at + WIDTH).map(key => this.store.drop(key)));
+      if (isFirst) for (const object of objects.splice(0, 1)) await this.#removeListed(object);
+      for (let at = 0; at < objects.length; at += WIDTH)
+        await Promise.all(objects.slice(at, at + WIDTH).map(object => this.#removeListed(object)));
       isFirst = false;
       token = next;
       last = next === undefined;
@@ -245,6 +264,11 @@ export class ObjectDriver implements StorageDriver {
   /** There are no folders. */
   async removeEmptyFolders(prefix: string): Promise<void> {
     checkKey(prefix);
+  }
+
+  async #removeListed({ key, etag }: Page['objects'][number]): Promise<void> {
+    if (etag === undefined) await this.store.drop(key);
+    else if (!(await this.store.remove(key, { etag }))) await this.remove(key);
   }
 
   /** By way of this machine, under another name first: readers see it whole or not at all. */

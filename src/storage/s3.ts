@@ -164,21 +164,23 @@ export class S3Driver implements StorageDriver {
     this.#checkWritable(`remove ${key}`);
     const found = await this.#look(key);
     if (!found) return false;
-    if (found.isRenewed) await this.#bucket.delete(key + RENEWED);
-    await this.#bucket.delete(key);
+    if (found.isRenewed) await this.#bucket.deleteInTime(key + RENEWED);
+    await this.#bucket.deleteInTime(key);
     return true;
   }
 
-  async removeAll(prefix: string): Promise<void> {
+  async removeAll(prefix: string, { durable = true }: { durable?: boolean } = {}): Promise<void> {
     checkKey(prefix);
     this.#checkWritable(`remove all of ${prefix}`);
+    // What may come back with a power cut is garbage of which nobody writes the like again.
+    const remove = (key: string) => (durable ? this.#bucket.deleteInTime(key) : this.#bucket.delete(key));
     let isFirst = true;
     for (let token: string | undefined, last = false; !last; ) {
       const { objects, next } = await this.#bucket.list(`${prefix}/`, { token });
       const keys = objects.map(({ key }) => key);
       // The first by itself: it is the one without which the others count for nothing.
       for (const batch of isFirst ? [keys.slice(0, 1), ...inParts(keys.slice(1))] : inParts(keys))
-        await Promise.all(batch.map(key => this.#bucket.delete(key)));
+        await Promise.all(batch.map(remove));
       isFirst = false;
       token = next;
       last = next === undefined;

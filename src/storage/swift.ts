@@ -15,6 +15,7 @@ import {
   type Page,
   type Part,
   type Piece,
+  type PutOptions,
   type Upload,
   WRITE,
 } from './object/store.js';
@@ -83,10 +84,9 @@ export class SwiftStore implements ObjectStore {
     });
   }
 
-  put(key: string, data: Uint8Array, options: { write: string; ifAbsent?: boolean }): Promise<boolean> {
-    const { write, ifAbsent = false } = options;
+  put(key: string, data: Uint8Array, { write, over }: PutOptions): Promise<boolean> {
     return this.#inTurn(key, async () => {
-      if (ifAbsent && (await this.find(key))) return false;
+      if (over && (await this.find(key))?.etag !== (over === 'nothing' ? undefined : over.etag)) return false;
       await this.#write(this.#files + key, data, { [`x-object-meta-${WRITE}`]: write });
       return true;
     });
@@ -102,7 +102,7 @@ export class SwiftStore implements ObjectStore {
     });
   }
 
-  remove(key: string, found: Found): Promise<boolean> {
+  remove(key: string, found: Pick<Found, 'etag'>): Promise<boolean> {
     return this.#ifStill(key, found, () => this.#delete(key));
   }
 
@@ -220,7 +220,7 @@ export class SwiftStore implements ObjectStore {
     return hash;
   }
 
-  #ifStill(key: string, found: Found, action: () => Promise<void>): Promise<boolean> {
+  #ifStill(key: string, found: Pick<Found, 'etag'>, action: () => Promise<void>): Promise<boolean> {
     return this.#inTurn(key, async () => {
       if ((await this.find(key))?.etag !== found.etag) return false;
       await action();

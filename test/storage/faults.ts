@@ -3,7 +3,7 @@ import { after, before, describe, test } from 'node:test';
 import type { StorageDriver } from '../../src/storage/driver.js';
 import { collect } from '../../src/store/collector.js';
 import { scrub } from '../../src/store/scrub.js';
-import { type Fault, FaultProxy } from '../support/fault-proxy.js';
+import { type Fault, FaultProxy, type Late } from '../support/fault-proxy.js';
 import { Random } from '../support/random.js';
 import { digestOf, manifestOf, OCI_MANIFEST, RegistryFixture } from '../support/registry-fixture.js';
 import { collect as collectStream } from './suite.js';
@@ -40,8 +40,12 @@ interface Image {
   readonly manifest: Buffer;
 }
 
-/** Registers the tests of a driver whose service fails. @param makePlace an empty one, each time */
-export function testFaults(name: string, makePlace: () => Promise<FaultyPlace>): void {
+/**
+ * Registers the tests of a driver whose service fails.
+ * @param makePlace an empty one, each time
+ * @param options.decides whether the service decides by conditions what comes late; yes unless told
+ */
+export function testFaults(name: string, makePlace: () => Promise<FaultyPlace>, { decides = true } = {}): void {
   describe(`${name}, whose service fails`, { timeout: LONG ? 3_600_000 : 300_000 }, () => {
     let proxy: FaultProxy;
     let driver: StorageDriver;
@@ -113,6 +117,30 @@ export function testFaults(name: string, makePlace: () => Promise<FaultyPlace>):
       await driver.write('docker/data', new Random(2).bytes(3_000_000));
       await assert.rejects(collectStream(other), { name: 'StorageError', kind: 'unavailable' });
     });
+
+    if (decides)
+      test('a removal or a write that comes late, when it was sent again long since, takes nothing', async () => {
+        const tag = 'docker/tags/latest';
+        const link = `${tag}/current/link`;
+        const write = (text: string) => driver.write(link, Buffer.from(text));
+        const remains = async (late: Late, text: string) => {
+          assert.ok((await late()) >= 400, 'it is refused');
+          assert.equal((await driver.get(link))?.toString(), text);
+        };
+        await write('1');
+        for (const remove of [() => driver.removeAll(tag), () => driver.remove(link)]) {
+          const removal = proxy.holdBack(({ method }) => method === 'DELETE');
+          await remove();
+          assert.equal(await driver.get(link), undefined);
+          await write('2');
+          await remains(await removal, '2');
+        }
+        const replacement = proxy.holdBack(({ method }) => method !== 'GET' && method !== 'HEAD');
+        await write('3');
+        assert.equal((await driver.get(link))?.toString(), '3');
+        await write('4');
+        await remains(await replacement, '4');
+      });
 
     test('a list that broke off is asked for again', async () => {
       for (const name of ['a', 'b', 'c']) await driver.write(`docker/listed/${name}`, Buffer.from(name));

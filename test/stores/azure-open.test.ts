@@ -56,6 +56,19 @@ describe('a container', { timeout: 120_000 }, () => {
     return () => at.service.driver(options);
   });
 
+  test('refuses what is asked of a blob that somebody has leased', async () => {
+    const container = await at.service.makeContainer();
+    const driver = connect(at.service.options(container));
+    await driver.open();
+    await driver.write('docker/x', Buffer.from('x'));
+    await at.service.client(container).getBlobClient('docker/x').getBlobLeaseClient().acquireLease(60);
+    const failure = { name: 'StorageError', kind: 'unavailable', message: /LeaseIdMissing.*HTTP 412/ };
+    await assert.rejects(driver.write('docker/x', Buffer.from('y')), failure);
+    await assert.rejects(driver.touch('docker/x'), failure);
+    await assert.rejects(driver.remove('docker/x'), failure);
+    assert.equal((await driver.get('docker/x'))?.toString(), 'x');
+  });
+
   test('is not written to where it is to be read only', async () => {
     const container = await at.service.makeContainer();
     const reader = connect(at.service.options(container), { readOnly: true });
@@ -139,6 +152,7 @@ describe('a container', { timeout: 120_000 }, () => {
     const container = await at.service.makeContainer();
     let other = false;
     let pending = 0;
+    let failed = false;
     const front = http.createServer((request, response) => {
       const { method, url = '', headers } = request;
       const isBlob = url.includes('/docker/data') || url.includes('/docker%2Fdata');
@@ -149,10 +163,12 @@ describe('a container', { timeout: 120_000 }, () => {
       }
       const onward = http.request({ host: '127.0.0.1', port: at.service.port, method, path: url, headers }, answer => {
         if (isBlob && method === 'DELETE') other = false;
-        const isPending = isBlob && answer.headers['x-ms-copy-status'] !== undefined && pending-- > 0;
+        const isCopy = isBlob && answer.headers['x-ms-copy-status'] !== undefined;
+        const isPending = isCopy && pending-- > 0;
         response.writeHead(answer.statusCode!, {
           ...answer.headers,
           ...(isPending && { 'x-ms-copy-status': 'pending' }),
+          ...(isCopy && failed && { 'x-ms-copy-status': 'failed' }),
         });
         answer.pipe(response);
       });
@@ -174,6 +190,12 @@ describe('a container', { timeout: 120_000 }, () => {
     await assert.rejects(driver.stat('docker/data'), { name: 'StorageError', kind: 'unavailable' });
     pending = 0;
     assert.equal((await driver.get('docker/data'))?.toString(), 'good');
+
+    failed = true;
+    assert.equal(await driver.get('docker/data'), undefined);
+    await driver.write('docker/data', Buffer.from('good'));
+    assert.equal((await driver.get('docker/data'))?.toString(), 'good', 'what a copy has left is written over');
+    failed = false;
 
     other = true;
     await push();

@@ -41,7 +41,7 @@ describe('an object store that fails', { timeout: LONG ? 3_600_000 : 300_000 }, 
     before(async () => {
       proxy = await FaultProxy.start(service.port, new Random(1));
       const copy = { chunkSize: SMALLEST_PART, concurrency: 4, threshold: SMALLEST_PART };
-      const more = { endpoint: proxy.endpoint, chunkSize: SMALLEST_PART, copy };
+      const more = { endpoint: proxy.endpoint, chunkSize: SMALLEST_PART, copy, timely: 2 };
       driver = new S3Driver(service.options(service.makeBucket(), more));
       await driver.open();
     });
@@ -84,6 +84,19 @@ describe('an object store that fails', { timeout: LONG ? 3_600_000 : 300_000 }, 
           await meet(kind, 1, () => driver.assemble([`${at}/1`], `${at}/data`));
           assert.ok((await driver.get(`${at}/data`))?.equals(content));
         });
+
+    test('a removal that comes late is refused by the time that anybody is told of it', async () => {
+      const tag = 'docker/tags/latest';
+      const link = `${tag}/current/link`;
+      await driver.write(link, Buffer.from('1'));
+      for (const remove of [() => driver.removeAll(tag), () => driver.remove(link)]) {
+        const removal = proxy.holdBack(({ method }) => method === 'DELETE');
+        await remove();
+        await driver.write(link, Buffer.from('2'));
+        assert.equal(await (await removal)(), 403);
+        assert.equal((await driver.get(link))?.toString(), '2');
+      }
+    });
 
     test('an object that is said to be complete before it is there is waited for', async () => {
       const content = new Random(4).bytes(12_000_000);

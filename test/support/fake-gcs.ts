@@ -146,21 +146,31 @@ class Conditions {
   async #pass(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const { method, url = '', headers } = request;
     const { pathname, searchParams } = new URL(url, 'http://localhost');
-    const isObject = /^\/storage\/v1\/b\/[^/]+\/o\/[^/]+$/.test(pathname);
-    const forward = async () => this.#forward({ method: method!, path: url, headers, body: await buffer(request) });
-    if (isObject && method === 'GET' && searchParams.get('alt') !== 'media') {
-      const answer = await forward();
-      const body = answer.status === 200 ? Buffer.from(JSON.stringify(this.#resource(answer.body))) : answer.body;
+    const isJson = /^(?:\/upload)?\/storage\/v1\/b\/[^/]+\/o(?:\/|$)/.test(pathname);
+    if (!isJson || (method === 'GET' && searchParams.get('alt') === 'media')) return this.#stream(request, response);
+    const sent = async () => ({ method: method!, path: url, headers, body: await buffer(request) });
+    if (method === 'GET') {
+      const answer = await this.#forward(await sent());
+      const body = answer.status === 200 ? Buffer.from(JSON.stringify(this.#told(answer.body))) : answer.body;
       return this.#answer(response, { ...answer, body });
     }
-    if (!isObject || (method !== 'PATCH' && method !== 'DELETE')) return this.#stream(request, response);
-    await this.#inTurn(pathname, async () => {
-      const found = await this.#forward({ method: 'GET', path: pathname, headers: {}, body: Buffer.alloc(0) });
-      const { generation } = found.status === 200 ? this.#resource(found.body) : {};
-      if (generation !== undefined && !this.#holds(generation, searchParams))
+    const target = await targetOf(pathname, request);
+    await this.#inTurn(target, async () => {
+      if (method === 'POST') {
+        const over = once(response, 'close');
+        await this.#stream(request, response);
+        await over;
+        return;
+      }
+      const found = await this.#forward({ method: 'GET', path: target, headers: {}, body: Buffer.alloc(0) });
+      const { generation } = found.status === 200 ? this.#told(found.body) : {};
+      if (generation === undefined) return this.#answer(response, found);
+      if ((searchParams.get('generation') ?? generation) !== generation)
+        return void response.writeHead(404).end('{"error":{"message":"There is no such object."}}');
+      if (!this.#holds(generation, searchParams))
         return void response.writeHead(412).end('{"error":{"message":"A condition does not hold."}}');
-      if (method === 'PATCH' && generation !== undefined) this.#change(generation);
-      this.#answer(response, await forward());
+      if (method === 'PATCH') this.#change(generation);
+      this.#answer(response, await this.#forward(await sent()));
     });
   }
 
@@ -197,8 +207,13 @@ class Conditions {
     this.#changes.set(generation, { metageneration: metageneration + 1, updated: new Date() });
   }
 
-  #resource(body: Buffer): Record<string, string> {
-    const resource = JSON.parse(body.toString()) as Record<string, string>;
+  /** What is told of an object, or of each in a list. */
+  #told(body: Buffer): Told {
+    const told = JSON.parse(body.toString()) as Told;
+    return told.items ? { ...told, items: told.items.map(one => this.#changed(one)) } : this.#changed(told);
+  }
+
+  #changed(resource: Told): Told {
     const change = this.#changes.get(resource.generation ?? '');
     if (!change) return { ...resource, metageneration: '1' };
     return { ...resource, metageneration: String(change.metageneration), updated: change.updated.toISOString() };
@@ -228,6 +243,26 @@ class Conditions {
       request.once('error', reject).end(body);
     });
   }
+}
+
+/** What Google calls a resource. */
+interface Told {
+  readonly generation?: string;
+  readonly metageneration?: string;
+  readonly updated?: string;
+  readonly items?: readonly Told[];
+}
+
+/** The path of the object that a request changes. That of an upload is at the beginning of its body. */
+async function targetOf(pathname: string, request: IncomingMessage): Promise<string> {
+  const [, root, name] =
+    /^(\/storage\/v1\/b\/[^/]+\/o\/)(?:[^/]+\/rewriteTo\/b\/[^/]+\/o\/)?([^/]+)/.exec(pathname) ?? [];
+  if (name !== undefined) return `${root}${name}`;
+  await once(request, 'readable');
+  const first = request.read() as Buffer | null;
+  if (first) request.unshift(first);
+  const [told] = /(?<="name":)"(?:[^"\\]|\\.)*"/.exec(first?.toString('latin1', 0, 4096) ?? '') ?? ['""'];
+  return `${pathname.replace(/^\/upload/, '')}/${encodeURIComponent(JSON.parse(told) as string)}`;
 }
 
 interface Sent {

@@ -1,5 +1,6 @@
 import { once } from 'node:events';
-import http, { type IncomingMessage, type ServerResponse } from 'node:http';
+import http, { type IncomingHttpHeaders, type IncomingMessage, type ServerResponse } from 'node:http';
+import { buffer } from 'node:stream/consumers';
 import { setTimeout } from 'node:timers/promises';
 import type { Random } from './random.js';
 
@@ -20,6 +21,21 @@ export type Fault = (typeof FAULTS)[number];
 
 const ERROR =
   '<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>InternalError</Code><Message>We failed.</Message></Error>';
+
+/** Gives a request that was held back to the service. @returns the status of its answer */
+export type Late = () => Promise<number>;
+
+interface Sent {
+  readonly method: string | undefined;
+  readonly path: string | undefined;
+  readonly headers: IncomingHttpHeaders;
+  readonly body: Buffer;
+}
+
+async function whole(request: IncomingMessage): Promise<Sent> {
+  const { method, url: path, headers } = request;
+  return { method, path, headers, body: await buffer(request) };
+}
 
 /** Stands before an object store on loopback, and breaks some of what passes. */
 export class FaultProxy {
@@ -44,6 +60,7 @@ export class FaultProxy {
    */
   completesLate: number | undefined;
   readonly #completing = new Set<string>();
+  #late: { readonly is: (request: IncomingMessage) => boolean; readonly held: (late: Late) => void } | undefined;
   /** How many connections there were. */
   connections = 0;
   /** What is to be answered in place of the service's date, in milliseconds more. */
@@ -76,6 +93,13 @@ export class FaultProxy {
     return [...this.faults.values()].reduce((sum, number) => sum + number, 0);
   }
 
+  /** Has the next such request have no answer: its connection breaks when all of it has come, and the service knows nothing of it yet. */
+  holdBack(is: (request: IncomingMessage) => boolean): Promise<Late> {
+    return new Promise(resolve => {
+      this.#late = { is, held: resolve };
+    });
+  }
+
   async stop(): Promise<void> {
     this.#agent.destroy();
     this.#server.closeAllConnections();
@@ -90,6 +114,14 @@ export class FaultProxy {
       await once(request, 'end');
       response.writeHead(501, { 'content-type': 'application/xml' });
       response.end(ERROR.replace('InternalError', 'NotImplemented'));
+      return;
+    }
+    const late = this.#late;
+    if (late?.is(request)) {
+      this.#late = undefined;
+      const sent = await whole(request);
+      request.socket.destroy();
+      late.held(() => this.#deliver(sent));
       return;
     }
     const isCompletion = request.method === 'POST' && request.url!.includes('uploadId=');
@@ -154,10 +186,8 @@ export class FaultProxy {
   }
 
   async #completeLate(request: IncomingMessage, response: ServerResponse, wait: number): Promise<void> {
-    const { method, headers } = request;
+    const sent = await whole(request);
     const path = request.url!;
-    const chunks: Buffer[] = [];
-    for await (const chunk of request as AsyncIterable<Buffer>) chunks.push(chunk);
     if (this.#completing.has(path)) {
       response.writeHead(200, { 'content-type': 'application/xml' });
       response.end('<?xml version="1.0" encoding="UTF-8"?>\n<CompleteMultipartUploadResult/>');
@@ -166,10 +196,15 @@ export class FaultProxy {
     this.#completing.add(path);
     request.socket.destroy();
     await setTimeout(wait);
-    const onward = http.request({ host: '127.0.0.1', port: this.target, method, path, headers });
-    onward.end(Buffer.concat(chunks));
+    await this.#deliver(sent);
+  }
+
+  async #deliver({ body, ...request }: Sent): Promise<number> {
+    const onward = http.request({ host: '127.0.0.1', port: this.target, ...request });
+    onward.end(body);
     const [answer] = (await once(onward, 'response')) as [IncomingMessage];
     answer.resume();
+    return answer.statusCode!;
   }
 
   /** Of such as can happen to the request one of those that there were least: no kind is left to chance. */

@@ -36,18 +36,17 @@ export interface ObjectStore {
 
   /**
    * Writes an object in one step.
-   * @param write names this write, in `Found` too
-   * @returns false where it was to be created only and there is one: also where an answer was lost and that one is ours
+   * @returns false where something else is there than was to be: also where an answer was lost and that is ours
    */
-  put(key: string, data: Uint8Array, options: { write: string; ifAbsent?: boolean }): Promise<boolean>;
+  put(key: string, data: Uint8Array, options: PutOptions): Promise<boolean>;
 
   /** Sets the time of change to now, if it is still the object that was found. */
   renew(key: string, found: Found): Promise<boolean>;
 
   /** Removes the object if it is still the one that was found. @returns false where it is another by now */
-  remove(key: string, found: Found): Promise<boolean>;
+  remove(key: string, found: Pick<Found, 'etag'>): Promise<boolean>;
 
-  /** Removes whatever has this key. */
+  /** Removes whatever has this key. Only for what nobody else writes: a request that comes late takes what is there then. */
   drop(key: string): Promise<void>;
 
   /** A page of the children of a folder, or with no `delimiter` of all below it. `prefix` ends with a slash. */
@@ -83,6 +82,13 @@ export interface Signer {
   sign(key: string, span: Span): Promise<string | undefined>;
 }
 
+export interface PutOptions {
+  /** Names this write, in `Found` too. */
+  readonly write: string;
+  /** What is to be there before: nothing, or what was found. Whatever there is unless told. */
+  readonly over?: Pick<Found, 'etag'> | 'nothing' | undefined;
+}
+
 /** What one request has told of an object. */
 export interface Found {
   readonly info: ObjectInfo;
@@ -106,7 +112,8 @@ export interface ListOptions {
 }
 
 export interface Page {
-  readonly objects: Array<{ readonly key: string; readonly modified: Date }>;
+  /** With the `etag` of `Found` where the list tells it. */
+  readonly objects: Array<{ readonly key: string; readonly modified: Date; readonly etag?: string | undefined }>;
   /** Without the slash at their end. */
   readonly folders: string[];
   readonly next: string | undefined;

@@ -22,12 +22,12 @@ import {
   UploadPartCommand,
   UploadPartCopyCommand,
 } from '@aws-sdk/client-s3';
-import { getSignedUrl } from '@aws-sdk/s3-request-presigner';
+import { getSignedUrl, S3RequestPresigner } from '@aws-sdk/s3-request-presigner';
 import type { ByteRange } from '../../reference.js';
 import { type ObjectInfo, StorageError } from '../driver.js';
 import { PRIVATE } from '../format.js';
 import type { Span } from '../redirect.js';
-import { isAbsent, isConflict, s3Failure } from './failure.js';
+import { isAbsent, isAnswered, isConflict, s3Failure } from './failure.js';
 import type { S3Options } from './options.js';
 
 /** In milliseconds. */
@@ -42,6 +42,9 @@ const ATTEMPTS = 4;
 
 /** How often what meets another request is tried. */
 const TRIES = 6;
+
+/** For how long the service takes a request to remove what others may write again (s). */
+const TIMELY_S = 20;
 
 /** Pulls hold a connection each, and must not keep small requests waiting. */
 const MOST_CONNECTIONS = 2_000;
@@ -86,6 +89,9 @@ export class Bucket {
   readonly #client: S3Client;
   /** For what takes the service long. */
   readonly #patient: S3Client;
+  /** Whose requests expire, by the service's clock. */
+  readonly #timely: S3Client;
+  readonly #timelyS: number;
   readonly #prefix: string;
   readonly #written: { StorageClass?: never; ACL?: never; ServerSideEncryption?: never; SSEKMSKeyId?: string };
   readonly #agents: { http: http.Agent; https: https.Agent };
@@ -103,8 +109,16 @@ export class Bucket {
     };
     // Which version of Node it is to run on is no operator's business; the version of the SDK is pinned.
     process.env.AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED ??= 'true';
+    this.#timelyS = options.timely ?? TIMELY_S;
     this.#client = this.#connect(IDLE);
     this.#patient = this.#connect(IDLE_COPYING);
+    const presigner = new S3RequestPresigner({ ...this.#client.config });
+    this.#timely = this.#connect(this.#timelyS * 1000, {
+      signer: async () => ({
+        sign: (request, signing) =>
+          presigner.presign(request, { ...signing, expiresIn: this.#timelyS, signingDate: new Date(this.now()) }),
+      }),
+    });
     this.#written = {
       ...(options.storageClass && { StorageClass: options.storageClass as never }),
       ...(options.encrypt && { ServerSideEncryption: (options.keyId ? 'aws:kms' : 'AES256') as never }),
@@ -113,13 +127,12 @@ export class Bucket {
   }
 
   close(): void {
-    this.#client.destroy();
-    this.#patient.destroy();
+    for (const client of [this.#client, this.#patient, this.#timely]) client.destroy();
     for (const agent of Object.values(this.#agents)) agent.destroy();
   }
 
-  #connect(idle: number): S3Client {
-    const client = new S3Client(clientConfig(this.options, this.#agents, idle));
+  #connect(idle: number, more: Pick<S3ClientConfig, 'signer'> = {}): S3Client {
+    const client = new S3Client({ ...clientConfig(this.options, this.#agents, idle), ...more });
     client.middlewareStack.add(
       (next, { commandName = '' }) =>
         async args => {
@@ -222,8 +235,36 @@ export class Bucket {
     );
   }
 
+  /** Only for what nobody else writes: a request that was sent again because it had no answer may come late. */
   async delete(key: string): Promise<void> {
     await this.#attempt(`remove ${key}`, () => this.#client.send(new DeleteObjectCommand(this.#at(key))));
+  }
+
+  /**
+   * As `delete`, for what may be written again as soon as this is over, well or not: by then the service has answered each
+   * request, or refuses it.
+   */
+  async deleteInTime(key: string): Promise<void> {
+    let expired = 0;
+    const command = new DeleteObjectCommand(this.#at(key));
+    command.middlewareStack.add(
+      next => async args => {
+        // The time in a signature has whole seconds.
+        const expires = performance.now() + (this.#timelyS + 1) * 1000;
+        try {
+          return await next(args);
+        } catch (error) {
+          if (!isAnswered(error)) expired = expires;
+          throw error;
+        }
+      },
+      { step: 'finalizeRequest', priority: 'low', name: 'noteUnanswered' },
+    );
+    try {
+      await this.#attempt(`remove ${key}`, () => this.#timely.send(command));
+    } finally {
+      await sleep(Math.max(0, expired - performance.now()));
+    }
   }
 
   /**

@@ -37,6 +37,12 @@ export function isUnmet(error: unknown): boolean {
   return statusOf(error) === 412;
 }
 
+/** The service has done with a request, or never had it: it does nothing any more. A gateway knows of no such thing. */
+export function isAnswered(error: unknown): boolean {
+  const status = statusOf(error);
+  return status === undefined ? systemCode(error) === 'ECONNREFUSED' : status !== 502 && status !== 504;
+}
+
 /** Another request for the same key, or for one near it, was being served: it is worth a second try. */
 export function isConflict(error: unknown): boolean {
   return statusOf(error) === 409 && CONFLICTS.includes(nameOf(error));

@@ -30,6 +30,8 @@ export interface S3Options {
   readonly redirects?: boolean;
   /** How long (ms) this process may rely on having seen that nobody removes anything (removal.ts). */
   readonly calm?: number;
+  /** How long (s) the service takes a removal (bucket.ts). */
+  readonly timely?: number;
   /** Told what the operator should know about the service. */
   readonly onNotice?: (message: string) => void;
 }
