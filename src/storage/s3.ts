@@ -201,7 +201,7 @@ export class S3Driver implements StorageDriver {
   async createObject(key: string): Promise<SegmentWriter> {
     checkKey(key);
     this.#checkWritable(`create ${key}`);
-    const lasting = { renew: () => this.#renew(key), stays: () => this.#stays(key) };
+    const lasting = { renew: () => this.#renew(key), stays: () => this.#lasts(key) };
     return new S3Segment(this.#bucket, key, this.#budget, { lasting });
   }
 
@@ -226,7 +226,7 @@ export class S3Driver implements StorageDriver {
         // Such an object can carry the time at which it was begun.
         this.#passed += await joinParts(with_, key, planParts(pieces, chunkSize), () => this.#renew(key));
       }
-    } while (!(await this.#stays(key)));
+    } while (!(await this.#lasts(key)));
   }
 
   async touch(key: string): Promise<boolean> {
@@ -273,6 +273,14 @@ export class S3Driver implements StorageDriver {
   /** Whether an object that was just written is there, and no removal that is under way takes it. */
   async #stays(key: string): Promise<boolean> {
     return (await this.#removals.spared(key)) || (await this.#bucket.find(key)) !== undefined;
+  }
+
+  /**
+   * The same for what may carry the time at which it was begun. So it was renewed before it was there; but whoever has removed
+   * what stood there before may have taken the renewal along.
+   */
+  async #lasts(key: string): Promise<boolean> {
+    return (await this.#removals.spared(key)) || this.touch(key);
   }
 
   /** The object with its renewal. */

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync, utimesSync } from 'node:fs';
 import { connect as connectTo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -183,17 +183,23 @@ describe('a bucket', { timeout: 120_000 }, () => {
     test(`${what} waits for whoever is about to remove what was there, and is ${comes ? 'there in the end' : 'refused'}`, () =>
       meetRemover(write, comes));
 
+  /** Puts up the sign of one who is about to remove an object. @returns its key */
+  async function doom(driver: S3Driver, key: string): Promise<string> {
+    const sign = `registry-secure/doomed/${createHash('sha256').update(key).digest('hex')}/one`;
+    await driver.write('registry-secure/removers/one', Buffer.alloc(0));
+    await driver.write(sign, Buffer.from(key));
+    // What other processes knew before counts for a while.
+    await setTimeout(200);
+    return sign;
+  }
+
   /** @param comes whether it is there in the end; else whoever writes it is to come again */
   async function meetRemover(write: (driver: S3Driver, key: string) => Promise<void>, comes: boolean): Promise<void> {
     const bucket = at.service.makeBucket();
     const [driver, other] = [connect(bucket), connect(bucket)];
     await driver.open();
     const key = 'docker/layer/link';
-    const sign = `registry-secure/doomed/${createHash('sha256').update(key).digest('hex')}/one`;
-    await other.write('registry-secure/removers/one', Buffer.alloc(0));
-    await other.write(sign, Buffer.from(key));
-    // What the process knew before counts for a while.
-    await setTimeout(200);
+    const sign = await doom(other, key);
     let done = false;
     const written = write(driver, key).finally(() => {
       done = true;
@@ -212,6 +218,25 @@ describe('a bucket', { timeout: 120_000 }, () => {
       assert.equal(await other.get(key), undefined);
     }
   }
+
+  test('an object of parts is as young as its end, although its renewal went with what stood there before', async () => {
+    const bucket = at.service.makeBucket();
+    const [driver, other] = [connect(bucket), connect(bucket)];
+    await driver.open();
+    const key = 'docker/layer/data';
+    const sign = await doom(other, key);
+    const written = create(driver, key, content, content);
+    written.catch(() => undefined);
+    while (!(await other.stat(key))) await setTimeout(10);
+    await other.remove(`${key}~renewed`);
+    // Amazon's has the time at which the upload was begun.
+    const begun = new Date(Date.now() - 7_200_000);
+    utimesSync(join(at.service.dir, 'data', bucket, key), begun, begun);
+    await other.remove(sign);
+    await written;
+    assert.equal(await other.removeStale(key, new Date(Date.now() - 3_600_000)), false);
+    assert.ok((await other.get(key))?.equals(Buffer.concat([content, content])));
+  });
 
   test('refuses a delete that comes late, on which those who write after a dead remover rely', async () => {
     const bucket = at.service.makeBucket();
