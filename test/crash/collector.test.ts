@@ -15,8 +15,7 @@ describe('the collector beside pushes, pulls, deletes and mounts', () => {
   test(`breaks no image in ${PUSHES} pushes to one process and to two workers that are killed, with three collectors`, {
     timeout: 3_600_000,
   }, t => {
-    const root = `${rig.dir}/data`;
-    const connect = () => new FilesystemDriver({ root });
+    const connect = () => new FilesystemDriver({ root: `${rig.dir}/data` });
     return stressCollectors(t, rig, { pushes: PUSHES, grace: 1500, kills: true, connect });
   });
 });

@@ -16,8 +16,14 @@ export interface KillOptions {
   readonly most: number;
   /** Asked before each. */
   readonly more?: () => boolean;
-  /** For how long it works before it is killed, at least and at most. In milliseconds. */
+  /** How many processes share its port: one of these. One or two unless told. */
+  readonly workers?: readonly number[];
+  /** How much clients have done each time before; nothing unless told. */
+  readonly actions?: number;
+  /** For how long it works after that, at least and at most. In milliseconds. */
   readonly working?: readonly [number, number];
+  /** Of the layers that do not fit into the buffers of a connection: their sizes, at least and at most. */
+  readonly large?: readonly [number, number] | undefined;
 }
 
 /**
@@ -28,8 +34,10 @@ export async function killAtRandom(
   rig: Rig,
   random: Random,
   figures: Findings & { kills: number; starting: number },
-  { most, more = () => true, working: [shortest, longest] = [10, 400] }: KillOptions,
+  options: KillOptions,
 ): Promise<Ledger> {
+  const { most, more = () => true, workers: counts = [1, 2], actions = 0, large } = options;
+  const [shortest, longest] = options.working ?? [10, 400];
   const ledger = new Ledger();
   const touched = new Set<RepositoryLedger>();
   const repository = (name: string) => {
@@ -39,7 +47,7 @@ export async function killAtRandom(
   };
   const workers = Array.from(
     { length: WORKERS },
-    (_, index) => new Worker(`worker${index}`, random.fork(), repository, SHARED),
+    (_, index) => new Worker(`worker${index}`, random.fork(), repository, SHARED, large),
   );
   for (let kills = 0; kills < most && more(); kills++) {
     figures.kills++;
@@ -48,14 +56,18 @@ export async function killAtRandom(
       await rig.killStarting(random.between(50, 700));
       continue;
     }
-    const server = await rig.start({ workers: random.pick([1, 2]) });
+    const server = await rig.start({ workers: random.pick(counts) });
     for (let n = 0; n < SAMPLE && ledger.repositories.size > 0; n++)
       touched.add(random.pick([...ledger.repositories.values()]));
     await verify(server.client, touched, figures);
     touched.clear();
+    const done = () => workers.reduce((sum, worker) => sum + worker.done, 0);
+    const before = done();
     const working = Promise.all(workers.map(worker => worker.work(server.client)));
     // Nobody loses the server before it is killed.
-    await Promise.race([working.then(([lost]) => assert.fail(lost)), pause(random.between(shortest, longest))]);
+    const goesOn = working.then(([lost]) => assert.fail(lost));
+    while (done() < before + actions) await Promise.race([goesOn, pause(20)]);
+    await Promise.race([goesOn, pause(random.between(shortest, longest))]);
     if (random.chance(0.3)) {
       rig.killWorker(server, random);
       await pause(random.between(0, 200));

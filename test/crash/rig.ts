@@ -31,11 +31,12 @@ export interface Server {
   readonly root: string;
 }
 
-interface Bucket {
+/** Where the data is, in the place of a folder of the rig's own. */
+export interface RigPlace {
   /** The section `storage` of the configuration. */
   readonly storage: object;
-  /** The folder in which the service keeps the bucket. */
-  readonly root: string;
+  /** Variables without which it cannot be reached. */
+  readonly env?: NodeJS.ProcessEnv;
 }
 
 /**
@@ -48,33 +49,42 @@ export class Rig {
   readonly #loops: string[] = [];
   readonly #running = new Set<Server>();
 
-  /** @param bucket where the data is, in the place of a folder of the rig's own */
-  constructor(private readonly bucket?: Bucket) {
+  constructor(private readonly place?: RigPlace) {
     requireTools('setpriv', 'mount', 'umount', 'losetup');
     process.on('exit', this.#abandon);
     // The lowest cost: what is tested here is not the password.
     writeFileSync(join(this.dir, 'htpasswd'), `robot:${bcrypt.hashSync('robot', 4)}\n`, { mode: 0o600 });
     const config = {
       storage: {
-        ...(bucket?.storage ?? { filesystem: { rootdirectory: join(this.dir, 'data') } }),
+        ...(place?.storage ?? { filesystem: { rootdirectory: join(this.dir, 'data') } }),
         delete: { enabled: true },
       },
       auth: { htpasswd: { realm: 'crash', path: join(this.dir, 'htpasswd') } },
     };
     // JSON is YAML.
-    writeFileSync(join(this.dir, 'config.yml'), JSON.stringify(config), { mode: 0o600 });
+    writeFileSync(this.config, JSON.stringify(config), { mode: 0o600 });
+  }
+
+  /** The configuration file. */
+  get config(): string {
+    return join(this.dir, 'config.yml');
+  }
+
+  /** What whoever reads that needs, too. */
+  get env(): NodeJS.ProcessEnv {
+    return this.place?.env ?? {};
   }
 
   /**
    * Starts the program and waits until it listens.
-   * @param root the folder of its data; `data` in the rig's own unless told, and that of the bucket where it has one
+   * @param root the folder of its data; `data` in the rig's own unless told, and of no meaning where it has another place
    * @param workers how many processes share its port
    * @param threads for the disk; with one, the calls of a push always have the same order
    * @param env variables of its configuration
    * @param flushes how long each of its flushes takes at least, in milliseconds
    */
   async start({
-    root = this.bucket?.root ?? join(this.dir, 'data'),
+    root = join(this.dir, 'data'),
     workers = 1,
     threads = 4,
     env = {},
@@ -88,7 +98,7 @@ export class Rig {
   } = {}): Promise<Server> {
     const registry = await LocalRegistry.start(this.dir, [...this.#arguments(root), '--workers', `${workers}`], {
       command: flushes > 0 ? slowed(flushes) : command(),
-      env: { UV_THREADPOOL_SIZE: String(threads), ...env },
+      env: { UV_THREADPOOL_SIZE: String(threads), ...this.env, ...env },
       // A start flushes a few times, one after the other.
       patience: 60_000 + 20 * flushes,
     });
@@ -131,6 +141,7 @@ export class Rig {
   async killStarting(milliseconds: number): Promise<void> {
     await LocalRegistry.run(this.dir, [...this.#arguments(join(this.dir, 'data')), '--addr', '127.0.0.1:0'], {
       command: ['timeout', '--signal=KILL', String(milliseconds / 1000), ...command()],
+      env: this.env,
     });
   }
 
@@ -145,7 +156,7 @@ export class Rig {
   }
 
   #arguments(root: string): string[] {
-    return ['serve', 'config.yml', ...(this.bucket ? [] : ['--root', root])];
+    return ['serve', 'config.yml', ...(this.place ? [] : ['--root', root])];
   }
 
   /** Mounts something on a new folder. @returns the folder */

@@ -1,20 +1,24 @@
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readdir } from 'node:fs/promises';
-import { join } from 'node:path';
+import type { Readable, Writable } from 'node:stream';
 import type { TestContext } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { Digest } from '../../src/reference.js';
 import type { StorageDriver } from '../../src/storage/driver.js';
 import { collect } from '../../src/store/collector.js';
+import { layout } from '../../src/store/layout.js';
 import { Random } from '../support/random.js';
 import { type Answer, Lost, RegistryClient } from '../support/registry-client.js';
 import { descriptorOf, digestOf, indexOf, manifestOf, OCI_INDEX, OCI_MANIFEST } from '../support/registry-fixture.js';
 import { childrenOf, LONG, type Rig, SEED, type Server } from './rig.js';
+import { blobsOf } from './verify.js';
 
 const WORKERS = 4;
+
+/** How long what has to happen is waited for (ms). */
+const PATIENCE = 300_000;
 const COLLECTOR = fileURLToPath(new URL('../support/collect-process.js', import.meta.url));
 
 /** Something that was pushed and acknowledged, and has to be whole until its deletion is begun. */
@@ -34,59 +38,55 @@ interface Image {
 }
 
 export interface StressOptions {
+  /** How many at least; it goes on until something was collected. */
   readonly pushes: number;
-  /** And for how long at least, in milliseconds: nothing is collected before it is old. */
-  readonly lasting?: number;
   /** For how long what nothing refers to is left alone, in milliseconds. */
   readonly grace: number;
   /** Whether workers are killed; a remover that dies holds up whoever writes the same, on some storage for half a minute. */
   readonly kills: boolean;
+  /** Whether one process alone may write there. Then that one collects, and is started again where it was killed. */
+  readonly alone?: boolean | undefined;
   /** Of the same storage. */
   readonly connect: () => StorageDriver;
-  /** What `collect-process.js` is told of the storage, beside its root. */
-  readonly env?: NodeJS.ProcessEnv;
 }
 
 /**
- * Pushes, pulls, deletes and mounts by one process and by two workers, which may be killed, while three collectors run: none of it
- * breaks an image, and in the end nothing is left but what images need.
+ * Pushes, pulls, deletes and mounts by one process and by two workers, which may be killed, while three collectors run, or by one
+ * process alone: none of it breaks an image, and in the end nothing is left but what images need.
  */
 export async function stressCollectors(t: TestContext, rig: Rig, options: StressOptions): Promise<void> {
-  const { pushes, grace, connect } = options;
+  const { pushes, grace, alone = false, connect } = options;
   t.diagnostic(`SEED=${SEED} repeats the choices`);
   const env = {
     REGISTRY_STORAGE_MAINTENANCE_GC_INTERVAL: '100ms',
     REGISTRY_STORAGE_MAINTENANCE_GC_GRACE: `${grace}ms`,
     REGISTRY_STORAGE_MAINTENANCE_GC_UNTAGGED: 'true',
   };
-  const servers = [await rig.start({ env }), await rig.start({ env, workers: 2 })];
-  const root = servers[0]!.root;
-  const collector = spawn(process.execPath, [COLLECTOR, root, String(grace)], {
-    stdio: ['pipe', 'pipe', 'inherit'],
-    env: { ...process.env, ...options.env },
-  });
-  let output = '';
-  collector.stdout.on('data', data => (output += data));
-  const collectorEnded = once(collector, 'close');
-
+  const servers = [await rig.start({ env }), ...(alone ? [] : [await rig.start({ env, workers: 2 })])];
+  const beside = alone ? undefined : new Collector(rig, grace);
   const random = new Random(SEED);
-  const stress = new Stress(random, servers, options);
+  const removed = () => beside?.removed ?? removedBy(servers);
+  const stress = new Stress(random, servers, { ...options, hasCollected: () => removed().blobs > 0 });
+  const kill = async () => {
+    if (alone) return killAll(rig, servers, stress, { ...options, env });
+    return killWorkers(servers[1]!, stress, pushes);
+  };
   try {
     await Promise.all([
       ...Array.from({ length: WORKERS }, (_, n) => stress.work(n, random.fork())),
-      ...(options.kills ? [killWorkers(servers[1]!, stress, pushes)] : []),
+      ...(options.kills ? [kill()] : []),
     ]);
   } finally {
-    collector.stdin.end();
-    await collectorEnded;
+    await beside?.end();
   }
-  for (const live of stress.live) await stress.verify(servers[0]!.client, live);
-  for (const server of servers) await rig.kill(server);
+  const running = alone ? servers.slice(-1) : servers;
+  for (const live of stress.live) await stress.verify(running[0]!.client, live);
+  for (const server of running) await rig.kill(server);
   const errors = servers.flatMap(({ process }) => process.stderr.match(/.*level=error.*/g) ?? []);
   assert.deepEqual(
     errors.map(line => /msg="a worker has ended; .* worker=(\d) .*signal=SIGKILL/.exec(line)?.[1] ?? line),
     // The first is the one that collects.
-    options.kills ? ['1', '2'] : [],
+    options.kills && !alone ? ['1', '2'] : [],
   );
 
   // What is left when all has become old is what the images need, byte for byte.
@@ -94,10 +94,10 @@ export async function stressCollectors(t: TestContext, rig: Rig, options: Stress
   await pause(1010);
   const driver = connect();
   await driver.open();
-  const last = await collect(driver, { grace: 0, untagged: true }).finally(() => driver.close());
+  const last = await collect(driver, { grace: 0, untagged: true });
   assert.deepEqual(last.problems, []);
-  const files = await readdir(join(root, 'docker/registry/v2/blobs/sha256'), { recursive: true });
-  const left = files.filter(name => name.endsWith('/data')).map(name => `sha256:${name.split('/')[1]}`);
+  const left = await blobsOf(driver);
+  await driver.close();
   const needed = new Set<string>(
     stress.live.flatMap(live => [...live.manifests.map(data => digestOf(data)), ...live.blobs, ...live.referrers]),
   );
@@ -107,18 +107,77 @@ export async function stressCollectors(t: TestContext, rig: Rig, options: Stress
     'garbage is left',
   );
   assert.deepEqual(
-    [...needed].filter(digest => !left.includes(digest)),
+    [...needed].filter(digest => !left.some(other => other === digest)),
     [],
     'nothing is missing',
   );
 
-  const { runs, ...removed } = JSON.parse(output) as Record<string, number>;
-  t.diagnostic(JSON.stringify({ ...stress.figures, live: stress.live.length, runs, ...removed }));
-  assert.ok(removed.blobs! > 0, 'it did collect');
+  t.diagnostic(JSON.stringify({ ...stress.figures, live: stress.live.length, ...removed() }));
+  assert.ok(removed().blobs > 0, 'it did collect');
   const { skipped, mounted, revived } = stress.figures;
   assert.ok(skipped > 0, 'what is dangerous did happen');
   // A short run need not meet all of it.
   assert.ok(pushes < 100 || (mounted > 0 && (revived > 0 || !LONG)), 'so did the rest');
+}
+
+interface Removed {
+  readonly runs: number;
+  readonly blobs: number;
+}
+
+/** A third one, which asks nobody whether another collects. */
+class Collector {
+  readonly #child: ChildProcessByStdio<Writable, Readable, null>;
+  readonly #ended: Promise<unknown>;
+  #output = '';
+
+  constructor(rig: Rig, grace: number) {
+    this.#child = spawn(process.execPath, [COLLECTOR, rig.config, String(grace)], {
+      stdio: ['pipe', 'pipe', 'inherit'],
+      env: { ...process.env, ...rig.env },
+    });
+    this.#child.stdout.on('data', data => (this.#output += data));
+    this.#ended = once(this.#child, 'close');
+  }
+
+  async end(): Promise<void> {
+    this.#child.stdin.end();
+    await this.#ended;
+  }
+
+  /** By the runs that are over. */
+  get removed(): Removed {
+    const [last = '{"runs":0,"blobs":0}'] = this.#output.split('\n').slice(-2);
+    return JSON.parse(last) as Removed;
+  }
+}
+
+/** What servers tell of their own collectors. */
+function removedBy(servers: readonly Server[]): Removed {
+  const runs = servers.flatMap(({ process }) => [...process.stderr.matchAll(/msg="collected garbage" .*blobs=(\d+)/g)]);
+  return { runs: runs.length, blobs: runs.reduce((sum, [, blobs]) => sum + Number(blobs), 0) };
+}
+
+/** Kills the one process there is after each third of the pushes, in whatever it is doing, and starts another. */
+async function killAll(
+  rig: Rig,
+  servers: Server[],
+  stress: Stress,
+  { pushes, connect, env }: Pick<StressOptions, 'pushes' | 'connect'> & { env: NodeJS.ProcessEnv },
+): Promise<void> {
+  for (const part of [1 / 3, 2 / 3]) {
+    while (stress.figures.pushes < pushes * part) await pause(5);
+    await stress.without(async () => {
+      await rig.kill(servers.at(-1)!);
+      // For ten minutes nobody knows that it is dead, and collects.
+      const driver = connect();
+      await driver.open();
+      await driver.remove(layout.collectorLease);
+      await driver.close();
+      servers.push(await rig.start({ env }));
+      return servers.at(-1)!.process.port;
+    });
+  }
 }
 
 /** Kills the worker that collects after a third of the pushes, in whatever it is doing, and the other one after two thirds. */
@@ -132,12 +191,16 @@ async function killWorkers(server: Server, stress: Stress, pushes: number): Prom
 
 /** A client that asks again where its worker was killed before it had answered: on each connection to it at most once. */
 class Persistent extends RegistryClient {
+  /** Until when there is nobody to ask. */
+  absence: Promise<void> | undefined;
+
   override async must(
     statuses: number | readonly number[],
     ...request: Parameters<RegistryClient['send']>
   ): Promise<Answer> {
     for (let lost = 0; ; lost++)
       try {
+        await this.absence;
         // What was to be deleted may be gone already.
         return await super.must(lost > 0 && request[0] === 'DELETE' ? [statuses, 404].flat() : statuses, ...request);
       } catch (error) {
@@ -157,23 +220,32 @@ class Stress {
   readonly signatures = new Set<string>();
   /** Of which nobody can say any more what is there. */
   readonly #deleted = new WeakSet<Live>();
-  readonly #clients: readonly RegistryClient[];
+  readonly #clients: readonly Persistent[];
   #count = 0;
-  readonly #started = performance.now();
+  readonly #end = performance.now() + PATIENCE;
 
   constructor(
     random: Random,
     servers: readonly Server[],
-    private readonly options: StressOptions,
+    private readonly options: Pick<StressOptions, 'pushes' | 'grace'> & { readonly hasCollected: () => boolean },
   ) {
     this.#clients = servers.map(({ client: { port, options } }) => new Persistent(port, options));
     this.#layers = Array.from({ length: 16 }, (_, n) => random.bytes(n % 4 ? 2_000 * (n + 1) : 300_000));
   }
 
+  /** Has clients wait until the server is back. @param start tells its port */
+  async without(start: () => Promise<number>): Promise<void> {
+    const port = start();
+    for (const client of this.#clients)
+      client.absence = port.then(port => {
+        client.port = port;
+      });
+    await port;
+  }
+
   async work(worker: number, random: Random): Promise<void> {
     const own: Array<{ live: Live; image: Image }> = [];
-    const { pushes, lasting = 0 } = this.options;
-    while (this.figures.pushes < pushes || performance.now() < this.#started + lasting) {
+    while (this.#goesOn()) {
       const client = random.pick(this.#clients);
       const tag = `${worker}-${++this.#count}`;
       const dice = random.next();
@@ -190,6 +262,12 @@ class Stress {
         await this.#delete(client, random, live, image);
       }
     }
+  }
+
+  #goesOn(): boolean {
+    const { pushes, skipped } = this.figures;
+    if (pushes < this.options.pushes) return true;
+    return performance.now() < this.#end && !(skipped > 0 && this.options.hasCollected());
   }
 
   #image(random: Random, repository = `app${random.between(1, 5)}`): Image {

@@ -4,6 +4,8 @@ import { existsSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Digest } from '../../src/reference.js';
+import type { StorageDriver } from '../../src/storage/driver.js';
+import { layout } from '../../src/store/layout.js';
 import type { RegistryClient } from '../support/registry-client.js';
 import { digestOf } from '../support/registry-fixture.js';
 import type { Moment, Register, RepositoryLedger, Upload } from './ledger.js';
@@ -127,6 +129,26 @@ class Verification {
     } else if (!this.cut) assert.ok(upload.ending < reach, `${name} is lost`);
     if (!this.cut) this.repository.uploads.delete(upload);
   }
+}
+
+/** The blobs of a place, whoever they belong to. @param driver open */
+export async function blobsOf(driver: StorageDriver): Promise<Digest[]> {
+  const blobs: Digest[] = [];
+  for (const { name: prefix } of await driver.list(layout.blobs))
+    for (const { name } of await driver.list(`${layout.blobs}/${prefix}`))
+      if (await driver.stat(layout.blob(`sha256:${name}`))) blobs.push(`sha256:${name}`);
+  return blobs;
+}
+
+/** Reads every one of them: its name is the digest of its content. @returns how many there are */
+export async function verifyBlobs(driver: StorageDriver): Promise<number> {
+  const blobs = await blobsOf(driver);
+  for (const digest of blobs) {
+    const hash = createHash('sha256');
+    for await (const chunk of (await driver.read(layout.blob(digest)))!) hash.update(chunk);
+    assert.equal(`sha256:${hash.digest('hex')}`, digest);
+  }
+  return blobs.length;
 }
 
 /** Reads every blob below the root from the disk, whoever it belongs to: its name is the digest of its content. */

@@ -160,6 +160,8 @@ export const ACTIONS = Object.keys(SHARES) as Action[];
 export class Worker {
   readonly #own: OwnImage[] = [];
   #count = 0;
+  /** How many things it has done to their end. */
+  done = 0;
 
   constructor(
     readonly name: string,
@@ -168,6 +170,8 @@ export class Worker {
     private readonly repository: (name: string) => RepositoryLedger,
     /** Repositories whose tag every worker overwrites and deletes. */
     private readonly shared: readonly string[],
+    /** How large, at least and at most, the layers are that do not fit into the buffers of a connection. */
+    private readonly large: readonly [number, number] = [200_000, 1_500_000],
   ) {}
 
   /** Does one thing after the other until it is told to stop. @returns how it lost the server, if it did */
@@ -190,6 +194,7 @@ export class Worker {
       return at <= 0;
     })!;
     await this.does(action, client);
+    this.done += 1;
   }
 
   async does(action: Action, client: RegistryClient): Promise<void> {
@@ -310,8 +315,7 @@ export class Worker {
 
   #image(): Image {
     const sizes = Array.from({ length: this.random.between(1, 3) }, () => this.random.between(100, 50_000));
-    // One that does not fit into the buffers of a connection.
-    if (this.random.chance(0.2)) sizes[0] = this.random.between(200_000, 1_500_000);
+    if (this.random.chance(0.2)) sizes[0] = this.random.between(...this.large);
     return newImage(this.random, sizes);
   }
 

@@ -4,6 +4,7 @@ import { describe, test } from 'node:test';
 import { SMALLEST_PART } from '../../src/storage/object/parts.js';
 import type { ObjectDriver } from '../../src/storage/object.js';
 import type { SwiftOptions } from '../../src/storage/swift/options.js';
+import { testCrashes } from '../crash/suite.js';
 import { testModel } from '../registry/model/suite.js';
 import { testFaults } from '../storage/faults.js';
 import { Opening } from '../storage/opening.js';
@@ -39,6 +40,7 @@ if (SWIFT_TEST)
       };
     };
     testFaults('a container of Swift', faulty, { decides: false });
+    testCrashes('a container of Swift', () => at.service.crashPlace(), { pushes: 8, grace: 4000, alone: true });
 
     const refused = (what: string, more: () => Partial<SwiftOptions>, message: RegExp, fix: RegExp) =>
       at.refuses(what, async () => connect(at.service.options(await at.service.makeContainer(), more())), message, fix);

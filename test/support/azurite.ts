@@ -6,6 +6,7 @@ import { ContainerClient, newPipeline, StorageSharedKeyCredential } from '@azure
 import type { AzureOptions } from '../../src/storage/azure/options.js';
 import { AzureStore } from '../../src/storage/azure.js';
 import { ObjectDriver, type ObjectDriverOptions } from '../../src/storage/object.js';
+import type { CrashPlace } from '../crash/suite.js';
 import type { Place } from '../storage/places.js';
 import { Daemon, requireTools } from './process.js';
 import { freePort } from './versitygw.js';
@@ -88,6 +89,24 @@ export class Azurite {
       },
       wholeSeconds: true,
       share: process.env.LONG === '1' ? 1 : 0.25,
+    };
+  }
+
+  /** The same for the tests of processes that are killed. */
+  async crashPlace(): Promise<CrashPlace> {
+    const container = await this.makeContainer();
+    const options = this.options(container);
+    return {
+      storage: { azure: { accountname: ACCOUNT, accountkey: KEY, container, serviceurl: options.serviceUrl } },
+      connect: () => this.driver(options),
+      leftovers: async () => {
+        const count = async (includeUncommitedBlobs: boolean) => {
+          let names = 0;
+          for await (const _ of this.client(container).listBlobsFlat({ includeUncommitedBlobs })) names += 1;
+          return names;
+        };
+        return (await count(true)) - (await count(false));
+      },
     };
   }
 

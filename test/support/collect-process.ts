@@ -1,21 +1,19 @@
-import { FilesystemDriver } from '../../src/storage/filesystem.js';
-import type { S3Options } from '../../src/storage/s3/options.js';
-import { S3Driver } from '../../src/storage/s3.js';
+import { dirname } from 'node:path';
+import { loadConfig } from '../../src/config/load.js';
+import { storageOf } from '../../src/storage/open.js';
 import { collect } from '../../src/store/collector.js';
 
 /**
  * Collects garbage in a process of its own, again and again, without asking whether another one does, for tests that race
  * it:
  *
- *     node collect-process.js ROOT GRACE-MS
+ *     node collect-process.js CONFIG GRACE-MS
  *
- * Where the variable `OPTIONS` describes a bucket (S3Options as JSON), of that.
- *
- * Ends when standard input does, and says what the runs have removed.
+ * Says in a line of JSON after each run what all of them have removed. Ends when standard input does.
  */
-const [root, grace] = process.argv.slice(2) as [string, string];
-const { OPTIONS } = process.env;
-const driver = OPTIONS ? new S3Driver(JSON.parse(OPTIONS) as S3Options) : new FilesystemDriver({ root });
+const [file, grace] = process.argv.slice(2) as [string, string];
+const { config } = loadConfig({ dir: dirname(file), file, env: {} });
+const driver = await storageOf(config.storage, { readOnly: false });
 await driver.open();
 let running = true;
 process.stdin.resume().once('end', () => {
@@ -28,5 +26,6 @@ while (running) {
   removed.blobs += report.blobs.removed;
   removed.layers += report.layers.removed;
   removed.manifests += report.manifests.removed;
+  process.stdout.write(`${JSON.stringify(removed)}\n`);
 }
-process.stdout.write(`${JSON.stringify(removed)}\n`);
+await driver.close();

@@ -7,7 +7,9 @@ import { join } from 'node:path';
 import { buffer } from 'node:stream/consumers';
 import type { GcsOptions } from '../../src/storage/gcs/options.js';
 import { GcsStore } from '../../src/storage/gcs.js';
+import { SMALLEST_PART } from '../../src/storage/object/parts.js';
 import { ObjectDriver, type ObjectDriverOptions } from '../../src/storage/object.js';
+import type { CrashPlace } from '../crash/suite.js';
 import type { Place } from '../storage/places.js';
 import { Daemon, requireTools } from './process.js';
 import { freePort } from './versitygw.js';
@@ -94,6 +96,23 @@ export class FakeGcs {
       remove: async () => {},
       wholeSeconds: true,
       share: process.env.LONG === '1' ? 1 : 0.25,
+    };
+  }
+
+  /** The same for the tests of processes that are killed. */
+  async crashPlace(): Promise<CrashPlace> {
+    const bucket = await this.makeBucket();
+    const connect = () => this.driver(this.options(bucket));
+    return {
+      storage: { gcs: { bucket, credentials: FakeGcs.credentials, chunksize: SMALLEST_PART } },
+      env: { STORAGE_EMULATOR_HOST: this.endpoint },
+      connect,
+      leftovers: async () => {
+        const driver = connect();
+        const objects = await driver.list('registry-secure/tmp');
+        await driver.close();
+        return objects.length;
+      },
     };
   }
 

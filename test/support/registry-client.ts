@@ -28,7 +28,8 @@ export class RegistryClient {
   readonly #agent: https.Agent;
 
   constructor(
-    readonly port: number,
+    /** Where the registry listens: elsewhere, perhaps, once it was started again. */
+    public port: number,
     readonly options: { readonly ca: Buffer; readonly auth: string },
   ) {
     this.#agent = new https.Agent({ keepAlive: true, ca: options.ca });

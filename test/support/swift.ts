@@ -2,9 +2,11 @@ import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { connect, createServer } from 'node:net';
 import { tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
+import { SMALLEST_PART } from '../../src/storage/object/parts.js';
 import { ObjectDriver, type ObjectDriverOptions } from '../../src/storage/object.js';
 import type { SwiftOptions } from '../../src/storage/swift/options.js';
 import { SwiftStore } from '../../src/storage/swift.js';
+import type { CrashPlace } from '../crash/suite.js';
 import type { Place } from '../storage/places.js';
 import { Daemon, must, requireTools } from './process.js';
 
@@ -118,6 +120,34 @@ export class Swift {
       connect: () => this.driver(this.options(container, { pageSize: 100 }), more),
       remove: async () => {},
       share: process.env.LONG === '1' ? 1 : 0.25,
+    };
+  }
+
+  /** The same for the tests of processes that are killed. */
+  async crashPlace(): Promise<CrashPlace> {
+    const container = await this.makeContainer();
+    const list = async (prefix: string) => {
+      const answer = await this.call('GET', `${container}?format=json&limit=10000&prefix=${prefix}`);
+      return (await answer.json()) as Array<{ name: string; slo_etag?: string }>;
+    };
+    return {
+      storage: {
+        swift: {
+          ...{ authurl: `${this.endpoint}/auth/v1.0`, username: USER, password: PASSWORD },
+          ...{ container, chunksize: SMALLEST_PART },
+        },
+      },
+      env: { REGISTRY_WORKERS: '1' },
+      connect: () => this.driver(this.options(container)),
+      leftovers: async () => {
+        const named = new Set<string>();
+        for (const { name, slo_etag: large } of await list('files/')) {
+          if (large === undefined) continue;
+          const manifest = await this.call('GET', `${container}/${name}?multipart-manifest=get`);
+          for (const part of (await manifest.json()) as Array<{ name: string }>) named.add(part.name);
+        }
+        return (await list('segments/')).filter(({ name }) => !named.has(`/${container}/${name}`)).length;
+      },
     };
   }
 

@@ -3,8 +3,11 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { SMALLEST_PART } from '../../src/storage/object/parts.js';
+import { Bucket } from '../../src/storage/s3/bucket.js';
 import type { S3Options } from '../../src/storage/s3/options.js';
 import { S3Driver } from '../../src/storage/s3.js';
+import type { CrashPlace } from '../crash/suite.js';
 import type { Place } from '../storage/places.js';
 import { Daemon, requireTools } from './process.js';
 
@@ -64,6 +67,28 @@ export class Versitygw {
       connect: () => new S3Driver(this.options(bucket, more)),
       remove: () => rm(join(this.dir, 'data', bucket), { recursive: true }),
       wholeSeconds: true,
+    };
+  }
+
+  /** The same for the tests of processes that are killed. */
+  async crashPlace(): Promise<CrashPlace> {
+    const options = this.options(this.makeBucket());
+    const { bucket, region, endpoint, credentials } = options;
+    const { accessKeyId, secretAccessKey } = credentials!;
+    return {
+      storage: {
+        s3: {
+          ...{ bucket, region, regionendpoint: endpoint, chunksize: SMALLEST_PART },
+          ...{ accesskey: accessKeyId, secretkey: secretAccessKey },
+        },
+      },
+      connect: () => new S3Driver(options),
+      leftovers: async () => {
+        const opened = new Bucket(options);
+        const { length } = await opened.unfinishedUploads('');
+        opened.close();
+        return length;
+      },
     };
   }
 
