@@ -5,11 +5,12 @@ import { layout } from '../../src/store/layout.js';
 import { Namespace } from '../support/namespace.js';
 import type { Daemon } from '../support/process.js';
 import { type Holdings, holdings } from './content.js';
-import { family } from './family.js';
+import { family, type Usage, watch } from './family.js';
 import { LARGE, layOut } from './files.js';
 import { Generators } from './generators.js';
 import type { StoreJob } from './load/store.js';
-import { type Kind, OURS, type Place } from './servers.js';
+import { ObjectStore } from './object-store.js';
+import type { Kind, Place } from './servers.js';
 
 /** What the servers hold: one image and two blobs, or that many repositories. */
 export type Store = 'app' | 'large';
@@ -53,6 +54,7 @@ export class Bench {
   private constructor(
     readonly namespace: Namespace,
     readonly options: Options,
+    private readonly objects: ObjectStore | undefined,
   ) {
     this.held = holdings(options.bytes);
     this.#workers = options.workers;
@@ -68,7 +70,8 @@ export class Bench {
     // Apache's default cost, 5: the original pays it on every request.
     const htpasswd = ['htpasswd', '-ciB', join(namespace.dir, 'htpasswd'), ALICE.user];
     await namespace.must(htpasswd, { input: ALICE.password });
-    const bench = new Bench(namespace, options);
+    const objects = options.kinds.some(kind => kind.inBucket) ? await ObjectStore.start(namespace) : undefined;
+    const bench = new Bench(namespace, options, objects);
     if (options.kinds.some(kind => kind.holds === 'files')) layOut(bench.files, bench.held);
     return bench;
   }
@@ -97,7 +100,7 @@ export class Bench {
       if (store === 'app' && kind.holds === 'volume')
         await this.generators.run(server.origin, { kind: 'seed', bytes: this.options.bytes });
       // The bare handler is to have as many processes as ours, and only it knows how many these are.
-      if (kind === OURS) this.#workers ??= Math.max(1, family(server.daemon.pid).length - 1);
+      if (kind.isOurs) this.#workers ??= Math.max(1, family(server.daemon.pid).length - 1);
     }
     return running;
   }
@@ -108,9 +111,10 @@ export class Bench {
     const port = ++this.#ports;
     const dir = join(base, `${port}`);
     mkdirSync(join(dir, 'tmp'), { recursive: true });
-    const [htpasswd, workers] = [join(base, 'htpasswd'), kind === OURS ? this.options.workers : this.#workers];
-    const own = { ip, port, dir, volume: volume ?? join(dir, 'data'), htpasswd, workers };
-    const place = { ...own, files: this.files, certs: this.certs };
+    const [htpasswd, workers] = [join(base, 'htpasswd'), kind.isOurs ? this.options.workers : this.#workers];
+    const fresh = () => (kind.inBucket ? this.objects!.makeBucket(`${port}`) : join(dir, 'data'));
+    const own = { ip, port, dir, volume: volume ?? fresh(), htpasswd, workers };
+    const place = { ...own, store: this.objects?.endpoint, files: this.files, certs: this.certs };
     return { kind, name: kind.name, origin: `https://${ip}:${port}`, place };
   }
 
@@ -119,6 +123,12 @@ export class Bench {
     const daemon = this.namespace.start(`${server.place.port}`, argv, { env, cwd });
     await daemon.ready(() => this.namespace.answers(`${server.origin}/v2/`));
     return { ...server, daemon };
+  }
+
+  /** Begins to watch a server, and the object store where it has its bucket; the function ends it. */
+  watch({ kind, daemon }: Running): () => Usage {
+    const ends = [watch(daemon.pid), kind.inBucket ? this.objects!.watch() : undefined] as const;
+    return () => ({ ...ends[0](), ...(ends[1] && { store: ends[1]() }) });
   }
 
   /** The volume that nobody writes to, so that all share it. */

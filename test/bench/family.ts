@@ -11,6 +11,8 @@ export interface Usage {
   readonly pss: number;
   /** Peak resident memory (MiB) as the kernel keeps it. Of several processes it is the sum of their peaks, so never too little. */
   readonly rss: number;
+  /** Of the object store meanwhile, where there is one: its time (s), and how many requests it had. */
+  readonly store?: { readonly cpu: number; readonly requests: number };
 }
 
 /** The process and all below it: a server may have workers. */

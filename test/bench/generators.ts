@@ -10,7 +10,7 @@ const LOAD = fileURLToPath(new URL('./load/load.js', import.meta.url));
 /** What a process is started by that is to end with the one that starts it, however that one ends. */
 const TIED = ['setpriv', '--pdeathsig', 'KILL', '--'];
 /** No generator runs for so long (ms). */
-const PATIENCE = 900_000;
+const PATIENCE = 3_600_000;
 
 export class Generators {
   constructor(

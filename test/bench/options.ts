@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { cpus, totalmem } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { SEARCH_PATH } from '../support/process.js';
-import { KINDS, type Kind, peer } from './servers.js';
+import { type Kind, peer } from './servers.js';
 
 /** The command line is wrong, or this machine lacks something: said without a stack. */
 export class UsageError extends Error {}
@@ -41,14 +41,14 @@ export function selected<T extends { readonly name: string }>(
 }
 
 /** The servers to compare. @param peers each `NAME=COMMAND` */
-export function kinds(without: readonly string[], peers: readonly string[]): Kind[] {
+export function kinds(all: readonly Kind[], without: readonly string[], peers: readonly string[]): Kind[] {
   const more = peers.map(text => {
     const [, name, command] = /^([^=]+)=(.+)$/s.exec(text) ?? [];
     if (!name || !command) throw new UsageError(`--peer ${text}: NAME=COMMAND is wanted`);
     return peer(name, command);
   });
-  const out = without.length === 0 ? [] : selected(KINDS, 'without', without);
-  return [...KINDS.filter(kind => !out.includes(kind)), ...more];
+  const out = without.length === 0 ? [] : selected(all, 'without', without);
+  return [...all.filter(kind => !out.includes(kind)), ...more];
 }
 
 /** @throws UsageError where this machine lacks one of the commands */
@@ -57,7 +57,9 @@ export function requireCommands(needs: ReadonlyArray<Readonly<Record<string, str
     ([command]) => !SEARCH_PATH.split(delimiter).some(folder => existsSync(join(folder, command))),
   );
   if (missing.length === 0) return;
-  const list = missing.map(([command, name]) => `${command} (apt-get install ${name})`).join(', ');
+  const list = missing
+    .map(([command, name]) => `${command} (${name.endsWith('.sh') ? name : `apt-get install ${name}`})`)
+    .join(', ');
   throw new UsageError(`not installed: ${list}; a server can be left out with --without NAME, a workload with --only`);
 }
 

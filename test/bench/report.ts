@@ -18,6 +18,7 @@ interface Row {
   readonly pss: number | undefined;
   readonly rss: number | undefined;
   readonly generator: number;
+  readonly store: Sample['store'];
 }
 
 export function rowsOf(measured: readonly Measured[]): Row[] {
@@ -40,9 +41,16 @@ export function rowsOf(measured: readonly Measured[]): Row[] {
         pss: overRounds(of, sample => sample.pss, most),
         rss: overRounds(of, sample => sample.rss, most),
         generator: median(of.map(sample => sample.generator)),
+        store: storeOf(of),
       };
     });
   });
+}
+
+function storeOf(of: readonly Sample[]): Sample['store'] {
+  const cost = overRounds(of, ({ store }) => store?.cost, median);
+  const requests = overRounds(of, ({ store }) => store?.requests, median);
+  return cost === undefined || requests === undefined ? undefined : { cost, requests };
 }
 
 const most = (numbers: readonly number[]) => quantile(numbers, 1);
@@ -66,11 +74,12 @@ function ratio(
   return ratios.every(Number.isFinite) ? median(ratios) : undefined;
 }
 
-const or = (number: number | undefined, text: (number: number) => string) => (number === undefined ? '' : text(number));
+const or = <T>(value: T | undefined, text: (value: T) => string) => (value === undefined ? '' : text(value));
 const times = (number: number) => `${short(number)}x`;
 
 /** For a terminal: a line for each server. */
 export function textTable(measured: readonly Measured[]): string {
+  const stored = measured.some(({ samples }) => Object.values(samples).some(of => of.some(({ store }) => store)));
   const head = [
     '',
     'min',
@@ -84,6 +93,7 @@ export function textTable(measured: readonly Measured[]): string {
     'peak MiB',
     '(RSS)',
     'generator',
+    ...(stored ? ['store: CPU', 'requests'] : []),
   ];
   const blocks = measured.map(({ workload, leftOut }, index) => {
     const lines = rowsOf([measured[index]!]).map(row => [
@@ -99,6 +109,7 @@ export function textTable(measured: readonly Measured[]): string {
       or(row.pss, mib => mib.toFixed(0)),
       or(row.rss, mib => mib.toFixed(0)),
       short(row.generator),
+      ...(row.store ? [short(row.store.cost), short(row.store.requests)] : []),
     ]);
     const absent = Object.entries(leftOut).map(([server, why]) => [`  ${server}`, `left out: ${why}`]);
     return [[workload.name], ...lines, ...absent];
@@ -141,8 +152,11 @@ export function markdownTable(measured: readonly Measured[]): string {
         or(row.cost, cost => `${short(cost)} ${row.costUnit}`),
         or(row.pss, mib => `${mib.toFixed(0)} MiB`),
       ];
+      const store = or(row.store, ({ cost, requests }) =>
+        [`<br>store: ${short(cost)} ${row.costUnit}`, `${short(requests)} requests`].join(', '),
+      );
       const spread = row.min === row.max ? '' : ` (${short(row.min)}–${short(row.max)})`;
-      return `${short(row.median)}${spread}<br>${used.filter(Boolean).join(', ')}${ratios}`;
+      return `${short(row.median)}${spread}<br>${used.filter(Boolean).join(', ')}${store}${ratios}`;
     });
     return [`${one.workload.name}<br>${one.workload.unit}`, ...cells];
   });

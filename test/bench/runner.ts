@@ -1,6 +1,5 @@
 import { must } from '../support/process.js';
 import { type Bench, progress, type Running } from './bench.js';
-import { watch } from './family.js';
 import { LeftOut, type Workload } from './workloads.js';
 
 /** One run of one workload on one server. */
@@ -11,6 +10,8 @@ export interface Sample {
   /** Peak memory of the server (MiB); see Usage. */
   readonly pss: number | undefined;
   readonly rss: number | undefined;
+  /** Of the object store, where there is one: CPU time for each unit as `cost`, and requests for each push, pull or request. */
+  readonly store?: { readonly cost: number; readonly requests: number };
   /** CPU seconds of the load generator for each second: near the number of its threads, it was the limit. */
   readonly generator: number;
 }
@@ -68,16 +69,17 @@ export async function measure(bench: Bench, workload: Workload, rounds: number):
 async function sample(bench: Bench, workload: Workload, server: Running): Promise<Sample> {
   // What an earlier run left to be written must not be paid for by this one.
   await must(['sync']);
-  const end = watch(server.daemon.pid);
-  const { value, work, usage: own } = await workload.run(bench, server);
-  const { cpu, pss, rss } = own ?? end();
-  if (own) end();
-  const perUnit = workload.cost === 's/GiB' ? 1 : 1000;
+  const end = bench.watch(server);
+  const { value, work, usage: own, operations = work.amount } = await workload.run(bench, server);
+  const all = end();
+  const { cpu, pss, rss, store } = own ?? all;
+  const perUnit = (workload.cost === 's/GiB' ? 1 : 1000) / work.amount;
   return {
     value,
-    cost: workload.cost && cpu !== undefined ? (cpu / work.amount) * perUnit : undefined,
+    cost: workload.cost && cpu !== undefined ? cpu * perUnit : undefined,
     pss,
     rss,
+    ...(store && { store: { cost: store.cpu * perUnit, requests: store.requests / operations } }),
     generator: work.cpu / work.seconds,
   };
 }

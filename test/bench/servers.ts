@@ -1,9 +1,10 @@
 import { closeSync, fstatSync, mkdirSync, openSync, readSync, writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { recipe } from '../support/peer.js';
 import { program } from '../support/registry.js';
+import { bucketVariables } from '../support/versitygw.js';
 
 /** Where a server is to listen, and what it is given. */
 export interface Place {
@@ -11,8 +12,10 @@ export interface Place {
   readonly port: number;
   /** A folder of its own, for its configuration and whatever else it writes. */
   readonly dir: string;
-  /** What a registry has at /var/lib/registry. */
+  /** What a registry has at /var/lib/registry; or the folder of its bucket, which is that of the same name at `store`. */
   readonly volume: string;
+  /** URL of the object store, where there is one. */
+  readonly store: string | undefined;
   /** What a server of files has below its root: the path of each URL. */
   readonly files: string;
   /** A folder with domain.crt and domain.key. */
@@ -35,6 +38,10 @@ export interface Kind {
   readonly needs: Readonly<Record<string, string>>;
   /** A registry has a volume and takes pushes; a server of files answers the same GETs, and is the limit that one can come near. */
   readonly holds: 'volume' | 'files';
+  /** Whether it is one of ours, which has as many processes as it takes by itself. */
+  readonly isOurs?: boolean;
+  /** Whether its volume is a bucket. */
+  readonly inBucket?: boolean;
   /** Whether it answers pushes, be it by dropping them. */
   readonly pushes: boolean;
   command(place: Place): Command;
@@ -47,12 +54,9 @@ export const OURS: Kind = {
   name: 'ours',
   needs: {},
   holds: 'volume',
+  isOurs: true,
   pushes: true,
-  command: place => ({
-    argv: program('serve'),
-    env: { ...variables(place), ...(place.workers && { REGISTRY_WORKERS: `${place.workers}` }) },
-    cwd: place.dir,
-  }),
+  command: place => ours(place, variables(place)),
 };
 
 const DOCKER_REGISTRY: Kind = {
@@ -97,6 +101,22 @@ const BARE: Kind = {
 
 export const KINDS: readonly Kind[] = [OURS, DOCKER_REGISTRY, DOCKER_REGISTRY_OPEN, NGINX, BARE];
 
+/** What is built by that script, and no package of Debian. */
+const STORE = { versitygw: 'test/e2e/install.sh' };
+
+/** Two over buckets of the same store, and ours over a folder on the disk of that store. */
+export const BUCKET_KINDS: readonly Kind[] = [
+  { ...OURS, inBucket: true, needs: STORE, command: place => ours(place, inBucket(place)) },
+  { ...OURS, name: 'ours in a folder' },
+  {
+    ...DOCKER_REGISTRY,
+    name: 'docker-registry',
+    inBucket: true,
+    needs: { ...DOCKER_REGISTRY.needs, ...STORE },
+    command: place => original(place, inBucket(place)),
+  },
+];
+
 /**
  * Another registry, by the command that starts it and stays in the foreground. In it {address}, {data}, {cert}, {key} and
  * {htpasswd} stand for HOST:PORT, its folder, and three files.
@@ -124,6 +144,15 @@ export function peer(name: string, template: string): Kind {
 function variables(place: Omit<Place, 'htpasswd'> & { htpasswd: string | undefined }): Record<string, string> {
   const { ip, port, volume, certs, htpasswd } = place;
   return recipe({ address: `${ip}:${port}`, data: volume, certs, ...(htpasswd && { htpasswd }) });
+}
+
+function inBucket(place: Place): Record<string, string> {
+  const { REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY, ...others } = variables(place);
+  return { ...others, ...bucketVariables(place.store!, basename(place.volume)) };
+}
+
+function ours({ workers, dir }: Place, env: Record<string, string>): Command {
+  return { argv: program('serve'), env: { ...env, ...(workers && { REGISTRY_WORKERS: `${workers}` }) }, cwd: dir };
 }
 
 function original({ dir, volume }: Place, env: Record<string, string>): Command {

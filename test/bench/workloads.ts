@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { digestOf } from '../support/content.js';
 import { type Bench, dropPushed, PUSHED, type Running, renew, type Store } from './bench.js';
 import { ACCEPT, type Holdings, paths } from './content.js';
-import { type Usage, watch } from './family.js';
+import type { Usage } from './family.js';
 import { LARGE, REFERRERS } from './files.js';
 import { repositoryName } from './load/store.js';
 import type { Upload } from './load/transfers.js';
@@ -30,6 +30,8 @@ export interface Workload {
 export interface Outcome {
   readonly value: number;
   readonly work: Work;
+  /** How many pushes, pulls or requests it was, where the work is counted otherwise. */
+  readonly operations?: number;
   /** Of the server, where it is not the one that is watched. */
   readonly usage?: Partial<Usage>;
 }
@@ -92,7 +94,7 @@ function pull(clients: number, first: boolean): Workload {
     run: async (bench, server) => {
       if (first && registries(server.kind) && !renew(server, bench.held.big.digest))
         throw new LeftOut('its blobs are no files that could be made new');
-      return mibPerSecond(await load(bench, server));
+      return { ...mibPerSecond(await load(bench, server)), operations: clients };
     },
   };
 }
@@ -109,8 +111,29 @@ function push(clients: number, upload: Upload): Workload {
       const job = { kind: 'push', repository: PUSHED, upload, clients, bytes } as const;
       const work = await generators.run(server.origin, job);
       dropPushed(server, held);
-      return mibPerSecond(work);
+      return { ...mibPerSecond(work), operations: clients };
     },
+  };
+}
+
+const MANY = 16;
+
+/** To a server of its own, so that its memory is theirs. One of the blobs is pulled afterwards, and must be what was pushed. */
+function manyPushes(upload: Upload): Workload {
+  return {
+    ...push(MANY, upload),
+    run: (bench, of) =>
+      byItself(bench, of, async server => {
+        const { generators, options } = bench;
+        const sent = { repository: PUSHED, upload, clients: MANY, bytes: options.bytes };
+        const end = bench.watch(server);
+        const work = await generators.run(server.origin, { kind: 'push', ...sent });
+        const usage = end();
+        const digest = work.pushed!;
+        const path = `/v2/${PUSHED}/blobs/${digest}`;
+        await generators.run(server.origin, { kind: 'pull', path, clients: 1, bytes: options.bytes, digest });
+        return { ...mibPerSecond(work), operations: MANY, usage };
+      }),
   };
 }
 
@@ -228,7 +251,17 @@ function startUp(name: string, store: 'empty' | 'large'): Workload {
   };
 }
 
-/** Of a server of its own, which has done nothing else. */
+/** Measures a server of its own, which has done nothing else, on the volume of one that runs. */
+async function byItself(bench: Bench, of: Running, during: (server: Running) => Promise<Outcome>): Promise<Outcome> {
+  const server = await bench.launch(bench.prepare(of.kind, of.place.volume));
+  try {
+    return await during(server);
+  } finally {
+    await server.daemon.stop();
+    dropPushed(server, bench.held);
+  }
+}
+
 function memory(name: string, during: (bench: Bench, server: Running) => Promise<Work>): Workload {
   return {
     name: `memory, ${name}`,
@@ -236,18 +269,13 @@ function memory(name: string, during: (bench: Bench, server: Running) => Promise
     better: 'less',
     store: 'app',
     fits: any,
-    run: async (bench, of) => {
-      const server = await bench.launch(bench.prepare(of.kind, of.place.volume));
-      try {
-        const end = watch(server.daemon.pid);
+    run: (bench, of) =>
+      byItself(bench, of, async server => {
+        const end = bench.watch(server);
         const work = await during(bench, server);
         const usage = end();
         return { value: usage.pss, work, usage };
-      } finally {
-        await server.daemon.stop();
-        dropPushed(server, bench.held);
-      }
-    },
+      }),
   };
 }
 
@@ -292,4 +320,16 @@ export const WORKLOADS: readonly Workload[] = [
   startUp(LISTED, 'large'),
   pages(`catalog page, ${LISTED}`, 'large', () => [after(0), after(half), after(LARGE.repositories - 200)]),
   pages(`tags page, ${LISTED}`, 'large', () => [`/v2/${repositoryName(half)}/tags/list`]),
+];
+
+/** What is measured through a bucket. */
+export const BUCKET_WORKLOADS: readonly Workload[] = [
+  keepAlive('manifest by tag', held => held.tags.map(tag => paths.tag(held, tag))),
+  images(1),
+  images(4),
+  ...[1, 4].map(clients => pull(clients, false)),
+  ...[1, 4].map(clients => push(clients, 'whole')),
+  ...[1, 4].map(clients => push(clients, 'streamed')),
+  manyPushes('whole'),
+  manyPushes('streamed'),
 ];

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import type { Sample } from '../bench/runner.js';
 import { run } from '../support/process.js';
 
 const BENCH = fileURLToPath(new URL('../../../bin/bench.js', import.meta.url));
@@ -36,6 +37,33 @@ describe('npm run bench', { timeout: 240_000 }, () => {
         assert.ok(sample!.value! > 0 && sample!.pss! > 0 && sample!.rss! > 0, JSON.stringify(sample));
     assert.match(stdout, /^manifest by tag\n {2}ours +[\d,.]+ .*requests\/s/m);
     assert.match(readFileSync(svg, 'utf8'), /^<svg .*manifest by tag.*<\/svg>\n$/s);
+  });
+
+  test('measures a bucket beside a folder, and tells what was asked of the object store', async () => {
+    const size = ['--rounds', '1', '--seconds', '1', '--megabytes', '4'];
+    const only = ['--only', 'pull, 1', '--only', 'whole push, 1'];
+    const kept = join(dir, 'bucket.json');
+    const { status, stdout, stderr } = await bench('bucket', ...size, ...only, '--json', kept);
+    assert.equal(status, 0, stderr);
+    const { results } = JSON.parse(readFileSync(kept, 'utf8'));
+    const requests = new Map<string, Array<number | undefined>>();
+    for (const { workload, samples } of results) {
+      assert.deepEqual(Object.keys(samples), ['ours', 'ours in a folder', 'docker-registry']);
+      const first = (Object.values(samples) as Sample[][]).map(([sample]) => sample!);
+      for (const sample of first) assert.ok(sample.value > 0 && sample.pss! > 0, JSON.stringify(sample));
+      requests.set(
+        workload.name,
+        first.map(({ store }) => store?.requests),
+      );
+    }
+    assert.deepEqual([...requests.keys()], ['pull, 1 at once', 'whole push, 1 at once', 'whole push, 16 at once']);
+    for (const [ours, folder, theirs] of requests.values()) {
+      assert.equal(folder, undefined);
+      // As many as docs/storage.md says at least, of a pull and of a push of few bytes; they go on about their own business too.
+      assert.ok(ours! >= 4 && theirs! >= 4, stdout);
+    }
+    assert.ok(requests.get('whole push, 16 at once')![0]! >= 6, stdout);
+    assert.match(stdout, /^ .* store: CPU +requests\npull, 1 at once\n {2}ours /m);
   });
 
   test('prints the table of a run that was kept', async () => {

@@ -7,7 +7,7 @@ import { join, relative } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { Daemon, requireTools, must as run } from '../support/process.js';
 import { program } from '../support/registry.js';
-import { freePort, Versitygw } from '../support/versitygw.js';
+import { bucketVariables, freePort, Versitygw } from '../support/versitygw.js';
 
 const MIB = 1024 * 1024;
 const MANIFEST = 'application/vnd.docker.distribution.manifest.v2+json';
@@ -47,17 +47,8 @@ describe('a bucket shared with docker-registry 2.8.2', { timeout: 240_000 }, () 
 
   const settings = (bucket: string, port: number): Record<string, string> => ({
     REGISTRY_HTTP_ADDR: `127.0.0.1:${port}`,
-    REGISTRY_STORAGE: 's3',
-    REGISTRY_STORAGE_S3_BUCKET: bucket,
-    REGISTRY_STORAGE_S3_REGION: 'us-east-1',
-    REGISTRY_STORAGE_S3_REGIONENDPOINT: service.endpoint,
-    REGISTRY_STORAGE_S3_FORCEPATHSTYLE: 'true',
-    REGISTRY_STORAGE_S3_SECURE: 'false',
-    REGISTRY_STORAGE_S3_V4AUTH: 'true',
-    REGISTRY_STORAGE_S3_ACCESSKEY: Versitygw.credentials.accessKeyId,
-    REGISTRY_STORAGE_S3_SECRETKEY: Versitygw.credentials.secretAccessKey,
+    ...bucketVariables(service.endpoint, bucket),
     REGISTRY_STORAGE_S3_ROOTDIRECTORY: '/some/where',
-    REGISTRY_STORAGE_REDIRECT_DISABLE: 'true',
     REGISTRY_STORAGE_DELETE_ENABLED: 'true',
   });
 

@@ -108,16 +108,34 @@ export class Versitygw {
   }
 }
 
-async function run(dir: string, port: number, flags: readonly string[] = []): Promise<Daemon> {
+/** What serves the folders in a folder as buckets, on loopback. */
+export function gateway(port: number, folder: string, flags: readonly string[] = []) {
   const { accessKeyId, secretAccessKey } = Versitygw.credentials;
-  const daemon = new Daemon(
-    'versitygw',
-    ['versitygw', '-q', ...flags, '--port', `127.0.0.1:${port}`, 'posix', join(dir, 'data')],
-    {
-      env: { ROOT_ACCESS_KEY: accessKeyId, ROOT_SECRET_KEY: secretAccessKey, HOME: dir },
-      log: join(dir, 'log'),
-    },
-  );
+  return {
+    argv: ['versitygw', '-q', ...flags, '--port', `127.0.0.1:${port}`, 'posix', folder],
+    env: { ROOT_ACCESS_KEY: accessKeyId, ROOT_SECRET_KEY: secretAccessKey },
+  };
+}
+
+/** The variables by which ours and `registry:2` both find a bucket of it. */
+export function bucketVariables(endpoint: string, bucket: string): Record<string, string> {
+  return {
+    REGISTRY_STORAGE: 's3',
+    REGISTRY_STORAGE_S3_BUCKET: bucket,
+    REGISTRY_STORAGE_S3_REGION: 'us-east-1',
+    REGISTRY_STORAGE_S3_REGIONENDPOINT: endpoint,
+    REGISTRY_STORAGE_S3_FORCEPATHSTYLE: 'true',
+    REGISTRY_STORAGE_S3_SECURE: 'false',
+    REGISTRY_STORAGE_S3_V4AUTH: 'true',
+    REGISTRY_STORAGE_S3_ACCESSKEY: Versitygw.credentials.accessKeyId,
+    REGISTRY_STORAGE_S3_SECRETKEY: Versitygw.credentials.secretAccessKey,
+    REGISTRY_STORAGE_REDIRECT_DISABLE: 'true',
+  };
+}
+
+async function run(dir: string, port: number, flags: readonly string[] = []): Promise<Daemon> {
+  const { argv, env } = gateway(port, join(dir, 'data'), flags);
+  const daemon = new Daemon('versitygw', argv, { env: { ...env, HOME: dir }, log: join(dir, 'log') });
   await daemon.ready(() =>
     fetch(`http://127.0.0.1:${port}/`).then(
       () => true,

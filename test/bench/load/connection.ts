@@ -28,8 +28,8 @@ interface Sending {
   readonly chunked?: boolean;
   /** Fails unless the answer has this status. */
   readonly status?: number;
-  /** Counts the body of a 200 instead of keeping it. */
-  readonly count?: boolean;
+  /** Counts the body of a 200 instead of keeping it, and shows each piece of it to a function. */
+  readonly count?: boolean | ((piece: Buffer) => void);
 }
 
 const END_OF_HEAD = Buffer.from('\r\n\r\n');
@@ -123,7 +123,7 @@ export class Connection {
     if (chunked) this.#socket.write(LAST_CHUNK);
   }
 
-  #answer(method: string, count: boolean): Promise<Answer> {
+  #answer(method: string, count: NonNullable<Sending['count']>): Promise<Answer> {
     return new Promise((resolve, reject) => {
       if (this.#broken) return reject(this.#broken);
       const answer = new Reading(method, count);
@@ -150,7 +150,7 @@ class Reading {
 
   constructor(
     private readonly method: string,
-    private readonly count: boolean,
+    private readonly count: NonNullable<Sending['count']>,
   ) {}
 
   /** @returns whether that was the last of it */
@@ -176,6 +176,7 @@ class Reading {
     // What is given lies in the buffer of the connection, so what is kept is copied.
     if (!this.count || this.#status !== 200 || this.#length === Number.POSITIVE_INFINITY)
       this.#parts.push(Buffer.from(bytes));
+    else if (typeof this.count === 'function') this.count(bytes);
     if (this.#length !== Number.POSITIVE_INFINITY) return this.#received >= this.#length!;
     const tail = Buffer.concat(this.#parts.slice(-LAST_CHUNK.length));
     return tail.subarray(-LAST_CHUNK.length).equals(LAST_CHUNK);

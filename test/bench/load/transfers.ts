@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { digestOf, OCI_MANIFEST } from '../../support/content.js';
 import { ACCEPT, Blob, imageOf, MIB } from '../content.js';
 import { Connection, type Target } from './connection.js';
@@ -13,6 +14,8 @@ export interface Pull {
   readonly path: string;
   readonly clients: number;
   readonly bytes: number;
+  /** What the bytes are to have, where that is looked at; it costs a SHA-256. */
+  readonly digest?: string;
 }
 
 export interface Push {
@@ -74,21 +77,24 @@ async function pushImage(connection: Connection, repository: string, tag: string
   await connection.send('PUT', `/v2/${repository}/manifests/${tag}`, { headers, body: manifest, status: 201 });
 }
 
-export function pull(target: Target, { path, clients, bytes }: Pull): Promise<Work> {
+export function pull(target: Target, { path, clients, bytes, digest }: Pull): Promise<Work> {
   return timed(() =>
     byEach(clients, async () => {
       const connection = new Connection(target);
-      const { received } = await connection.send('GET', path, { count: true, status: 200 });
+      const hash = digest === undefined ? undefined : createHash('sha256');
+      const count = hash ? (piece: Buffer) => hash.update(piece) : true;
+      const { received } = await connection.send('GET', path, { count, status: 200 });
       connection.close();
+      if (hash && `sha256:${hash.digest('hex')}` !== digest) throw new Error(`GET ${path}: other bytes`);
       if (received !== bytes) throw new Error(`GET ${path}: ${received} of ${bytes} bytes`);
       return bytes / GIB;
     }),
   );
 }
 
-export function push(target: Target, { repository, upload, clients, bytes }: Push): Promise<Work> {
+export async function push(target: Target, { repository, upload, clients, bytes }: Push): Promise<Work> {
   const blobs = Array.from({ length: clients }, () => Blob.fresh(bytes));
-  return timed(() =>
+  const work = await timed(() =>
     byEach(clients, async client => {
       const connection = new Connection(target);
       await pushBlob(connection, repository, blobs[client]!, upload);
@@ -96,6 +102,7 @@ export function push(target: Target, { repository, upload, clients, bytes }: Pus
       return bytes / GIB;
     }),
   );
+  return { ...work, pushed: blobs[0]!.digest };
 }
 
 export function images(target: Target, { clients, seconds }: Images): Promise<Work> {

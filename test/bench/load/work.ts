@@ -7,6 +7,8 @@ export interface Work {
   readonly cpu: number;
   /** How long each request took (ms), where that is what is asked. */
   readonly times?: readonly number[];
+  /** The digest of one of the blobs, where blobs were pushed. */
+  readonly pushed?: string;
 }
 
 /** Times what the function does, in seconds of the clock and of the CPU. */
