@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import type { ServerResponse } from 'node:http';
 import { RegistryError } from '../errors.js';
-import { type ByteRange, parseDigest, parseRange } from '../reference.js';
+import { type ByteRange, type Digest, parseDigest, parseRange } from '../reference.js';
 import type { ByteStream } from '../storage/driver.js';
 import type { Blob } from '../store/blobs.js';
 import type { Exchange } from './exchange.js';
@@ -14,15 +14,11 @@ export async function getBlob(exchange: Exchange): Promise<void> {
   const { request, response, store, repository } = exchange;
   const digest = parseDigest(exchange.reference);
   const head = request.method === 'HEAD';
+  if (!head && !['range', 'if-range', 'if-none-match'].some(name => exchange.header(name) !== undefined))
+    return getWhole(exchange, digest);
   const blob = await (head ? store.blobs.getHeld(repository, digest) : store.blobs.get(repository, digest));
-  const etag = `"${digest}"`;
-  const headers = {
-    'Content-Type': 'application/octet-stream',
-    'Docker-Content-Digest': digest,
-    'Accept-Ranges': 'bytes',
-    ETag: etag,
-    'Cache-Control': 'max-age=31536000, private',
-  };
+  const headers = headersOf(digest);
+  const { ETag: etag } = headers;
   if (matches(exchange.header('if-none-match'), etag)) return exchange.empty(304, { ETag: etag });
   if (head) {
     exchange.head(200, headers, blob.size);
@@ -40,12 +36,7 @@ export async function getBlob(exchange: Exchange): Promise<void> {
     });
   // An object store knows neither several ranges nor our ETag.
   const elsewhere = condition === undefined && (ranges?.length ?? 1) === 1 ? await store.blobs.urlOf(blob) : undefined;
-  if (elsewhere !== undefined)
-    return exchange.empty(307, {
-      Location: elsewhere,
-      'Docker-Content-Digest': digest,
-      'Cache-Control': 'no-store',
-    });
+  if (elsewhere !== undefined) return sendElsewhere(exchange, digest, elsewhere);
   // Also where several ranges are the whole: only as one stream it is checked that the blob is not corrupt.
   const asked = ranges?.reduce((sum, { start, end }) => sum + end - start + 1, 0);
   if (!ranges || (ranges.length > 1 && asked === blob.size))
@@ -77,6 +68,27 @@ export async function getBlob(exchange: Exchange): Promise<void> {
     yield tail;
   }
   return send(exchange, 206, multipart, parts());
+}
+
+/** What nearly all clients ask for. */
+async function getWhole(exchange: Exchange, digest: Digest): Promise<void> {
+  const opened = await exchange.store.blobs.open(exchange.repository, digest);
+  if ('url' in opened) return sendElsewhere(exchange, digest, opened.url);
+  return send(exchange, 200, { ...headersOf(digest), 'Content-Length': opened.size }, [opened.stream]);
+}
+
+function headersOf(digest: Digest) {
+  return {
+    'Content-Type': 'application/octet-stream',
+    'Docker-Content-Digest': digest,
+    'Accept-Ranges': 'bytes',
+    ETag: `"${digest}"`,
+    'Cache-Control': 'max-age=31536000, private',
+  };
+}
+
+function sendElsewhere(exchange: Exchange, digest: Digest, url: string): void {
+  exchange.empty(307, { Location: url, 'Docker-Content-Digest': digest, 'Cache-Control': 'no-store' });
 }
 
 /** DELETE of a blob (distribution-spec, "Deleting Blobs"). */

@@ -14,6 +14,9 @@ import type { Quotas } from './quotas.js';
 /** How many repositories one request may search for a blob. */
 const MOST_LOOKS = 100;
 
+/** What answers a pull of a whole blob: its bytes, or where they are to be had (`urlOf`). */
+export type Opened = Blob & ({ readonly stream: ByteStream } | { readonly url: string });
+
 /** A blob as one repository sees it. */
 export interface Blob {
   /** The SHA-256 under which the bytes are stored. */
@@ -43,7 +46,10 @@ export class Blobs {
   /** @returns undefined where the repository has no such blob, or its bytes are gone, or known to be corrupt. */
   async find(repository: string, digest: Digest): Promise<Blob | undefined> {
     const canonical = await readLink(this.driver, layout.layerLink(repository, digest));
-    if (!canonical) return undefined;
+    return canonical && this.linked(repository, digest, canonical);
+  }
+
+  private async linked(repository: string, digest: Digest, canonical: Digest): Promise<Blob | undefined> {
     const info = await this.driver.stat(layout.blob(canonical));
     if (!info || this.integrity.isCorrupt(layout.blob(canonical), info)) return undefined;
     this.seen.set(digest, repository);
@@ -88,8 +94,25 @@ export class Blobs {
     return isWhole ? this.integrity.checked(canonical, key, stream) : stream;
   }
 
+  /** As `get`, and then `urlOf` or `read`, with a look less. @throws as both */
+  async open(repository: string, digest: Digest): Promise<Opened> {
+    const canonical = await readLink(this.driver, layout.layerLink(repository, digest));
+    if (!canonical) throw unknown(digest);
+    const url = await this.urlOf({ canonical });
+    if (url !== undefined) return { ...known(await this.linked(repository, digest, canonical), digest), url };
+    const key = layout.blob(canonical);
+    const stream = await this.driver.read(key);
+    if (!stream) throw unknown(digest);
+    if (this.integrity.isCorrupt(key, stream.info)) {
+      await stream.return();
+      throw unknown(digest);
+    }
+    this.seen.set(digest, repository);
+    return { canonical, size: stream.info.size, stream: this.integrity.checked(canonical, key, stream) };
+  }
+
   /** A URL by which its bytes can be had elsewhere, unchecked, for some minutes: a secret. Undefined where that is not to be. */
-  async urlOf({ canonical }: Blob): Promise<string | undefined> {
+  async urlOf({ canonical }: Pick<Blob, 'canonical'>): Promise<string | undefined> {
     return this.driver.readUrl?.(layout.blob(canonical));
   }
 
@@ -144,7 +167,7 @@ export class Blobs {
     await this.locks.exclusive(repository, async () => {
       const linkOf = (name: Digest) => layout.layerLink(repository, name);
       const canonical = await readLink(this.driver, linkOf(digest));
-      if (!canonical) throw new RegistryError('BLOB_UNKNOWN', { detail: { digest } });
+      if (!canonical) throw unknown(digest);
       const names = await namesOf(this.driver, layout.layers(repository), linkOf, canonical);
       await this.immutable.checkContent(repository, names);
       await Promise.all(names.map(name => this.driver.removeAll(layout.layer(repository, name))));
@@ -153,6 +176,10 @@ export class Blobs {
 }
 
 function known(blob: Blob | undefined, digest: Digest): Blob {
-  if (!blob) throw new RegistryError('BLOB_UNKNOWN', { detail: { digest } });
+  if (!blob) throw unknown(digest);
   return blob;
+}
+
+function unknown(digest: Digest): RegistryError {
+  return new RegistryError('BLOB_UNKNOWN', { detail: { digest } });
 }
