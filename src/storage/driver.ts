@@ -27,8 +27,12 @@ export interface StorageDriver {
   /** What keeps everything from being written now, where the place can tell: no room, or a failure until the next start. */
   impediment?(): Promise<'full' | 'failed' | undefined>;
 
-  /** What is known of one object without reading it; undefined when there is none. */
-  stat(key: string): Promise<ObjectInfo | undefined>;
+  /**
+   * What is known of one object without reading it; undefined when there is none.
+   * @param options.enough of one that was changed at that time or later it need not be found out whether it was touched since:
+   *   `modified` may then be earlier than it is, but not than that
+   */
+  stat(key: string, options?: { enough?: Date }): Promise<ObjectInfo | undefined>;
 
   /**
    * A whole small object, not to be changed: the next who asks may get the very same.
@@ -124,6 +128,9 @@ export interface StorageDriver {
   /** Removes the folder, those below it and those above, as far as they hold no object. Where there are no folders, nothing. */
   removeEmptyFolders(prefix: string): Promise<void>;
 }
+
+/** For `stat`, where the time of change is not asked for. */
+export const WHENEVER = { enough: new Date(0) };
 
 export interface Settling {
   /** False: the bytes survive a power cut, but under their name only once `settle` was called for it. */

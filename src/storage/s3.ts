@@ -106,9 +106,12 @@ export class S3Driver implements StorageDriver {
     this.#bucket.close();
   }
 
-  async stat(key: string): Promise<ObjectInfo | undefined> {
+  async stat(key: string, { enough }: { enough?: Date } = {}): Promise<ObjectInfo | undefined> {
     checkKey(key);
-    return (await this.#look(key))?.info;
+    if (!enough) return (await this.#look(key))?.info;
+    const found = await this.#bucket.find(key);
+    if (!found || found.info.modified >= enough) return found?.info;
+    return (await this.#look(key, found))?.info;
   }
 
   async get(key: string, limit = SMALL_OBJECT): Promise<Buffer | undefined> {
@@ -283,9 +286,10 @@ export class S3Driver implements StorageDriver {
     return (await this.#removals.spared(key)) || this.touch(key);
   }
 
-  /** The object with its renewal. */
-  async #look(key: string): Promise<(Found & { isRenewed: boolean }) | undefined> {
-    const [found, renewal] = await Promise.all([this.#bucket.find(key), this.#bucket.peek(key + RENEWED)]);
+  /** The object with its renewal. @param known what a look at the object alone has told */
+  async #look(key: string, known?: Found): Promise<(Found & { isRenewed: boolean }) | undefined> {
+    const object = known ?? this.#bucket.find(key);
+    const [found, renewal] = await Promise.all([object, this.#bucket.peek(key + RENEWED)]);
     if (!found) return undefined;
     const { info } = found;
     const modified = renewal && renewal.info.modified > info.modified ? renewal.info.modified : info.modified;

@@ -1,7 +1,7 @@
 import { RegistryError } from '../errors.js';
 import { growingCache } from '../growing-cache.js';
 import type { ByteRange, Digest } from '../reference.js';
-import { type ByteStream, type StorageDriver, StorageError } from '../storage/driver.js';
+import { type ByteStream, type StorageDriver, StorageError, WHENEVER } from '../storage/driver.js';
 import type { Catalog } from './catalog.js';
 import type { ImmutableTags } from './immutable.js';
 import type { Integrity } from './integrity.js';
@@ -50,7 +50,7 @@ export class Blobs {
   }
 
   private async linked(repository: string, digest: Digest, canonical: Digest): Promise<Blob | undefined> {
-    const info = await this.driver.stat(layout.blob(canonical));
+    const info = await this.driver.stat(layout.blob(canonical), WHENEVER);
     if (!info || this.integrity.isCorrupt(layout.blob(canonical), info)) return undefined;
     this.seen.set(digest, repository);
     return { canonical, size: info.size };

@@ -31,8 +31,9 @@ export class Leases {
    * @returns undefined when the object is gone, or going
    */
   async renew(key: string, before?: () => Promise<unknown>): Promise<ObjectInfo | undefined> {
-    const info = await this.driver.stat(key);
-    if (!info || Date.now() - info.modified.getTime() < this.oldest) return info;
+    const enough = new Date(Date.now() - this.oldest);
+    const info = await this.driver.stat(key, { enough });
+    if (!info || info.modified > enough) return info;
     await before?.();
     if (!(await this.driver.touch(key))) return undefined;
     const renewed = await this.driver.stat(key);

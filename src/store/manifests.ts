@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { LRUCache } from 'lru-cache';
 import { RegistryError } from '../errors.js';
 import { algorithmOf, type Digest, hexOf } from '../reference.js';
-import type { StorageDriver } from '../storage/driver.js';
+import { type StorageDriver, WHENEVER } from '../storage/driver.js';
 import { inBatches } from './batches.js';
 import type { Blobs } from './blobs.js';
 import type { Catalog } from './catalog.js';
@@ -204,7 +204,7 @@ export class Manifests {
   /** Whether the repository has a manifest under each of its names, with what is known of it. */
   private async isWhole(repository: string, names: readonly Digest[]): Promise<boolean> {
     const keys = names.flatMap(name => [layout.revisionLink(repository, name), layout.record(repository, name)]);
-    const infos = await Promise.all(keys.map(key => this.driver.stat(key)));
+    const infos = await Promise.all(keys.map(key => this.driver.stat(key, WHENEVER)));
     return infos.every(info => info !== undefined);
   }
 

@@ -4,7 +4,7 @@ import { LRUCache } from 'lru-cache';
 import { RegistryError } from '../errors.js';
 import { growingCache } from '../growing-cache.js';
 import { type Algorithm, algorithmOf, type Digest, hexOf } from '../reference.js';
-import { type SegmentWriter, type StorageDriver, StorageError } from '../storage/driver.js';
+import { type SegmentWriter, type StorageDriver, StorageError, WHENEVER } from '../storage/driver.js';
 import type { Blobs } from './blobs.js';
 import { Incoming, receive } from './incoming.js';
 import { layout } from './layout.js';
@@ -149,7 +149,7 @@ export class Uploads {
         });
         if (!kept) throw outOfOrder(await this.offset(upload));
         // Another request may have ended the upload meanwhile: then this step has only made its folder again.
-        if (!(await this.driver.stat(layout.uploadStep(upload.repository, upload.uuid, 0)))) {
+        if (!(await this.driver.stat(layout.uploadStep(upload.repository, upload.uuid, 0), WHENEVER))) {
           kept = false;
           await this.discard(upload);
           throw unknown();
