@@ -143,6 +143,14 @@ export class Bucket {
         },
       { step: 'finalizeRequest', priority: 'low', name: 'countRequests' },
     );
+    // With `cacheMiddleware` the first command of each kind is kept: not with its body, which is a whole part.
+    client.middlewareStack.add(
+      next => args =>
+        next(args).finally(() => {
+          delete (args.input as { Body?: unknown }).Body;
+        }),
+      { step: 'initialize', name: 'forgetBody' },
+    );
     return client;
   }
 
@@ -468,7 +476,9 @@ function clientConfig(
       httpAgent: agents.http,
       httpsAgent: agents.https,
     },
-    logger: { trace() {}, debug() {}, info() {}, warn() {}, error() {} },
+    // Else the client sorts its thirty steps anew for each request, and makes a copy of what it could log.
+    cacheMiddleware: true,
+    logger: { trace() {}, debug() {}, warn() {} } as unknown as NonNullable<S3ClientConfig['logger']>,
   };
 }
 
