@@ -289,6 +289,10 @@ export function testDriver(name: string, makePlace: () => Promise<Place>): void 
       for (let now = before; now <= before; now = (await driver.stat(key))!.modified)
         assert.equal(await other.touch(key), true);
       assert.equal(await text(key), 'lease');
+      const renewed = await driver.stat(key);
+      assert.deepEqual(await driver.stat(key, { enough: renewed!.modified }), renewed, 'it is older, but for that');
+      assert.equal((await driver.stat(key, { enough: before }))?.version, renewed!.version);
+      assert.equal(await driver.stat(`${key}-absent`, { enough: before }), undefined);
     });
 
     test('an object that nobody has renewed since is removed', async () => {
