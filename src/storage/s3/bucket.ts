@@ -114,6 +114,8 @@ export class Bucket {
     this.#patient = this.#connect(IDLE_COPYING);
     const presigner = new S3RequestPresigner({ ...this.#client.config });
     this.#timely = this.#connect(this.#timelyS * 1000, {
+      // Each of its commands has a step of its own (`deleteInTime`), which would be kept for all.
+      cacheMiddleware: false,
       signer: async () => ({
         sign: (request, signing) =>
           presigner.presign(request, { ...signing, expiresIn: this.#timelyS, signingDate: new Date(this.now()) }),
@@ -131,7 +133,7 @@ export class Bucket {
     for (const agent of Object.values(this.#agents)) agent.destroy();
   }
 
-  #connect(idle: number, more: Pick<S3ClientConfig, 'signer'> = {}): S3Client {
+  #connect(idle: number, more: Pick<S3ClientConfig, 'signer' | 'cacheMiddleware'> = {}): S3Client {
     const client = new S3Client({ ...clientConfig(this.options, this.#agents, idle), ...more });
     client.middlewareStack.add(
       (next, { commandName = '' }) =>
