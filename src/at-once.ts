@@ -5,3 +5,9 @@ export type MaybeLater<T> = T | Promise<T>;
 export function andThen<T, R>(value: MaybeLater<T>, next: (value: T) => MaybeLater<R>): MaybeLater<R> {
   return value instanceof Promise ? value.then(next) : next(value);
 }
+
+/** As `Promise.all`, but waits for all of them: where one has failed, nothing is under way any more. */
+export async function allDone(work: Iterable<Promise<unknown>>): Promise<void> {
+  const failed = (await Promise.allSettled(work)).find(result => result.status === 'rejected');
+  if (failed) throw failed.reason;
+}

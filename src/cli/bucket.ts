@@ -27,7 +27,7 @@ export function isBucketScheme(scheme: string): boolean {
   return Object.hasOwn(STORES, scheme);
 }
 
-/** @throws OperatorError where the URL names no bucket */
+/** @throws OperatorError where the URL names no bucket, or a key that there is not, or that others could see in the list of processes */
 export function checkBucket(url: string): void {
   parse(url);
 }
@@ -39,19 +39,11 @@ export function bucketSetting(url: string): string {
   return `${store.section} with ${values.map(([name, value]) => `${name}: ${value}`).join(', ')}`;
 }
 
-/** @throws OperatorError for a key that there is not, or that others could see in the list of processes */
+/** @throws OperatorError as `checkBucket`, and for values that cannot be */
 export function bucketSettings(url: string, env: NodeJS.ProcessEnv = process.env): StorageSettings {
   const { store, bucket, root, keys } = parse(url);
   const { section } = store;
-  const flags = keys.map(([name, value]) => {
-    const key = `${section}.${name}`;
-    const node = nodeAt(key);
-    if (!node) throw usage(`${name} is no key of ${section}`, 'see docs/configuration.md');
-    if (node.secret)
-      throw usage(`${name} is a secret, which the list of processes would show`, `set ${node.environment}`);
-    if (name === store.bucket || name === store.root) throw usage(`the ${name} stands before the ?`);
-    return { flag: name, key, value };
-  });
+  const flags = keys.map(([name, value]) => ({ flag: name, key: `${section}.${name}`, value }));
   const named = [
     { flag: url, key: `${section}.${store.bucket}`, value: bucket },
     ...(root === undefined ? [] : [{ flag: url, key: `${section}.${store.root}`, value: root }]),
@@ -72,6 +64,8 @@ function parse(url: string): {
   const [, scheme = '', bucket = '', root = '', query = ''] =
     /^([^:]*):\/\/([^/?]*)(\/[^?]*)?(?:\?(.*))?$/s.exec(url) ?? [];
   const store = STORES[scheme]!;
+  // Before anything repeats the URL.
+  const keys = keysOf(store, query);
   if (bucket === '')
     throw usage(`${JSON.stringify(url)} names no ${store.bucket}`, `write ${scheme}://${store.bucket.toUpperCase()}`);
   // What stands there may be a secret, and is not repeated.
@@ -84,8 +78,21 @@ function parse(url: string): {
     store,
     bucket: decoded(bucket, url),
     root: /[^/]/.test(root) ? decoded(root, url) : undefined,
-    keys: [...new URLSearchParams(query)],
+    keys,
   };
+}
+
+function keysOf({ section, bucket, root }: ObjectStore, query: string): Array<[name: string, value: string]> {
+  // A plus is itself, as in the names.
+  const keys = [...new URLSearchParams(query.replaceAll('+', '%2B'))];
+  for (const [name] of keys) {
+    const node = nodeAt(`${section}.${name}`);
+    if (!node) throw usage(`${name} is no key of ${section}`, 'see docs/configuration.md');
+    if (node.secret)
+      throw usage(`${name} is a secret, which the list of processes would show`, `set ${node.environment}`);
+    if (name === bucket || name === root) throw usage(`the ${name} stands before the ?`);
+  }
+  return keys;
 }
 
 function decoded(text: string, url: string): string {

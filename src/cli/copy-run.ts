@@ -95,9 +95,10 @@ async function rounds(
     if (!(await round(source, target, wanted, options))) process.exitCode = 1;
     return;
   }
+  const told = new Map<string, string>();
   for (;;) {
     // A registry that is away now is there again later.
-    await round(source, target, wanted, options).catch((error: unknown) => {
+    await round(source, target, wanted, options, told).catch((error: unknown) => {
       if (!(error instanceof OperatorError)) throw error;
       process.stderr.write(`registry-secure: ${error.message}; trying again\n`);
     });
@@ -105,18 +106,24 @@ async function rounds(
   }
 }
 
-/** One look at all that is wanted. In a watch only what has happened is told. @returns whether all of it is there now */
+/**
+ * One look at all that is wanted. In a watch only what has happened is told.
+ * @param told why a repository was not listed, as it was told before
+ * @returns whether all of it is there now
+ */
 async function round(
   source: ImageSource,
   target: ImageTarget,
   wanted: Selection,
   { dryRun = false, json = false, watch, jobs, referrers = true }: CopyRunOptions,
+  told: Map<string, string> = new Map(),
 ): Promise<boolean> {
   const start = performance.now();
   // From the first byte on: what was prepared before says nothing of how fast they come.
   let progress: Progress | undefined;
   const images: CopiedImage[] = [];
   const unlisted: Unlisted[] = [];
+  let news = 0;
   const copier = new Copier(source, target, {
     jobs,
     dryRun,
@@ -135,6 +142,9 @@ async function round(
   });
   const pairs = wanted(source, found => {
     unlisted.push(found);
+    if (told.get(found.repository) === found.problem) return;
+    told.set(found.repository, found.problem);
+    news++;
     if (json) return;
     progress?.clear();
     process.stderr.write(`registry-secure: ${found.repository} was not copied: ${found.problem}\n`);
@@ -142,14 +152,14 @@ async function round(
   const report = await copier.run(pairs);
   progress?.clear();
   const seconds = (performance.now() - start) / 1000;
-  const failed = report.images.failed + unlisted.length;
-  const quiet = watch !== undefined && report.images.new + report.images.moved + failed === 0;
+  const { new: fresh, moved, failed } = report.images;
+  const quiet = watch !== undefined && fresh + moved + failed + news === 0;
   if (json && !quiet)
     process.stdout.write(
       `${JSON.stringify({ from: source.name, to: target.name, dryRun, ...report, seconds: Number(seconds.toFixed(3)), list: images.map(described), unlisted }, undefined, 2)}\n`,
     );
-  else if (!quiet) process.stdout.write(`${summary(report, seconds, dryRun)}\n`);
-  return failed === 0;
+  else if (!quiet) process.stdout.write(`${summary(report, unlisted.length, seconds, dryRun)}\n`);
+  return failed + unlisted.length === 0;
 }
 
 function line({ pair, outcome, bytes, problem }: CopiedImage, dryRun: boolean): string {
@@ -176,12 +186,13 @@ function nameOf(repository: string, reference: string): string {
   return `${repository}${isDigest(reference) ? '@' : ':'}${reference}`;
 }
 
-function summary({ images, blobs, bytes }: CopyReport, seconds: number, dryRun: boolean): string {
+function summary({ images, blobs, bytes }: CopyReport, unlisted: number, seconds: number, dryRun: boolean): string {
   const { new: fresh, moved, same, failed } = images;
   const how = dryRun
     ? 'nothing was copied'
     : `${blobs.copied} layers copied (${roughSize(bytes)}), ${blobs.mounted} mounted, ${blobs.present} there already, in ${seconds.toFixed(1)} s`;
-  return `${fresh} new, ${moved} moved, ${same} the same, ${failed} failed: ${how}`;
+  const left = unlisted === 0 ? '' : `, ${unlisted} ${unlisted === 1 ? 'repository' : 'repositories'} not listed`;
+  return `${fresh} new, ${moved} moved, ${same} the same, ${failed} failed${left}: ${how}`;
 }
 
 /** What is to be copied, as the command line has it. @throws OperatorError where it does not say so */

@@ -1,3 +1,4 @@
+import { allDone } from '../at-once.js';
 import { OperatorError } from '../errors.js';
 import type { ByteRange } from '../reference.js';
 import {
@@ -168,12 +169,16 @@ export class ObjectDriver implements StorageDriver {
     // What is sent again because it had no answer may also come late: by then there is another object than was found.
     let found = await this.store.find(key);
     let over: PutOptions['over'] = found ?? 'nothing';
+    let neither = 0;
     while (!(await this.store.put(key, data, { write, over }))) {
       const next = await this.store.find(key);
       // It is ours, whose answer was lost; or another one's, and then it is as if that had come right after.
       if (next && next.write !== found?.write) return;
-      // What is there and yet is no object, such as a copy that failed leaves, has no version to name.
-      over = next ?? (found ? 'nothing' : undefined);
+      if (next && next.etag === found?.etag)
+        throw new StorageError('unavailable', `write ${key}: it was refused, although nothing has changed there`);
+      // What is there time and again, and yet is no object, such as a copy that failed leaves, has no version to name.
+      if (!next && !found) neither++;
+      over = next ?? (neither < 2 ? 'nothing' : undefined);
       found = next;
     }
   }
@@ -208,7 +213,7 @@ export class ObjectDriver implements StorageDriver {
       // The first by itself: it is the one without which the others count for nothing.
       if (isFirst) for (const object of objects.splice(0, 1)) await this.#removeListed(object);
       for (let at = 0; at < objects.length; at += WIDTH)
-        await Promise.all(objects.slice(at, at + WIDTH).map(object => this.#removeListed(object)));
+        await allDone(objects.slice(at, at + WIDTH).map(object => this.#removeListed(object)));
       isFirst = false;
       token = next;
       last = next === undefined;

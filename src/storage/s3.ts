@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { allDone } from '../at-once.js';
 import { OperatorError } from '../errors.js';
 import type { ByteRange } from '../reference.js';
 import {
@@ -183,7 +184,7 @@ export class S3Driver implements StorageDriver {
       const keys = objects.map(({ key }) => key);
       // The first by itself: it is the one without which the others count for nothing.
       for (const batch of isFirst ? [keys.slice(0, 1), ...inParts(keys.slice(1))] : inParts(keys))
-        await Promise.all(batch.map(remove));
+        await allDone(batch.map(remove));
       isFirst = false;
       token = next;
       last = next === undefined;
@@ -266,7 +267,7 @@ export class S3Driver implements StorageDriver {
     const { objects, next } = await this.#bucket.list(`${prefix}/`);
     if (next !== undefined || objects.some(({ key }) => !key.endsWith(RENEWED))) return;
     const before = this.#bucket.now() - LEFT_ALONE;
-    for (const { key, modified } of objects) if (modified.getTime() < before) await this.#bucket.delete(key);
+    for (const { key, modified } of objects) if (modified.getTime() < before) await this.#bucket.deleteInTime(key);
   }
 
   #renew(key: string): Promise<void> {

@@ -1,3 +1,4 @@
+import { allDone } from '../at-once.js';
 import { RegistryError } from '../errors.js';
 import { growingCache } from '../growing-cache.js';
 import type { ByteRange, Digest } from '../reference.js';
@@ -170,7 +171,7 @@ export class Blobs {
       if (!canonical) throw unknown(digest);
       const names = await namesOf(this.driver, layout.layers(repository), linkOf, canonical);
       await this.immutable.checkContent(repository, names);
-      await Promise.all(names.map(name => this.driver.removeAll(layout.layer(repository, name))));
+      await allDone(names.map(name => this.driver.removeAll(layout.layer(repository, name))));
     });
   }
 }

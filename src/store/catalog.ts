@@ -1,4 +1,5 @@
 import { LRUCache } from 'lru-cache';
+import { allDone } from '../at-once.js';
 import { isRepositoryName, isTag } from '../reference.js';
 import type { Entry, StorageDriver } from '../storage/driver.js';
 import { inBatches } from './batches.js';
@@ -88,7 +89,7 @@ export class Catalog {
       await this.immutable.checkRepository(repository);
       await this.removeManifests(repository);
       const parts = (await this.driver.list(layout.repository(repository))).filter(({ name }) => name.startsWith('_'));
-      await Promise.all(parts.map(({ name }) => this.driver.removeAll(`${layout.repository(repository)}/${name}`)));
+      await allDone(parts.map(({ name }) => this.driver.removeAll(`${layout.repository(repository)}/${name}`)));
       // Another process may have pushed one meanwhile: it lacks what was just removed.
       await this.removeManifests(repository);
       return true;

@@ -217,7 +217,7 @@ export class FolderTarget implements CopyTarget {
       this.report.blobs.removed += stale.length;
       if (dryRun || stale.length === 0) continue;
       await checkStillMirror(driver);
-      await inBatches(stale, blob => driver.removeAll(`${layout.blobs}/${name}/${blob.name}`, { durable: false }));
+      await inBatches(stale, blob => driver.removeAll(`${layout.blobs}/${name}/${blob.name}`));
     }
   }
 }

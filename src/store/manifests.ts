@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { LRUCache } from 'lru-cache';
+import { allDone } from '../at-once.js';
 import { RegistryError } from '../errors.js';
 import { algorithmOf, type Digest, hexOf } from '../reference.js';
 import { type StorageDriver, WHENEVER } from '../storage/driver.js';
@@ -267,7 +268,7 @@ export class Manifests {
       await this.immutable.checkContent(repository, names);
       // The tags first: a crash must leave none that points at nothing.
       await this.removeTagsOn(repository, names);
-      await Promise.all(names.map(name => this.driver.removeAll(layout.revision(repository, name))));
+      await allDone(names.map(name => this.driver.removeAll(layout.revision(repository, name))));
       for (const name of names) removed.add(name);
     }
     // Or by the same one, and then all is well; or only a tag on it.

@@ -50,9 +50,10 @@ describe('an object store as a place', () => {
       ['swift://ü /é', 'swift://ü /é', 'storage.swift with container: ü , prefix: /é'],
     ] as const) {
       assert.deepEqual(parseNamed(url), { kind: 'bucket', place: url });
-      assert.deepEqual(parseNamed(`${url}?x=y#team/app:v1`), {
+      const key = url.startsWith('azure:') ? 'realm=example.com' : 'chunksize=6MiB';
+      assert.deepEqual(parseNamed(`${url}?${key}#team/app:v1`), {
         kind: 'bucket',
-        place: `${url}?x=y`,
+        place: `${url}?${key}`,
         repository: 'team/app',
         reference: 'v1',
       });
@@ -93,6 +94,7 @@ describe('an object store as a place', () => {
     );
     const { gcs } = bucketSettings('gs://images/root?keyfile=key.json', KEYS);
     assert.deepEqual([gcs?.bucket, gcs?.rootdirectory, gcs?.keyfile], ['images', '/root', resolve('key.json')]);
+    assert.equal(bucketSettings('gs://images?keyfile=/etc/a+b.json', KEYS).gcs?.keyfile, '/etc/a+b.json');
     const { swift } = bucketSettings('swift://Images?tenant=Our%20project&chunksize=5MiB', {
       ...KEYS,
       REGISTRY_STORAGE_SWIFT_PREFIX: 'team',
@@ -121,6 +123,11 @@ describe('an object store as a place', () => {
       assert.match(problem, message);
       assert.doesNotMatch(problem, /hush/);
     }
+    // Nor before it comes to that, when something else is wrong with it too.
+    assert.doesNotMatch(
+      refused(() => parseNamed('s3://100%?secretkey=hush#Bad Name')),
+      /hush/,
+    );
   });
 
   test('is no host, no user and no other scheme', () => {

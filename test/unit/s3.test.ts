@@ -1,4 +1,7 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import { OperatorError } from '../../src/errors.js';
@@ -6,7 +9,7 @@ import { StorageError } from '../../src/storage/driver.js';
 import { listChildren } from '../../src/storage/object/listing.js';
 import { PartBudget, sizeOfPart } from '../../src/storage/object/parts.js';
 import { planParts, Turnstile } from '../../src/storage/s3/assemble.js';
-import type { Bucket } from '../../src/storage/s3/bucket.js';
+import { Bucket } from '../../src/storage/s3/bucket.js';
 import { s3Failure, s3Refusal } from '../../src/storage/s3/failure.js';
 
 const MIB = 1024 * 1024;
@@ -214,4 +217,36 @@ describe('what services answer', () => {
     const bug = new RangeError('a bug');
     assert.equal(s3Refusal(place, bug), bug);
   });
+});
+
+test('an object whose length is not told is no empty one', async () => {
+  // As something between may answer that passes bodies on in chunks.
+  const service = createServer((_request, response) => {
+    response.setHeader('ETag', '"1"');
+    response.write('content');
+    response.end();
+  });
+  service.listen(0, '127.0.0.1');
+  await once(service, 'listening');
+  const bucket = new Bucket({
+    bucket: 'images',
+    region: 'us-east-1',
+    endpoint: `http://127.0.0.1:${(service.address() as AddressInfo).port}`,
+    pathStyle: true,
+    credentials: { accessKeyId: 'alice', secretAccessKey: 'example' },
+    root: '',
+    secure: false,
+    chunkSize: 10 * MIB,
+    copy: { chunkSize: 32 * MIB, concurrency: 1, threshold: 32 * MIB },
+  });
+  try {
+    for (const read of [() => bucket.get('a/b'), () => bucket.peek('a/b')])
+      await assert.rejects(
+        read,
+        (error: StorageError) => error.kind === 'unavailable' && /does not say how long it is/.test(error.message),
+      );
+  } finally {
+    bucket.close();
+    service.close();
+  }
 });

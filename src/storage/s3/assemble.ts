@@ -1,3 +1,4 @@
+import { allDone } from '../../at-once.js';
 import type { ByteRange } from '../../reference.js';
 import { StorageError } from '../driver.js';
 import { type PartBudget, SMALLEST_PART } from '../object/parts.js';
@@ -119,7 +120,7 @@ export async function joinParts(
     const lane = async () => {
       for (const [index, source] of waiting) parts.push(await make(source, index + 1));
     };
-    await allSettled(Array.from({ length: Math.min(concurrency, sources.length) }, lane));
+    await allDone(Array.from({ length: Math.min(concurrency, sources.length) }, lane));
     await beforeLast();
     isCompleting = true;
     await completeUpload(bucket, key, upload, parts);
@@ -129,10 +130,4 @@ export async function joinParts(
     throw error;
   }
   return passed;
-}
-
-/** Waits for all, so that nothing is under way any more when one has failed. */
-async function allSettled(work: ReadonlyArray<Promise<void>>): Promise<void> {
-  const failed = (await Promise.allSettled(work)).find(result => result.status === 'rejected');
-  if (failed) throw failed.reason;
 }

@@ -43,6 +43,9 @@ const ATTEMPTS = 4;
 /** How often what meets another request is tried. */
 const TRIES = 6;
 
+/** An answer tells the service's time where it took no longer (ms). */
+const PROMPT = 2_000;
+
 /** For how long the service takes a request to remove what others may write again (s). */
 const TIMELY_S = 20;
 
@@ -139,8 +142,11 @@ export class Bucket {
       (next, { commandName = '' }) =>
         async args => {
           this.#count(commandName.replace(/Command$/, ''));
+          const asked = performance.now();
           const result = await next(args);
-          this.#hear((result.response as { headers?: Record<string, string> }).headers?.date);
+          // What takes long may have said what time it was when it began.
+          if (performance.now() - asked < PROMPT)
+            this.#hear((result.response as { headers?: Record<string, string> }).headers?.date);
           return result;
         },
       { step: 'finalizeRequest', priority: 'low', name: 'countRequests' },
@@ -183,7 +189,7 @@ export class Bucket {
     const found = await this.#unlessAbsent(`look at ${key}`, () =>
       this.#client.send(new HeadObjectCommand(this.#at(key))),
     );
-    return found && foundOf(found, found.ContentLength ?? 0);
+    return found && foundOf(found, sizeOf(found.ContentLength, key));
   }
 
   /** The object, or a range of it. @param etag where it must not be another by now */
@@ -208,7 +214,9 @@ export class Bucket {
       throw new StorageError('unavailable', `read ${key}: another range came than was asked for`);
     }
     const total = /\/(\d+)$/.exec(found.ContentRange ?? '')?.[1];
-    const size = total === undefined ? (found.ContentLength ?? 0) : Number(total);
+    const told = total === undefined ? found.ContentLength : Number(total);
+    if (told === undefined) body.destroy();
+    const size = sizeOf(told, key);
     return { ...foundOf(found, size), body };
   }
 
@@ -482,6 +490,12 @@ function clientConfig(
     cacheMiddleware: true,
     logger: { trace() {}, debug() {}, warn() {} } as unknown as NonNullable<S3ClientConfig['logger']>,
   };
+}
+
+/** What is between may leave it out; and what is taken for empty would be taken for corrupt. */
+function sizeOf(told: number | undefined, key: string): number {
+  if (told === undefined) throw new StorageError('unavailable', `read ${key}: the answer does not say how long it is`);
+  return told;
 }
 
 function foundOf(found: HeadObjectCommandOutput | GetObjectCommandOutput, size: number): Found {

@@ -37,10 +37,20 @@ export function isUnmet(error: unknown): boolean {
   return statusOf(error) === 412;
 }
 
+/** Nothing was sent. */
+const NOT_REACHED: ReadonlySet<string | undefined> = new Set([
+  'ECONNREFUSED',
+  'ENOTFOUND',
+  'EAI_AGAIN',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+]);
+
 /** The service has done with a request, or never had it: it does nothing any more. A gateway knows of no such thing. */
 export function isAnswered(error: unknown): boolean {
   const status = statusOf(error);
-  return status === undefined ? systemCode(error) === 'ECONNREFUSED' : status !== 502 && status !== 504;
+  if (status === undefined) return NOT_REACHED.has(systemCode(error));
+  return status !== 502 && status !== 504 && status < 520;
 }
 
 /** Another request for the same key, or for one near it, was being served: it is worth a second try. */
