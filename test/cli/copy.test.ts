@@ -106,7 +106,7 @@ describe('copy', () => {
       const again = await run([host, './open', '--all', '--src-plain-http']);
       assert.equal(again.status, 1);
       assert.ok(again.stderr.endsWith(`\nregistry-secure: team/hidden was not copied: ${problem}\n`), again.stderr);
-      assert.match(again.stdout, /^0 new, 0 moved, 2 the same, 0 failed: /);
+      assert.match(again.stdout, /^0 new, 0 moved, 2 the same, 0 failed, 1 repository not listed: /);
       const alone = await run([`${host}/team/hidden`, './open', '--all', '--src-plain-http']);
       assert.deepEqual([alone.status, alone.stdout], [1, '']);
       assert.ok(alone.stderr.endsWith(`\nregistry-secure: ${problem}\n`), alone.stderr);
