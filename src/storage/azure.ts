@@ -20,7 +20,7 @@ import type { AzureOptions } from './azure/options.js';
 import { AzureSigner } from './azure/signer.js';
 import { StorageError } from './driver.js';
 import { ObjectReader } from './object/reader.js';
-import { Requests, ServiceError, sizeOf, storageFailure } from './object/requests.js';
+import { Requests, ServiceError, sizeOf } from './object/requests.js';
 import {
   type Body,
   bodyOf,
@@ -111,7 +111,7 @@ export class AzureStore implements ObjectStore {
 
   put(key: string, data: Uint8Array, { write, over }: PutOptions): Promise<boolean> {
     const put = (conditions: BlobRequestConditions): Promise<boolean> =>
-      this.#unless(
+      this.requests.unless(
         isAnother,
         false,
         `write ${key}`,
@@ -133,14 +133,14 @@ export class AzureStore implements ObjectStore {
   }
 
   renew(key: string, { etag, metadata = {} }: Found): Promise<boolean> {
-    return this.#unless(isAnother, false, `renew ${key}`, 'SetBlobMetadata', async abortSignal => {
+    return this.requests.unless(isAnother, false, `renew ${key}`, 'SetBlobMetadata', async abortSignal => {
       await this.#blob(key).setMetadata({ ...metadata }, { abortSignal, conditions: { ifMatch: etag } });
       return true;
     });
   }
 
   async remove(key: string, { etag }: Pick<Found, 'etag'>): Promise<boolean> {
-    return this.#unless(isAnother, false, `remove ${key}`, 'DeleteBlob', async (abortSignal, before) => {
+    return this.requests.unless(isAnother, false, `remove ${key}`, 'DeleteBlob', async (abortSignal, before) => {
       try {
         await this.#blob(key).delete({ abortSignal, conditions: { ifMatch: etag } });
         return true;
@@ -153,7 +153,7 @@ export class AzureStore implements ObjectStore {
   }
 
   drop(key: string): Promise<void> {
-    return this.#unless(isAbsent, undefined, `remove ${key}`, 'DeleteBlob', async abortSignal => {
+    return this.requests.unless(isAbsent, undefined, `remove ${key}`, 'DeleteBlob', async abortSignal => {
       await this.#blob(key).delete({ abortSignal });
     });
   }
@@ -171,7 +171,7 @@ export class AzureStore implements ObjectStore {
   async uploadPart({ key, id }: Upload, number: number, data: Uint8Array): Promise<Part> {
     // All ids of a blob have to be of one length.
     const tag = Buffer.from(`${id}-${String(number).padStart(6, '0')}`).toString('base64');
-    await this.#attempt(
+    await this.requests.attempt(
       `write part ${number} of ${key}`,
       'PutBlock',
       abortSignal => this.#blockBlob(key).stageBlock(tag, data as Buffer, data.length, { abortSignal }),
@@ -183,7 +183,7 @@ export class AzureStore implements ObjectStore {
   /** To be asked twice does no harm: the blocks are those of the blob then. */
   async completeUpload({ key, id }: Upload, parts: readonly Part[]): Promise<void> {
     const blocks = parts.toSorted((one, other) => one.number - other.number).map(({ tag }) => tag);
-    await this.#attempt(`complete ${key}`, 'PutBlockList', abortSignal =>
+    await this.requests.attempt(`complete ${key}`, 'PutBlockList', abortSignal =>
       this.#blockBlob(key).commitBlockList(blocks, {
         abortSignal,
         blobHTTPHeaders: HEADERS,
@@ -209,7 +209,7 @@ export class AzureStore implements ObjectStore {
     if (source && source.info.size === there?.info.size && (await this.#keeps(key, digest))) return;
     const options = { metadata: { [WRITE]: newWrite() }, intervalInMs: POLL };
     await this.#replacing(key, digest, async () => {
-      const isDone = await this.#attempt(`copy ${from} to ${key}`, 'CopyBlob', async abortSignal => {
+      const isDone = await this.requests.attempt(`copy ${from} to ${key}`, 'CopyBlob', async abortSignal => {
         const copying = await this.#blob(key).beginCopyFromURL(this.#blob(from).url, { ...options, abortSignal });
         return copying.isDone();
       });
@@ -221,7 +221,7 @@ export class AzureStore implements ObjectStore {
   /** Waits until a copy that the service has begun is done. */
   async #copied(key: string): Promise<void> {
     for (const until = performance.now() + COPY_PATIENCE; ; await sleep(POLL)) {
-      const { copyStatus } = await this.#attempt(`look at ${key}`, 'GetBlobProperties', abortSignal =>
+      const { copyStatus } = await this.requests.attempt(`look at ${key}`, 'GetBlobProperties', abortSignal =>
         this.#blob(key).getProperties({ abortSignal }),
       );
       if (copyStatus === 'success') return;
@@ -239,7 +239,7 @@ export class AzureStore implements ObjectStore {
   }
 
   async #list(prefix: string, { token, delimiter, most = this.options.pageSize ?? PAGE_SIZE }: ListOptions) {
-    const page = await this.#attempt(`list ${prefix}`, 'ListBlobs', async abortSignal => {
+    const page = await this.requests.attempt(`list ${prefix}`, 'ListBlobs', async abortSignal => {
       const settings = { maxPageSize: most, ...(token !== undefined && { continuationToken: token }) };
       const pages = delimiter
         ? this.#container.listBlobsByHierarchy(delimiter, { prefix, abortSignal }).byPage(settings)
@@ -301,32 +301,7 @@ export class AzureStore implements ObjectStore {
   }
 
   #unlessAbsent<T>(action: string, kind: string, send: (signal: AbortSignal) => Promise<T>): Promise<T | undefined> {
-    return this.#unless(isAbsent, undefined, action, kind, send);
-  }
-
-  /** Answers `otherwise` where the service has refused for that reason. */
-  async #unless<T, O>(
-    isSo: (error: ServiceError) => boolean,
-    otherwise: O,
-    action: string,
-    kind: string,
-    send: (signal: AbortSignal, before: number) => Promise<T>,
-    bytes = 0,
-  ): Promise<T | O> {
-    try {
-      return await this.requests.send(kind, send, bytes);
-    } catch (error) {
-      if (error instanceof ServiceError && isSo(error)) return otherwise;
-      throw storageFailure(action, error);
-    }
-  }
-
-  async #attempt<T>(action: string, kind: string, send: (signal: AbortSignal) => Promise<T>, bytes = 0): Promise<T> {
-    try {
-      return await this.requests.send(kind, send, bytes);
-    } catch (error) {
-      throw storageFailure(action, error);
-    }
+    return this.requests.unless(isAbsent, undefined, action, kind, send);
   }
 
   #delegatedBy(service: BlobServiceClient): DelegatedKey {

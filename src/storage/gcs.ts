@@ -6,7 +6,7 @@ import { answerOf, gcsError, gcsRefusal } from './gcs/failure.js';
 import type { GcsOptions } from './gcs/options.js';
 import { GcsSigner, type SigningAccount } from './gcs/signer.js';
 import { HttpClient } from './object/http.js';
-import { Requests, ServiceError, sizeOf, storageFailure } from './object/requests.js';
+import { Requests, ServiceError, sizeOf } from './object/requests.js';
 import {
   type Body,
   bodyOf,
@@ -93,7 +93,7 @@ export class GcsStore implements ObjectStore {
   }
 
   find(key: string): Promise<Found | undefined> {
-    return this.#unless(isAbsent, undefined, `look at ${key}`, 'GetObject', async signal =>
+    return this.requests.unless(isAbsent, undefined, `look at ${key}`, 'GetObject', async signal =>
       foundOf(await this.#ask('GET', signal, this.#at(key), { fields: FIELDS })),
     );
   }
@@ -104,7 +104,7 @@ export class GcsStore implements ObjectStore {
   ): Promise<Body | undefined> {
     const headers = range && { range: `bytes=${range.start}-${range.end}` };
     const query = { alt: 'media', generation: bytes };
-    return this.#unless(isAbsent, undefined, `read ${key}`, 'Download', async signal => {
+    return this.requests.unless(isAbsent, undefined, `read ${key}`, 'Download', async signal => {
       const { told, data } = await this.#send('GET', signal, this.#at(key), query, { headers });
       return bodyOf(key, data, { range, contentRange: told['content-range'] }, total =>
         foundOf({
@@ -140,7 +140,7 @@ export class GcsStore implements ObjectStore {
       await text(data);
       return true;
     };
-    return this.#unless(
+    return this.requests.unless(
       ({ status }) => over !== undefined && status === 412,
       false,
       `write ${key}`,
@@ -153,7 +153,7 @@ export class GcsStore implements ObjectStore {
   renew(key: string, found: Found): Promise<boolean> {
     const { generation, metageneration } = versionOf(found);
     const query = { ifGenerationMatch: generation, ifMetagenerationMatch: metageneration, fields: 'generation' };
-    return this.#unless(isAnother, false, `renew ${key}`, 'PatchObject', async signal => {
+    return this.requests.unless(isAnother, false, `renew ${key}`, 'PatchObject', async signal => {
       await this.#ask('PATCH', signal, this.#at(key), query, { metadata: { [RENEWED]: newWrite() } });
       return true;
     });
@@ -162,7 +162,7 @@ export class GcsStore implements ObjectStore {
   remove(key: string, found: Pick<Found, 'etag'>): Promise<boolean> {
     const { generation, metageneration } = versionOf(found);
     const query = { generation, ifMetagenerationMatch: metageneration };
-    return this.#unless(isAnother, false, `remove ${key}`, 'DeleteObject', async (signal, before) => {
+    return this.requests.unless(isAnother, false, `remove ${key}`, 'DeleteObject', async (signal, before) => {
       try {
         await this.#ask('DELETE', signal, this.#at(key), query);
         return true;
@@ -175,7 +175,7 @@ export class GcsStore implements ObjectStore {
   }
 
   drop(key: string): Promise<void> {
-    return this.#unless(isAbsent, undefined, `remove ${key}`, 'DeleteObject', async signal => {
+    return this.requests.unless(isAbsent, undefined, `remove ${key}`, 'DeleteObject', async signal => {
       await this.#ask('DELETE', signal, this.#at(key));
     });
   }
@@ -191,7 +191,7 @@ export class GcsStore implements ObjectStore {
       startOffset: after === undefined ? undefined : `${from}${after}`,
       fields: 'items(name,updated,generation,metageneration),prefixes,nextPageToken',
     };
-    const page = await this.#attempt(
+    const page = await this.requests.attempt(
       `list ${prefix}`,
       'ListObjects',
       signal =>
@@ -238,7 +238,7 @@ export class GcsStore implements ObjectStore {
   async copy(from: string, key: string): Promise<void> {
     const path = `${this.#at(from)}/rewriteTo${this.#at(key).slice('/storage/v1'.length)}`;
     for (let token: string | undefined, done = false; !done; ) {
-      const answer = await this.#attempt(`copy ${from} to ${key}`, 'RewriteObject', signal =>
+      const answer = await this.requests.attempt(`copy ${from} to ${key}`, 'RewriteObject', signal =>
         this.#ask('POST', signal, path, { rewriteToken: token }, made()),
       );
       ({ rewriteToken: token, done } = answer as { rewriteToken?: string; done: boolean });
@@ -263,7 +263,7 @@ export class GcsStore implements ObjectStore {
 
   async #compose(pieces: readonly Piece[], key: string): Promise<void> {
     const sourceObjects = pieces.map(piece => ({ name: `${this.#prefix}${piece.key}` }));
-    await this.#attempt(`join ${key}`, 'ComposeObject', signal =>
+    await this.requests.attempt(`join ${key}`, 'ComposeObject', signal =>
       this.#ask('POST', signal, `${this.#at(key)}/compose`, {}, { sourceObjects, destination: made() }),
     );
   }
@@ -310,27 +310,6 @@ export class GcsStore implements ObjectStore {
     const status = answer.statusCode!;
     if (status >= 300) throw answerOf(status, await text(answer), told['retry-after']);
     return { told, data: answer };
-  }
-
-  /** Answers `otherwise` where the service has refused for that reason. */
-  async #unless<T, O>(
-    isSo: (error: ServiceError) => boolean,
-    otherwise: O,
-    action: string,
-    kind: string,
-    send: (signal: AbortSignal, before: number) => Promise<T>,
-    bytes = 0,
-  ): Promise<T | O> {
-    try {
-      return await this.requests.send(kind, send, bytes);
-    } catch (error) {
-      if (error instanceof ServiceError && isSo(error)) return otherwise;
-      throw storageFailure(action, error);
-    }
-  }
-
-  #attempt<T>(action: string, kind: string, send: (signal: AbortSignal) => Promise<T>): Promise<T> {
-    return this.#unless<T, T>(() => false, undefined as T, action, kind, send);
   }
 }
 

@@ -16,6 +16,7 @@ import { PartBudget } from './object/parts.js';
 import { ObjectReader } from './object/reader.js';
 import { ServiceError } from './object/requests.js';
 import { ObjectSegment } from './object/segment.js';
+import { SegmentSizes } from './object/segment-sizes.js';
 import {
   newWrite,
   type ObjectStore,
@@ -70,8 +71,7 @@ export class ObjectDriver implements StorageDriver {
   readonly name: string;
   readonly epoch: string;
   readonly #budget: PartBudget;
-  /** The sizes of segments that were closed lately: they need not be asked for. */
-  readonly #sizes = new Map<string, number>();
+  readonly #sizes = new SegmentSizes(segment => this.store.find(segment));
   #passed = 0;
   #redirects = false;
   #listed = { at: Number.NEGATIVE_INFINITY, current: Promise.resolve() };
@@ -228,14 +228,14 @@ export class ObjectDriver implements StorageDriver {
   async createSegment(key: string): Promise<SegmentWriter> {
     checkKey(key);
     this.#checkWritable(`create segment ${key}`);
-    return new ObjectSegment(this.store, key, this.#budget, size => this.#remember(key, size));
+    return new ObjectSegment(this.store, key, this.#budget, size => this.#sizes.remember(key, size));
   }
 
   async assemble(segments: readonly string[], key: string): Promise<void> {
     for (const one of [...segments, key]) checkKey(one);
     this.#checkWritable(`assemble ${key}`);
     const pieces = await Promise.all(
-      segments.map(async segment => ({ key: segment, size: await this.#sizeOf(segment) })),
+      segments.map(async segment => ({ key: segment, size: await this.#sizes.of(segment) })),
     );
     const filled = pieces.filter(({ size }) => size > 0);
     if (filled.length === 0) await this.store.put(key, Buffer.alloc(0), { write: newWrite() });
@@ -356,19 +356,6 @@ export class ObjectDriver implements StorageDriver {
     if (!isCreated || !read?.equals(content) || !removed || (await this.store.find(key)))
       throw new StorageError('unavailable', 'what was written was not read, or what was removed is still there');
     if (again) throw new StorageError('unavailable', 'an object was created where there was one');
-  }
-
-  #remember(segment: string, size: number): void {
-    this.#sizes.set(segment, size);
-    if (this.#sizes.size > 10_000) this.#sizes.delete(this.#sizes.keys().next().value!);
-  }
-
-  async #sizeOf(segment: string): Promise<number> {
-    const known = this.#sizes.get(segment);
-    if (known !== undefined) return known;
-    const found = await this.store.find(segment);
-    if (!found) throw new StorageError('unavailable', `assemble: the segment ${segment} is gone`);
-    return found.info.size;
   }
 
   #checkWritable(action: string): void {

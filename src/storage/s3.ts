@@ -14,6 +14,7 @@ import { checkFormat, FORMAT_FILE, PRIVATE } from './format.js';
 import { checkKey } from './key.js';
 import { listChildren } from './object/listing.js';
 import { PartBudget, SMALLEST_PART } from './object/parts.js';
+import { SegmentSizes } from './object/segment-sizes.js';
 import { spanOf } from './redirect.js';
 import { gather, joinParts, planParts, Turnstile } from './s3/assemble.js';
 import { Bucket, type Found, newWrite } from './s3/bucket.js';
@@ -52,8 +53,7 @@ export class S3Driver implements StorageDriver {
   readonly #removals: Removals;
   readonly #budget: PartBudget;
   readonly #copies: Turnstile;
-  /** The sizes of segments that were closed lately: they need not be asked for. */
-  readonly #sizes = new Map<string, number>();
+  readonly #sizes = new SegmentSizes(segment => this.#bucket.find(segment));
   /** Whether the service creates an object only where there is none. */
   #conditional = true;
   /** What waits for a key, where it does not. */
@@ -199,7 +199,7 @@ export class S3Driver implements StorageDriver {
   async createSegment(key: string): Promise<SegmentWriter> {
     checkKey(key);
     this.#checkWritable(`create segment ${key}`);
-    return new S3Segment(this.#bucket, key, this.#budget, { onClosed: size => this.#remember(key, size) });
+    return new S3Segment(this.#bucket, key, this.#budget, { onClosed: size => this.#sizes.remember(key, size) });
   }
 
   async createObject(key: string): Promise<SegmentWriter> {
@@ -213,7 +213,7 @@ export class S3Driver implements StorageDriver {
     for (const one of [...segments, key]) checkKey(one);
     this.#checkWritable(`assemble ${key}`);
     const pieces = await Promise.all(
-      segments.map(async segment => ({ key: segment, size: await this.#sizeOf(segment) })),
+      segments.map(async segment => ({ key: segment, size: await this.#sizes.of(segment) })),
     );
     const size = pieces.reduce((sum, piece) => sum + piece.size, 0);
     const { threshold, chunkSize, concurrency } = this.options.copy;
@@ -362,19 +362,6 @@ export class S3Driver implements StorageDriver {
     for (const own of ['docker/registry/v2/', `${PRIVATE}/`])
       for (const { key, id, started } of await this.#bucket.unfinishedUploads(own))
         if (started.getTime() < before) await this.#bucket.abortUpload(key, id);
-  }
-
-  #remember(segment: string, size: number): void {
-    this.#sizes.set(segment, size);
-    if (this.#sizes.size > 10_000) this.#sizes.delete(this.#sizes.keys().next().value!);
-  }
-
-  async #sizeOf(segment: string): Promise<number> {
-    const known = this.#sizes.get(segment);
-    if (known !== undefined) return known;
-    const found = await this.#bucket.find(segment);
-    if (!found) throw new StorageError('unavailable', `assemble: the segment ${segment} is gone`);
-    return found.info.size;
   }
 
   #checkWritable(action: string): void {

@@ -56,7 +56,7 @@ export class SwiftStore implements ObjectStore {
   }
 
   async prepare(): Promise<void> {
-    await this.#client.attempt('look at the container', 'HEAD container', signal =>
+    await this.#client.requests.attempt('look at the container', 'HEAD container', signal =>
       this.#client.ask('HEAD', signal, ''),
     );
   }
@@ -96,7 +96,7 @@ export class SwiftStore implements ObjectStore {
     return this.#ifStill(key, found, async () => {
       // A change of metadata sets the time, and replaces all there is: even what a dynamic large object is made of.
       const headers = { ...TYPE, ...found.metadata };
-      await this.#client.attempt(`renew ${key}`, 'POST', signal =>
+      await this.#client.requests.attempt(`renew ${key}`, 'POST', signal =>
         this.#client.ask('POST', signal, this.#files + key, { headers }),
       );
     });
@@ -211,7 +211,7 @@ export class SwiftStore implements ObjectStore {
   async #write(name: string, data: Uint8Array, headers: Record<string, string> = {}): Promise<string> {
     const hash = createHash('md5').update(data).digest('hex');
     const sent = { body: [data], headers: { ...TYPE, etag: hash, ...headers } };
-    await this.#client.attempt(
+    await this.#client.requests.attempt(
       `write ${name}`,
       'PUT',
       signal => this.#client.ask('PUT', signal, name, sent),

@@ -119,7 +119,7 @@ async function sha1Swift(key: string | undefined, mayChange: boolean) {
     temporaryUrlKey: 'new',
   };
   const client = new SwiftClient(options);
-  await client.attempt('look', 'HEAD', signal => client.ask('HEAD', signal, ''));
+  await client.requests.attempt('look', 'HEAD', signal => client.ask('HEAD', signal, ''));
   const stop = () => {
     client.close();
     server.closeAllConnections();

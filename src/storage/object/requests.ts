@@ -84,6 +84,9 @@ export function sizeOf(told: number | string | undefined): number {
   throw new ServiceError({ code: 'NoSize', message: 'the answer does not tell the size of the object' });
 }
 
+/** One request. It is told how often it was sent before: then the service may have done already what it is asked for. */
+type Send<T> = (signal: AbortSignal, before: number) => Promise<T>;
+
 /**
  * Sends requests to a service: each with a time-out, again after what passes, with pauses that grow and vary, and counted.
  * Knows the service's clock from its answers.
@@ -109,11 +112,10 @@ export class Requests {
   }
 
   /**
-   * @param send is told how often it was called before: then the service may have done already what it is asked for
    * @param bytes how many it sends
    * @throws ServiceError
    */
-  async send<T>(kind: string, send: (signal: AbortSignal, before: number) => Promise<T>, bytes = 0): Promise<T> {
+  async send<T>(kind: string, send: Send<T>, bytes = 0): Promise<T> {
     for (let before = 0; ; before++) {
       this.counts.set(kind, (this.counts.get(kind) ?? 0) + 1);
       try {
@@ -129,6 +131,28 @@ export class Requests {
         this.#budget -= 1;
         await sleep(pause(before, error.retryAfter));
       }
+    }
+  }
+
+  /** As `send`. @param action what was to be done, for the log @throws StorageError */
+  attempt<T>(action: string, kind: string, send: Send<T>, bytes = 0): Promise<T> {
+    return this.unless<T, T>(() => false, undefined as T, action, kind, send, bytes);
+  }
+
+  /** As `attempt`, and answers `otherwise` where the service has refused for that reason. */
+  async unless<T, O>(
+    isSo: (error: ServiceError) => boolean,
+    otherwise: O,
+    action: string,
+    kind: string,
+    send: Send<T>,
+    bytes = 0,
+  ): Promise<T | O> {
+    try {
+      return await this.send(kind, send, bytes);
+    } catch (error) {
+      if (error instanceof ServiceError && isSo(error)) return otherwise;
+      throw storageFailure(action, error);
     }
   }
 

@@ -27,18 +27,15 @@ import type { ByteRange } from '../../reference.js';
 import { type ObjectInfo, StorageError } from '../driver.js';
 import { PRIVATE } from '../format.js';
 import type { Span } from '../redirect.js';
+import { clientConfig } from './client-config.js';
 import { isAbsent, isAnswered, isConflict, s3Failure } from './failure.js';
 import type { S3Options } from './options.js';
 
 /** In milliseconds. */
-const CONNECT = 5_000;
 const IDLE = 30_000;
 
 /** Where the service copies by itself, or joins, and may say nothing until it is done. */
 const IDLE_COPYING = 300_000;
-
-/** The SDK waits between them for a random time that grows, and stops where too many requests fail. */
-const ATTEMPTS = 4;
 
 /** How often what meets another request is tried. */
 const TRIES = 6;
@@ -457,39 +454,6 @@ export class Bucket {
       request.end();
     });
   }
-}
-
-function clientConfig(
-  options: S3Options,
-  agents: { http: http.Agent; https: https.Agent },
-  idle: number,
-): S3ClientConfig {
-  const { credentials, endpoint, userAgent } = options;
-  return {
-    region: options.region,
-    ...(endpoint && { endpoint }),
-    ...(!endpoint && !options.secure && { tls: false }),
-    forcePathStyle: options.pathStyle,
-    ...(credentials && { credentials }),
-    ...(userAgent && { customUserAgent: userAgent }),
-    useAccelerateEndpoint: options.accelerate ?? false,
-    useDualstackEndpoint: options.dualStack ?? false,
-    useFipsEndpoint: options.fips ?? false,
-    maxAttempts: ATTEMPTS,
-    retryMode: 'standard',
-    // Bodies are buffers, so the signature covers their SHA-256, which every service checks; other checksums some refuse.
-    requestChecksumCalculation: 'WHEN_REQUIRED',
-    responseChecksumValidation: 'WHEN_REQUIRED',
-    requestHandler: {
-      connectionTimeout: CONNECT,
-      socketTimeout: idle,
-      httpAgent: agents.http,
-      httpsAgent: agents.https,
-    },
-    // Else the client sorts its thirty steps anew for each request, and makes a copy of what it could log.
-    cacheMiddleware: true,
-    logger: { trace() {}, debug() {}, warn() {} } as unknown as NonNullable<S3ClientConfig['logger']>,
-  };
 }
 
 /** What is between may leave it out; and what is taken for empty would be taken for corrupt. */

@@ -1,7 +1,7 @@
 import type { IncomingMessage } from 'node:http';
 import { json, text } from 'node:stream/consumers';
 import { HttpClient } from '../object/http.js';
-import { Requests, ServiceError, storageFailure, wayError } from '../object/requests.js';
+import { Requests, ServiceError, wayError } from '../object/requests.js';
 import { WRITE } from '../object/store.js';
 import { SwiftLogin } from './login.js';
 import type { SwiftOptions } from './options.js';
@@ -53,7 +53,7 @@ export class SwiftClient {
   }
 
   list(query: Sent['query']): Promise<Listed[]> {
-    return this.attempt(`list ${query?.prefix}`, 'LIST', async signal => {
+    return this.requests.attempt(`list ${query?.prefix}`, 'LIST', async signal => {
       const answer = await this.send('GET', signal, '', { query: { ...query, format: 'json' } });
       return answer.statusCode === 204 ? [] : ((await json(answer)) as Listed[]);
     });
@@ -67,7 +67,9 @@ export class SwiftClient {
       [`x-object-meta-${WRITE}`]: write,
       ...TYPE,
     };
-    await this.attempt(`copy ${from} to ${to}`, 'COPY', signal => this.ask('PUT', signal, to, { headers, body: [] }));
+    await this.requests.attempt(`copy ${from} to ${to}`, 'COPY', signal =>
+      this.ask('PUT', signal, to, { headers, body: [] }),
+    );
   }
 
   /** Removes those of the objects that are there. */
@@ -120,25 +122,8 @@ export class SwiftClient {
     }
   }
 
-  async unlessAbsent<T>(
-    action: string,
-    kind: string,
-    send: (signal: AbortSignal) => Promise<T>,
-  ): Promise<T | undefined> {
-    try {
-      return await this.requests.send(kind, send);
-    } catch (error) {
-      if (error instanceof ServiceError && error.status === 404) return undefined;
-      throw storageFailure(action, error);
-    }
-  }
-
-  async attempt<T>(action: string, kind: string, send: (signal: AbortSignal) => Promise<T>, bytes = 0): Promise<T> {
-    try {
-      return await this.requests.send(kind, send, bytes);
-    } catch (error) {
-      throw storageFailure(action, error);
-    }
+  unlessAbsent<T>(action: string, kind: string, send: (signal: AbortSignal) => Promise<T>): Promise<T | undefined> {
+    return this.requests.unless(({ status }) => status === 404, undefined, action, kind, send);
   }
 }
 

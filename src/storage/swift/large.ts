@@ -48,7 +48,7 @@ export class LargeObjects {
   async segmentsOf(name: string, size: number): Promise<Segment[]> {
     const segments = await this.madeOf(name);
     if (segments.length > 0) return segments.filter(part => !part.name.endsWith('/manifest'));
-    const answer = await this.client.attempt(`look at ${name}`, 'HEAD', signal =>
+    const answer = await this.client.requests.attempt(`look at ${name}`, 'HEAD', signal =>
       this.client.ask('HEAD', signal, name),
     );
     return [{ name, size, hash: hashOf(answer) }];
@@ -69,7 +69,7 @@ export class LargeObjects {
 
   async #manifest(name: string): Promise<Segment[]> {
     const query = { 'multipart-manifest': 'get' };
-    const listed = await this.client.attempt(`read the manifest of ${name}`, 'GET', async signal => {
+    const listed = await this.client.requests.attempt(`read the manifest of ${name}`, 'GET', async signal => {
       const answer = await this.client.send('GET', signal, name, { query });
       return (await json(answer)) as Array<{ name: string; bytes: number; hash: string; sub_slo?: boolean }>;
     });
@@ -91,7 +91,7 @@ export class LargeObjects {
         const group = segments.slice(at, at + MOST_PARTS);
         const one = `${this.segmentName(id, at + 1)}/manifest`;
         await this.writeManifest(one, id, group);
-        const answer = await this.client.attempt(`look at ${one}`, 'HEAD', signal =>
+        const answer = await this.client.requests.attempt(`look at ${one}`, 'HEAD', signal =>
           this.client.ask('HEAD', signal, one),
         );
         between.push({ name: one, size: group.reduce((sum, { size }) => sum + size, 0), hash: hashOf(answer) });
@@ -105,7 +105,7 @@ export class LargeObjects {
     ];
     const headers = { ...TYPE, [`x-object-meta-${WRITE}`]: id };
     const query = { 'multipart-manifest': 'put' };
-    await this.client.attempt(`complete ${name}`, 'PUT manifest', signal =>
+    await this.client.requests.attempt(`complete ${name}`, 'PUT manifest', signal =>
       this.client.ask('PUT', signal, name, { body, headers, query }),
     );
   }
