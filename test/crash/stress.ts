@@ -147,8 +147,9 @@ class Collector {
 
   /** By the runs that are over. */
   get removed(): Removed {
-    const [last = '{"runs":0,"blobs":0}'] = this.#output.split('\n').slice(-2);
-    return JSON.parse(last) as Removed;
+    // What is behind the last end of a line may still be on its way.
+    const last = this.#output.split('\n').at(-2);
+    return last === undefined ? { runs: 0, blobs: 0 } : (JSON.parse(last) as Removed);
   }
 }
 
