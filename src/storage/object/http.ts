@@ -1,8 +1,6 @@
 import http, { type IncomingMessage } from 'node:http';
 import https from 'node:https';
-
-/** Pulls hold a connection each, and must not keep small requests waiting. */
-const MOST_CONNECTIONS = 2_000;
+import { type Agents, closeAgents, keptAgents } from '../agents.js';
 
 interface Sent {
   readonly method: string;
@@ -16,15 +14,14 @@ interface Sent {
 
 /** Requests over connections that are kept. A body that breaks off is an error, as not every client of HTTP has it. */
 export class HttpClient {
-  readonly #agents: { readonly http: http.Agent; readonly https: https.Agent };
+  readonly #agents: Agents;
 
-  constructor({ skipVerify = false } = {}) {
-    const kept = { keepAlive: true, maxSockets: MOST_CONNECTIONS };
-    this.#agents = { http: new http.Agent(kept), https: new https.Agent({ ...kept, rejectUnauthorized: !skipVerify }) };
+  constructor(options: { readonly skipVerify?: boolean } = {}) {
+    this.#agents = keptAgents(options);
   }
 
   close(): void {
-    for (const agent of Object.values(this.#agents)) agent.destroy();
+    closeAgents(this.#agents);
   }
 
   /** The answer, whose body is to be read or destroyed. */

@@ -24,6 +24,7 @@ import {
 } from '@aws-sdk/client-s3';
 import { getSignedUrl, S3RequestPresigner } from '@aws-sdk/s3-request-presigner';
 import type { ByteRange } from '../../reference.js';
+import { type Agents, closeAgents, keptAgents } from '../agents.js';
 import { type ObjectInfo, StorageError } from '../driver.js';
 import { PRIVATE } from '../format.js';
 import type { Span } from '../redirect.js';
@@ -45,9 +46,6 @@ const PROMPT = 2_000;
 
 /** For how long the service takes a request to remove what others may write again (s). */
 const TIMELY_S = 20;
-
-/** Pulls hold a connection each, and must not keep small requests waiting. */
-const MOST_CONNECTIONS = 2_000;
 
 /** Names the write that made an object: two of the same bytes have the same ETag, and a second may hold both. */
 const WRITE = 'registry-secure-write';
@@ -94,7 +92,7 @@ export class Bucket {
   readonly #timelyS: number;
   readonly #prefix: string;
   readonly #written: { StorageClass?: never; ACL?: never; ServerSideEncryption?: never; SSEKMSKeyId?: string };
-  readonly #agents: { http: http.Agent; https: https.Agent };
+  readonly #agents: Agents;
   /** The service's clock less ours, in milliseconds, as its last answer tells. */
   #ahead = 0;
 
@@ -102,11 +100,7 @@ export class Bucket {
     this.name = options.bucket;
     this.endpoint = options.endpoint ?? `the region ${options.region}`;
     this.#prefix = options.root === '' ? '' : `${options.root}/`;
-    const agent = { keepAlive: true, maxSockets: MOST_CONNECTIONS };
-    this.#agents = {
-      http: new http.Agent(agent),
-      https: new https.Agent({ ...agent, rejectUnauthorized: !options.skipVerify }),
-    };
+    this.#agents = keptAgents(options);
     // Which version of Node it is to run on is no operator's business; the version of the SDK is pinned.
     process.env.AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED ??= 'true';
     this.#timelyS = options.timely ?? TIMELY_S;
@@ -130,7 +124,7 @@ export class Bucket {
 
   close(): void {
     for (const client of [this.#client, this.#patient, this.#timely]) client.destroy();
-    for (const agent of Object.values(this.#agents)) agent.destroy();
+    closeAgents(this.#agents);
   }
 
   #connect(idle: number, more: Pick<S3ClientConfig, 'signer' | 'cacheMiddleware'> = {}): S3Client {

@@ -1,6 +1,5 @@
-import type http from 'node:http';
-import type https from 'node:https';
 import type { S3ClientConfig } from '@aws-sdk/client-s3';
+import type { Agents } from '../agents.js';
 import type { S3Options } from './options.js';
 
 /** How long a connection may take to be made (ms). */
@@ -10,11 +9,7 @@ const CONNECT = 5_000;
 const ATTEMPTS = 4;
 
 /** Of Amazon's client. @param idle how long a connection may be silent (ms) */
-export function clientConfig(
-  options: S3Options,
-  agents: { http: http.Agent; https: https.Agent },
-  idle: number,
-): S3ClientConfig {
+export function clientConfig(options: S3Options, agents: Agents, idle: number): S3ClientConfig {
   const { credentials, endpoint, userAgent } = options;
   return {
     region: options.region,
