@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, before, describe, test } from 'node:test';
+import { after, before, describe, type TestContext, test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { Calls } from '../../src/storage/filesystem/calls.js';
+import { ProcessorWait } from '../../src/storage/filesystem/processor-wait.js';
 
 describe('system calls of small changes', () => {
   let dir: string;
@@ -41,6 +43,73 @@ describe('system calls of small changes', () => {
     }
     assert.ok(atOnce > 0);
     assert.ok(performance.now() - start < 5_000, 'all in one turn of the event loop');
+  });
+
+  /** Calls of which each takes as long as it is told, and has waited for a processor for as long as that. */
+  function timed(t: TestContext) {
+    const time = { now: 0, waited: 0 as number | undefined };
+    let [took, waited] = [0, 0];
+    // The clock goes on between its readings: those before a call and behind it are two of them.
+    t.mock.method(performance, 'now', () => {
+      time.now += took;
+      return time.now;
+    });
+    const wait = {
+      now() {
+        if (time.waited !== undefined) time.waited += waited;
+        return time.waited;
+      },
+    };
+    const calls = new Calls({ isLocal: true }, wait);
+    const isAtOnce = async (next = 0, nextWaited = 0) => {
+      await nextTurn();
+      [took, waited] = [next, nextWaited];
+      const there = calls.isThere(dir);
+      [took, waited] = [0, 0];
+      assert.equal(await there, true);
+      return isDone(there);
+    };
+    return { time, isAtOnce };
+  }
+
+  test('go to threads for a while after one that waited for the disk, and for longer after another', async t => {
+    const { time, isAtOnce } = timed(t);
+    time.waited = 1;
+    assert.ok(await isAtOnce(6));
+    assert.ok(!(await isAtOnce()));
+    time.now += 25;
+    assert.ok(await isAtOnce(6));
+    time.now += 25;
+    assert.ok(!(await isAtOnce()), 'twice as long');
+    time.now += 20;
+    assert.ok(await isAtOnce());
+  });
+
+  test('go on at once where they waited for a processor only', async t => {
+    const { time, isAtOnce } = timed(t);
+    time.waited = 1;
+    assert.ok(await isAtOnce(6, 6));
+    assert.ok(!(await isAtOnce()), 'of the first one nothing is known');
+    time.now += 25;
+    for (let busy = 0; busy < 10; busy++) assert.ok(await isAtOnce(6, 6));
+    assert.ok(await isAtOnce(12, 6));
+    assert.ok(!(await isAtOnce()), 'it has waited for the disk too');
+  });
+
+  test('go to threads where the system does not say what they waited for', async t => {
+    const { time, isAtOnce } = timed(t);
+    time.waited = undefined;
+    assert.ok(await isAtOnce(6));
+    time.now += 25;
+    assert.ok(await isAtOnce(6));
+    assert.ok(!(await isAtOnce()));
+  });
+
+  test('how long a thread has waited is what Linux counts', { skip: process.platform !== 'linux' }, () => {
+    const counted = () => Number(readFileSync('/proc/thread-self/schedstat', 'latin1').split(' ')[1]) / 1e6;
+    const before = counted();
+    const now = ProcessorWait.ofMain.now()!;
+    assert.ok(before <= now && now <= counted());
   });
 
   test('of large files go to threads', async () => {

@@ -22,13 +22,14 @@ import { link, mkdir, readdir, rename, rmdir, stat, unlink } from 'node:fs/promi
 import { promisify } from 'node:util';
 import { ignoreAbsence } from './failure.js';
 import type { Mount } from './mount.js';
+import { ProcessorWait } from './processor-wait.js';
 
 type Soon<T> = T | Promise<T>;
 
 /** How long calls may hold up everything else in one turn of the event loop (ms); then they go to libuv's threads. */
 const TURN = 1;
 
-/** A call that takes longer (ms) has waited for the disk, or for a processor. */
+/** A call that takes longer (ms), without what is known to be waiting for a processor, has waited for the disk. */
 const SLOW = 5;
 
 /** For how long they all go to the threads then (ms); twice as long each time, unless all were quick for `CALM` times as long. */
@@ -62,11 +63,19 @@ export class Calls {
   #spent = 0;
   #slowUntil = 0;
   #penalty = 0;
+  /**
+   * `ProcessorWait.now` as this turn began. Where no call was slow of late it is not asked: on a busy machine one in some
+   * thousand calls goes to a thread for that, and on a quiet one none pays for it.
+   */
+  #waited: number | undefined;
   readonly #newTurn = () => {
     this.#spent = 0;
   };
 
-  constructor(private readonly mount: Pick<Mount, 'isLocal'>) {}
+  constructor(
+    private readonly mount: Pick<Mount, 'isLocal'>,
+    private readonly wait: Pick<ProcessorWait, 'now'> = ProcessorWait.ofMain,
+  ) {}
 
   open(path: string, flags: string, mode?: number): Soon<number> {
     return this.#call(
@@ -178,6 +187,7 @@ export class Calls {
 
   #timed<T>(call: () => T): T {
     const start = performance.now();
+    if (this.#spent === 0) this.#waited = start < this.#watchedUntil ? this.wait.now() : undefined;
     try {
       return call();
     } finally {
@@ -188,11 +198,22 @@ export class Calls {
   #took(time: number): void {
     if (this.#spent === 0) setImmediate(this.#newTurn);
     this.#spent += time;
-    if (time < SLOW) return;
+    if (time < SLOW || time - this.#waitedSince() < SLOW) return;
     const now = performance.now();
-    const isAgain = now < this.#slowUntil + CALM * this.#penalty;
+    const isAgain = now < this.#watchedUntil;
     this.#penalty = isAgain ? Math.min(2 * this.#penalty, MOST_PENALTY) : PENALTY;
     this.#slowUntil = now + this.#penalty;
+  }
+
+  /** Until when another slow call counts for more. */
+  get #watchedUntil(): number {
+    return this.#slowUntil + CALM * this.#penalty;
+  }
+
+  /** How long this turn has waited for a processor (ms), as far as that is known. */
+  #waitedSince(): number {
+    if (this.#waited === undefined) return 0;
+    return (this.wait.now() ?? this.#waited) - this.#waited;
   }
 }
 
