@@ -121,6 +121,8 @@ async function runList(options: Options, { text, named }: End): Promise<void> {
       process.stdout.write(table(images));
       for (const { repository, problem } of unlisted)
         process.stderr.write(`registry-secure: ${repository} is not listed: ${problem}\n`);
+      if (images.length + unlisted.length === 0)
+        process.stderr.write(`registry-secure: there are no images in ${text}\n`);
     }
     if (unlisted.length > 0) process.exitCode = 1;
   } finally {

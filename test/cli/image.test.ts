@@ -54,6 +54,15 @@ test('the only image of an archive need not be named; it goes through folder, la
   assert.deepEqual(readdirSync(dir).filter(isPart), []);
 });
 
+test('a place without images is said to have none, and nothing is printed where a list is expected', async () => {
+  mkdirSync(join(dir, 'nothing'));
+  for (const place of ['./nothing', './data#no/such']) {
+    const { status, stdout, stderr } = await run('image', 'list', place);
+    assert.deepEqual([status, stdout, stderr], [0, '', `registry-secure: there are no images in ${place}\n`]);
+    assert.deepEqual(JSON.parse(await must('image', 'list', place, '--json')).images, []);
+  }
+});
+
 test('an index that lists itself is listed, and no more', async () => {
   const entry = { mediaType: OCI_INDEX, digest: `sha256:${'0'.repeat(64)}`, size: 2 };
   const annotations = { 'org.opencontainers.image.ref.name': 'v1' };
