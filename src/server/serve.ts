@@ -416,5 +416,6 @@ function openStore(config: Config, driver: StorageDriver, log: Log): Store {
         actual,
         key,
       }),
+    onReread: reread => log.info('read an upload again for its digest', { ...reread }),
   });
 }

@@ -12,7 +12,7 @@ import { type QuotaLimits, Quotas } from './quotas.js';
 import { Referrers } from './referrers.js';
 import { Search } from './search.js';
 import { UploadCap } from './upload-cap.js';
-import { Uploads } from './uploads.js';
+import { type Reread, Uploads } from './uploads.js';
 import type { Validation } from './validation.js';
 
 export interface StoreOptions {
@@ -30,6 +30,8 @@ export interface StoreOptions {
   readonly verify?: VerifyMode;
   /** Told of each blob and manifest whose bytes turn out to be others than its digest says. */
   readonly onCorruption?: (found: Corruption) => void;
+  /** Told of each upload whose bytes were read again for its digest. */
+  readonly onReread?: (reread: Reread) => void;
   /** None unless told. */
   readonly others?: Others;
 }
@@ -46,7 +48,8 @@ export class Store {
   readonly overview: Overview;
 
   constructor(driver: StorageDriver, options: StoreOptions) {
-    const { largestManifest, validation, grace = GRACE, verify = 'daily', onCorruption = () => {} } = options;
+    const { largestManifest, validation, grace = GRACE, verify = 'daily' } = options;
+    const { onCorruption = () => {}, onReread = () => {} } = options;
     const locks = new Locks();
     const integrity = new Integrity(verify, onCorruption, options.others);
     const leases = new Leases(driver, integrity, grace);
@@ -59,6 +62,7 @@ export class Store {
       this.blobs,
       this.quotas,
       new UploadCap(driver, options.openUploads ?? 0, options.others),
+      onReread,
     );
     this.manifests = new Manifests(driver, locks, leases, integrity, this.quotas, immutable, this.catalog, this.blobs, {
       largest: largestManifest,

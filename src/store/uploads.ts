@@ -45,6 +45,15 @@ export interface UploadKey {
   readonly owner: string;
 }
 
+/** The bytes of an upload that were read from the storage once more: no process that has seen them all knew the digest asked for. */
+export interface Reread {
+  readonly repository: string;
+  /** Of the upload. */
+  readonly bytes: number;
+  /** How often this process has done so, with this one. */
+  readonly times: number;
+}
+
 interface State {
   readonly number: number;
   readonly first: FirstStep;
@@ -84,11 +93,14 @@ export class Uploads {
     sizeCalculation: ({ length }) => length + 200,
   });
 
+  private reread = 0;
+
   constructor(
     private readonly driver: StorageDriver,
     private readonly blobs: Blobs,
     private readonly quotas: Quotas,
     private readonly cap: UploadCap,
+    private readonly onReread: (reread: Reread) => void,
   ) {}
 
   /** Starts an upload of unknown content. @returns its UUID. @throws RegistryError TOOMANYREQUESTS */
@@ -449,6 +461,8 @@ export class Uploads {
       if (!stream) throw unknown();
       for await (const chunk of stream) for (const hash of hashes.values()) hash.update(chunk);
     }
+    if (segments.length > 0)
+      this.onReread({ repository: upload.repository, bytes: state.last.offset, times: ++this.reread });
     return named(hashes, digest);
   }
 }

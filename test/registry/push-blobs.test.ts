@@ -5,6 +5,7 @@ import http from 'node:http';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { layout } from '../../src/store/layout.js';
+import type { Reread } from '../../src/store/uploads.js';
 import { type Answer, digestOf, RegistryFixture } from '../support/registry-fixture.js';
 
 /** distribution-spec, "Pushing blobs", and the protocol's table of hostile input as far as it concerns uploads. */
@@ -401,6 +402,31 @@ describe('pushing blobs', () => {
       ] as const)
         assert.equal((await registry.call(method, location + query)).status, 404, `${method} ${location}`);
     await assertBlob('ended', data);
+  });
+
+  test('bytes are read again only where no process that has seen all of them knows the digest, and that is counted', async () => {
+    const told: Reread[] = [];
+    const { root } = registry;
+    const other = await RegistryFixture.start({ root, onReread: reread => told.push(reread) });
+    const pieces = [randomBytes(70_000), randomBytes(30_000)] as const;
+    const data = Buffer.concat(pieces);
+    const finish = async (first: RegistryFixture, repository: string, digest: string) => {
+      const { location } = (await first.call('POST', `/v2/${repository}/blobs/uploads/`)).headers;
+      await first.call('PATCH', location!, { body: pieces[0] });
+      await other.call('PATCH', location!, { body: pieces[1] });
+      assert.equal((await other.call('PUT', `${location}?digest=${digest}`)).status, 201);
+    };
+    try {
+      await finish(other, 'reread/no', digestOf(data));
+      await finish(other, 'reread/late', digestOf(data, 'sha512'));
+      await finish(registry, 'reread/dead', digestOf(data));
+      assert.deepEqual(told, [
+        { repository: 'reread/late', bytes: 100_000, times: 1 },
+        { repository: 'reread/dead', bytes: 100_000, times: 2 },
+      ]);
+    } finally {
+      await other.stop({ keep: true });
+    }
   });
 
   test('mounting without a source: from any repository that the caller may read', async () => {

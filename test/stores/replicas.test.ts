@@ -208,6 +208,8 @@ describe('replicas over one bucket', { timeout: 300_000 }, () => {
         body: data.subarray(1_000_000),
       });
       await other.client.must(201, 'PUT', `${location}?digest=${digestOf(data)}`);
+      const told = 'msg="read an upload again for its digest" repository=team/killed bytes=7000000 times=';
+      await other.process.until(() => other.process.stderr.includes(told));
       const { body } = await other.client.must(200, 'GET', `/v2/team/killed/blobs/${digestOf(data)}`);
       assert.ok(body.equals(data));
       await revive(one);

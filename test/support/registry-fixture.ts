@@ -18,6 +18,7 @@ import type { Corruption, VerifyMode } from '../../src/store/integrity.js';
 import { GRACE } from '../../src/store/leases.js';
 import type { QuotaLimits } from '../../src/store/quotas.js';
 import { Store } from '../../src/store/store.js';
+import type { Reread } from '../../src/store/uploads.js';
 import type { Validation } from '../../src/store/validation.js';
 import { SETTLED } from '../storage/places.js';
 import { digestOf, manifestOf, OCI_MANIFEST } from './content.js';
@@ -167,6 +168,7 @@ export class RegistryFixture extends RegistryUnderTest {
       quotas?: QuotaLimits;
       openUploads?: number;
       onCorruption?: (found: Corruption) => void;
+      onReread?: (reread: Reread) => void;
       isImmutable?: (repository: string, tag: string) => boolean;
       grace?: number;
       authorise?: Authorise;
@@ -190,6 +192,7 @@ export class RegistryFixture extends RegistryUnderTest {
       isImmutable: options.isImmutable ?? (() => false),
       openUploads: options.openUploads ?? 0,
       onCorruption: options.onCorruption ?? (found => fixture.faults.push(found)),
+      onReread: options.onReread ?? (() => {}),
     });
     const authorise: Authorise =
       options.authorise ??
