@@ -20,7 +20,7 @@ import type { AzureOptions } from './azure/options.js';
 import { AzureSigner } from './azure/signer.js';
 import { StorageError } from './driver.js';
 import { ObjectReader } from './object/reader.js';
-import { Requests, ServiceError, sizeOf } from './object/requests.js';
+import { Requests, ServiceError, sizeOf, unreadable } from './object/requests.js';
 import {
   type Body,
   bodyOf,
@@ -134,7 +134,8 @@ export class AzureStore implements ObjectStore {
 
   renew(key: string, { etag, metadata = {} }: Found): Promise<boolean> {
     return this.requests.unless(isAnother, false, `renew ${key}`, 'SetBlobMetadata', async abortSignal => {
-      await this.#blob(key).setMetadata({ ...metadata }, { abortSignal, conditions: { ifMatch: etag } });
+      const told = await this.#blob(key).setMetadata({ ...metadata }, { abortSignal, conditions: { ifMatch: etag } });
+      if (told.etag === undefined) throw unreadable('the answer does not tell of a blob');
       return true;
     });
   }
@@ -244,7 +245,10 @@ export class AzureStore implements ObjectStore {
       const pages = delimiter
         ? this.#container.listBlobsByHierarchy(delimiter, { prefix, abortSignal }).byPage(settings)
         : this.#container.listBlobsFlat({ prefix, abortSignal }).byPage(settings);
-      const { value } = await pages.next();
+      // The client takes for granted that any answer of success is a list.
+      const { value } = await pages.next().catch(error => {
+        throw error instanceof TypeError ? unreadable('the answer is no list of blobs') : error;
+      });
       return value as { continuationToken?: string; segment: Segment };
     });
     const { blobItems, blobPrefixes = [] } = page.segment;
@@ -352,7 +356,8 @@ interface Told {
  * @throws StorageError while a copy goes on
  */
 function foundOf(told: Told, length: number | string | undefined = told.contentLength): Found | undefined {
-  const { lastModified = new Date(0), etag = '', metadata = {}, copyStatus } = told;
+  const { lastModified = new Date(0), etag, metadata = {}, copyStatus } = told;
+  if (etag === undefined) throw unreadable('the answer does not tell of a blob');
   if (copyStatus === 'pending') throw new StorageError('unavailable', 'the object is still being copied');
   if (copyStatus !== undefined && copyStatus !== 'success') return undefined;
   const size = sizeOf(length);

@@ -6,7 +6,7 @@ import { answerOf, gcsError, gcsRefusal } from './gcs/failure.js';
 import type { GcsOptions } from './gcs/options.js';
 import { GcsSigner, type SigningAccount } from './gcs/signer.js';
 import { HttpClient } from './object/http.js';
-import { Requests, ServiceError, sizeOf } from './object/requests.js';
+import { Requests, ServiceError, sizeOf, unreadable } from './object/requests.js';
 import {
   type Body,
   bodyOf,
@@ -137,7 +137,7 @@ export class GcsStore implements ObjectStore {
     const headers = { 'content-type': `multipart/related; boundary=${boundary}` };
     const send = async (signal: AbortSignal) => {
       const { data } = await this.#send('POST', signal, `/upload${this.#objects}`, query, { body, headers });
-      await text(data);
+      checkMade(resourceIn(await text(data)));
       return true;
     };
     return this.requests.unless(
@@ -238,10 +238,13 @@ export class GcsStore implements ObjectStore {
   async copy(from: string, key: string): Promise<void> {
     const path = `${this.#at(from)}/rewriteTo${this.#at(key).slice('/storage/v1'.length)}`;
     for (let token: string | undefined, done = false; !done; ) {
-      const answer = await this.requests.attempt(`copy ${from} to ${key}`, 'RewriteObject', signal =>
-        this.#ask('POST', signal, path, { rewriteToken: token }, made()),
-      );
-      ({ rewriteToken: token, done } = answer as { rewriteToken?: string; done: boolean });
+      const answer = await this.requests.attempt(`copy ${from} to ${key}`, 'RewriteObject', async signal => {
+        const told = await this.#ask('POST', signal, path, { rewriteToken: token }, made());
+        const state = told as { rewriteToken?: string; done?: boolean };
+        if (!state.done && state.rewriteToken === undefined) throw unreadable('the answer does not tell how far it is');
+        return state;
+      });
+      ({ rewriteToken: token, done = false } = answer);
     }
   }
 
@@ -263,8 +266,9 @@ export class GcsStore implements ObjectStore {
 
   async #compose(pieces: readonly Piece[], key: string): Promise<void> {
     const sourceObjects = pieces.map(piece => ({ name: `${this.#prefix}${piece.key}` }));
-    await this.requests.attempt(`join ${key}`, 'ComposeObject', signal =>
-      this.#ask('POST', signal, `${this.#at(key)}/compose`, {}, { sourceObjects, destination: made() }),
+    const json = { sourceObjects, destination: made() };
+    await this.requests.attempt(`join ${key}`, 'ComposeObject', async signal =>
+      checkMade(await this.#ask('POST', signal, `${this.#at(key)}/compose`, {}, json)),
     );
   }
 
@@ -285,12 +289,7 @@ export class GcsStore implements ObjectStore {
   async #ask(method: string, signal: AbortSignal, path: string, query: Query = {}, json?: object): Promise<Resource> {
     const content = json && { body: [JSON.stringify(json)], headers: { 'content-type': 'application/json' } };
     const { data } = await this.#send(method, signal, path, query, content);
-    const told = await text(data);
-    try {
-      return JSON.parse(told || '{}') as Resource;
-    } catch {
-      throw new ServiceError({ code: 'AnswerCut', message: 'the answer cannot be read' });
-    }
+    return resourceIn(await text(data));
   }
 
   /** @throws ServiceError where it is no success */
@@ -317,7 +316,24 @@ function made() {
   return { contentType: 'application/octet-stream', metadata: { [WRITE]: newWrite() } };
 }
 
-function foundOf({ size, generation, metageneration, updated, metadata }: Resource): Found {
+/** What an answer in JSON tells. @throws ServiceError where it is none, or an error although it calls itself a success */
+function resourceIn(answer: string): Resource {
+  try {
+    const told = JSON.parse(answer || '{}') as Resource & { error?: unknown };
+    if (told.error === undefined) return told;
+  } catch {
+    // It has broken off, or is a page of something in between.
+  }
+  throw unreadable(`the answer cannot be read: ${answer}`);
+}
+
+function checkMade({ generation }: Resource): void {
+  if (generation === undefined) throw unreadable('the answer does not tell of an object');
+}
+
+function foundOf(resource: Resource): Found {
+  checkMade(resource);
+  const { size, generation, metageneration, updated, metadata } = resource;
   const etag = `${generation}/${metageneration}`;
   // A download tells the time in whole seconds: what happened is no later than this.
   const modified = new Date(Math.floor(Date.parse(updated!) / 1000) * 1000 + 999);

@@ -14,7 +14,7 @@ import { checkKey } from './key.js';
 import { listChildren } from './object/listing.js';
 import { PartBudget } from './object/parts.js';
 import { ObjectReader } from './object/reader.js';
-import { ServiceError } from './object/requests.js';
+import { ServiceError, UNREADABLE } from './object/requests.js';
 import { ObjectSegment } from './object/segment.js';
 import { SegmentSizes } from './object/segment-sizes.js';
 import {
@@ -112,9 +112,7 @@ export class ObjectDriver implements StorageDriver {
       await this.#probe();
       if (!format) await this.create(FORMAT_FILE.key, FORMAT_FILE.content);
     } catch (error) {
-      const cause = error instanceof StorageError ? error.cause : error;
-      if (cause instanceof OperatorError) throw cause;
-      throw cause instanceof ServiceError ? store.refusal(cause) : error;
+      throw this.#refusal(error);
     }
     if (store.solitary)
       this.options.onNotice?.(
@@ -343,6 +341,16 @@ export class ObjectDriver implements StorageDriver {
     this.#redirects = refusal === undefined;
     const message = refusal === undefined ? warning : `pulls are streamed through this machine: ${refusal}`;
     if (message !== undefined && redirect.disable === false) redirect.onWarning(message);
+  }
+
+  /** Why the place cannot be opened, in one line with the way out. */
+  #refusal(error: unknown): unknown {
+    const { store } = this;
+    const cause = error instanceof StorageError ? (error.cause ?? error) : error;
+    if (cause instanceof ServiceError && cause.code !== UNREADABLE) return store.refusal(cause);
+    if (!(error instanceof StorageError) || cause instanceof OperatorError) return cause;
+    const fix = `check storage.${store.name}.* and the service`;
+    return new OperatorError(`${store.place} cannot be used: ${error.message}`, { fix, cause });
   }
 
   /** Proves that objects can be written, read and removed, and that the conditions hold on which all else rests. */

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
 import type { ByteRange } from '../reference.js';
 import { StorageError } from './driver.js';
-import { type Requests, ServiceError, sizeOf } from './object/requests.js';
+import { type Requests, ServiceError, sizeOf, unreadable } from './object/requests.js';
 import {
   type Body,
   bodyOf,
@@ -236,6 +236,7 @@ export class SwiftStore implements ObjectStore {
 
 function foundOf({ headers }: IncomingMessage, length: string | undefined = headers['content-length']): Found {
   const time = String(headers['x-timestamp']);
+  if (Number.isNaN(Number(time))) throw unreadable('the answer does not tell of an object');
   const size = sizeOf(length);
   const write = headers[`x-object-meta-${WRITE}`] as string | undefined;
   return {

@@ -4,7 +4,14 @@ import { setImmediate as turn } from 'node:timers/promises';
 import { OperatorError } from '../../src/errors.js';
 import { StorageError } from '../../src/storage/driver.js';
 import { gcsError } from '../../src/storage/gcs/failure.js';
-import { Requests, ServiceError, sizeOf, storageFailure, wayError } from '../../src/storage/object/requests.js';
+import {
+  Requests,
+  ServiceError,
+  sizeOf,
+  storageFailure,
+  UNREADABLE,
+  wayError,
+} from '../../src/storage/object/requests.js';
 
 test('what heeds no signal is given up in time, and asked for again', async () => {
   mock.timers.enable({ apis: ['setTimeout'] });
@@ -40,5 +47,5 @@ test('a login that is not there for a moment passes, and has no status of an obj
 test('a size that is not told is none', () => {
   assert.equal(sizeOf('0'), 0);
   for (const told of [undefined, '', 'many', '-1', '1.5'])
-    assert.throws(() => sizeOf(told), { name: 'ServiceError', code: 'NoSize' });
+    assert.throws(() => sizeOf(told), { name: 'ServiceError', code: UNREADABLE });
 });

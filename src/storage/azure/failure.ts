@@ -1,14 +1,17 @@
 import { RestError } from '@azure/storage-blob';
 import { OperatorError } from '../../errors.js';
-import { isDistrust, ServiceError, wayError } from '../object/requests.js';
+import { isDistrust, ServiceError, unreadable, wayError } from '../object/requests.js';
 import type { AzureOptions } from './options.js';
 
 /** Leaves the request behind, whose headers hold credentials. */
 export function azureError(error: unknown): ServiceError {
+  // The client's own, where an answer of success lacks a header.
+  if (error instanceof RangeError) return unreadable(error.message);
   if (!(error instanceof RestError)) return wayError(error);
   const { statusCode: status, code = '', message, response, details } = error;
-  // An answer of success that cannot be read has broken off on the way.
-  if (status === undefined || status < 400) return new ServiceError({ code, message: firstLine(message) });
+  if (status === undefined) return new ServiceError({ code, message: firstLine(message) });
+  // It has broken off on the way, or is not the service's.
+  if (status < 400) return unreadable(`HTTP ${status}: ${firstLine(message)}`);
   const header = (name: string) => response?.headers.get(name);
   const seconds = Number(header('retry-after'));
   return new ServiceError({
@@ -61,7 +64,7 @@ export function azureRefusal(
       'check storage.azure.accountname, realm and serviceurl, and the network',
     );
   return refuse(
-    `the container ${container} at ${serviceUrl} cannot be used: ${code}: ${message} (HTTP ${status})`,
+    `the container ${container} at ${serviceUrl} cannot be used: ${[code, message].filter(Boolean).join(': ')} (HTTP ${status})`,
     'check storage.azure.* and the service',
   );
 }

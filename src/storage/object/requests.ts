@@ -59,6 +59,14 @@ export function isDistrust(code: string): boolean {
   return /CERT|^UNABLE_TO_|^EPROTO$|^ERR_(?:TLS|SSL)_/.test(code);
 }
 
+/** The code of an answer that calls itself a success and is none: a web page, or an error all the same. */
+export const UNREADABLE = 'UnreadableAnswer';
+
+/** @param message what is wrong with it, and how it begins */
+export function unreadable(message: string): ServiceError {
+  return new ServiceError({ code: UNREADABLE, message: message.slice(0, 200) });
+}
+
 /** Of an error that has no answer of the service in it. */
 export function wayError(error: unknown): ServiceError {
   const { cause, name = '', message = '' } = (error ?? {}) as Error;
@@ -81,7 +89,7 @@ export function storageFailure(action: string, error: unknown): unknown {
 export function sizeOf(told: number | string | undefined): number {
   const size = told === '' ? Number.NaN : Number(told);
   if (Number.isSafeInteger(size) && size >= 0) return size;
-  throw new ServiceError({ code: 'NoSize', message: 'the answer does not tell the size of the object' });
+  throw unreadable('the answer does not tell the size of the object');
 }
 
 /** One request. It is told how often it was sent before: then the service may have done already what it is asked for. */

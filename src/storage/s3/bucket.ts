@@ -41,7 +41,7 @@ const IDLE_COPYING = 300_000;
 /** How often what meets another request is tried. */
 const TRIES = 6;
 
-/** An answer tells the service's time where it took no longer (ms). */
+/** An answer that took no longer (ms) tells the service's time. Another one does so roughly, and until there is a better one. */
 const PROMPT = 2_000;
 
 /** For how long the service takes a request to remove what others may write again (s). */
@@ -95,6 +95,7 @@ export class Bucket {
   readonly #agents: Agents;
   /** The service's clock less ours, in milliseconds, as its last answer tells. */
   #ahead = 0;
+  #isHeard = false;
 
   constructor(readonly options: S3Options) {
     this.name = options.bucket;
@@ -135,9 +136,8 @@ export class Bucket {
           this.#count(commandName.replace(/Command$/, ''));
           const asked = performance.now();
           const result = await next(args);
-          // What takes long may have said what time it was when it began.
-          if (performance.now() - asked < PROMPT)
-            this.#hear((result.response as { headers?: Record<string, string> }).headers?.date);
+          const { date } = (result.response as { headers?: Record<string, string> }).headers ?? {};
+          this.#hear(date, performance.now() - asked);
           return result;
         },
       { step: 'finalizeRequest', priority: 'low', name: 'countRequests' },
@@ -199,6 +199,10 @@ export class Bucket {
     );
     if (!found) return undefined;
     const body = found.Body as Readable;
+    if (found.ETag === undefined && found.LastModified === undefined) {
+      body.destroy();
+      throw new StorageError('unavailable', `read ${key}: the answer does not tell of an object`);
+    }
     // What is in between may know nothing of ranges, and send all of it.
     if (range && range.start > 0 && !found.ContentRange?.startsWith(`bytes ${range.start}-`)) {
       body.destroy();
@@ -289,7 +293,7 @@ export class Bucket {
       this.#count('DeleteObject');
       const status = await this.#sendDelete(url, seconds * 1000);
       if (status >= 300 && status !== 404)
-        throw new StorageError('unavailable', `remove ${key}: the object store answers ${status}`);
+        throw Object.assign(new Error('the object store refuses it'), { $metadata: { httpStatusCode: status } });
     });
   }
 
@@ -320,6 +324,8 @@ export class Bucket {
         }),
       ),
     );
+    if (page.Name === undefined && page.IsTruncated === undefined)
+      throw new StorageError('unavailable', `list ${prefix}: the answer is no list of objects`);
     return {
       objects: (page.Contents ?? []).map(({ Key, LastModified }) => ({
         key: Key!.slice(this.#prefix.length),
@@ -413,9 +419,13 @@ export class Bucket {
     this.requests.set(kind, (this.requests.get(kind) ?? 0) + 1);
   }
 
-  #hear(date: string | undefined): void {
-    const told = Date.parse(date ?? '');
-    if (!Number.isNaN(told)) this.#ahead = told + 500 - Date.now();
+  /** @param took how long (ms) the answer has taken: when in that time it says what time it is, is not known */
+  #hear(date: string | undefined, took: number): void {
+    const told = Date.parse(date ?? '') + 500;
+    const now = Date.now();
+    if (Number.isNaN(told) || (took > PROMPT && this.#isHeard)) return;
+    this.#isHeard = true;
+    this.#ahead = took > PROMPT && told < now ? Math.min(0, told - (now - took)) : told - now;
   }
 
   async #attempt<T>(action: string, request: () => Promise<T>): Promise<T> {

@@ -145,10 +145,8 @@ export function s3Refusal({ bucket, endpoint, region }: Place, thrown: unknown):
       `the object store at ${endpoint} cannot be reached (${code || name})`,
       'check storage.s3.regionendpoint and the network',
     );
-  if (error !== undefined && (status !== undefined || thrown instanceof StorageError))
-    return refuse(
-      `the bucket ${bucket} at ${endpoint} cannot be used: ${describe(error)}`,
-      'check storage.s3.* and the service',
-    );
-  return thrown;
+  if (status === undefined && !(thrown instanceof StorageError)) return thrown;
+  // Without one it is an answer that calls itself a success.
+  const words = error === undefined ? (thrown as Error).message : describe(error);
+  return refuse(`the bucket ${bucket} at ${endpoint} cannot be used: ${words}`, 'check storage.s3.* and the service');
 }

@@ -1,7 +1,7 @@
 import type { IncomingMessage } from 'node:http';
-import { json, text } from 'node:stream/consumers';
+import { text } from 'node:stream/consumers';
 import { HttpClient } from '../object/http.js';
-import { Requests, ServiceError, wayError } from '../object/requests.js';
+import { Requests, ServiceError, unreadable, wayError } from '../object/requests.js';
 import { WRITE } from '../object/store.js';
 import { SwiftLogin } from './login.js';
 import type { SwiftOptions } from './options.js';
@@ -55,7 +55,7 @@ export class SwiftClient {
   list(query: Sent['query']): Promise<Listed[]> {
     return this.requests.attempt(`list ${query?.prefix}`, 'LIST', async signal => {
       const answer = await this.send('GET', signal, '', { query: { ...query, format: 'json' } });
-      return answer.statusCode === 204 ? [] : ((await json(answer)) as Listed[]);
+      return answer.statusCode === 204 ? [] : rowsIn<Listed>(await text(answer));
     });
   }
 
@@ -111,8 +111,11 @@ export class SwiftClient {
       const answer = await this.#http.send({ method, url, headers, body: sent.body, signal });
       this.requests.hear(answer.headers.date);
       const status = answer.statusCode!;
-      if (status < 300) return answer;
+      // What changes something is never answered with a mere 200.
+      const isDone = status < 300 && (status !== 200 || method === 'GET' || method === 'HEAD');
+      if (isDone) return answer;
       const message = (await text(answer)).replaceAll(/<[^>]*>/g, ' ').slice(0, 300);
+      if (status < 300) throw unreadable(`HTTP ${status}: ${message}`);
       if (status !== 401 || !isFirst) {
         const seconds = Number(answer.headers['retry-after']);
         const retryAfter = seconds > 0 ? seconds * 1000 : undefined;
@@ -125,6 +128,17 @@ export class SwiftClient {
   unlessAbsent<T>(action: string, kind: string, send: (signal: AbortSignal) => Promise<T>): Promise<T | undefined> {
     return this.requests.unless(({ status }) => status === 404, undefined, action, kind, send);
   }
+}
+
+/** @throws ServiceError where an answer is no array of JSON */
+export function rowsIn<T>(answer: string): T[] {
+  try {
+    const told = JSON.parse(answer) as unknown;
+    if (Array.isArray(told)) return told as T[];
+  } catch {
+    // It has broken off, or is a page of something in between.
+  }
+  throw unreadable(`the answer is no list: ${answer}`);
 }
 
 function encodePath(path: string): string {

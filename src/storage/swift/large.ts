@@ -1,7 +1,7 @@
 import type { IncomingMessage } from 'node:http';
-import { json } from 'node:stream/consumers';
+import { text } from 'node:stream/consumers';
 import { PAGE_SIZE, WRITE } from '../object/store.js';
-import { type SwiftClient, TYPE, WIDTH } from './client.js';
+import { rowsIn, type SwiftClient, TYPE, WIDTH } from './client.js';
 
 /** As many as a manifest may name where nobody has said otherwise. */
 const MOST_PARTS = 1000;
@@ -71,7 +71,7 @@ export class LargeObjects {
     const query = { 'multipart-manifest': 'get' };
     const listed = await this.client.requests.attempt(`read the manifest of ${name}`, 'GET', async signal => {
       const answer = await this.client.send('GET', signal, name, { query });
-      return (await json(answer)) as Array<{ name: string; bytes: number; hash: string; sub_slo?: boolean }>;
+      return rowsIn<{ name: string; bytes: number; hash: string; sub_slo?: boolean }>(await text(answer));
     });
     const segments: Segment[] = [];
     for (const { name: path, bytes, hash, sub_slo: isManifest } of listed) {
