@@ -128,6 +128,9 @@ const access = section(
   context.addIssue({ code: 'custom', path: ['groups'], message: 'is set, but access.policy is not', params: { fix } });
 });
 
+/** Nothing that was in them has a format that clients speak by now. */
+const RETIRED = 'use any other kind, and push the images anew: docs/storage.md';
+
 const storage = section(
   {
     filesystem: section(
@@ -215,6 +218,8 @@ const storage = section(
       'Aliyun OSS, which Distribution 3 no longer has.',
       'use storage.filesystem, or storage.s3 where it speaks that API',
     ),
+    glance: unsupported('refused', "OpenStack's image service, for the first Docker registry.", RETIRED),
+    elliptics: unsupported('refused', 'Elliptics, for the first Docker registry.', RETIRED),
     inmemory: unsupported('refused', 'Memory, for tests.', 'use storage.filesystem on a tmpfs'),
   },
   'Where the data lives: one kind, and what goes for each. `REGISTRY_STORAGE=filesystem`, `s3`, `azure`, `gcs` or `swift` replaces the section.',

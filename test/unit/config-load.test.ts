@@ -249,6 +249,10 @@ describe('what is not supported', () => {
       { REGISTRY_STORAGE_OSS_BUCKET: 'b' },
       'REGISTRY_STORAGE_OSS_BUCKET: storage.oss is not supported; use storage.filesystem, or storage.s3 where it speaks that API',
     ],
+    ...['glance', 'elliptics'].map((kind): [NodeJS.ProcessEnv, string] => [
+      { REGISTRY_STORAGE: kind },
+      `REGISTRY_STORAGE: storage.${kind} is not supported; use any other kind, and push the images anew: docs/storage.md`,
+    ]),
     [
       { REGISTRY_STORAGE: 'inmemory' },
       'REGISTRY_STORAGE: storage.inmemory is not supported; use storage.filesystem on a tmpfs',
