@@ -7,7 +7,15 @@ import { fileURLToPath } from 'node:url';
 import type { Sample } from '../bench/runner.js';
 import { run } from '../support/process.js';
 
-const BENCH = fileURLToPath(new URL('../../../bin/bench.js', import.meta.url));
+const [BENCH, PROGRAM] = ['bench', 'registry-secure'].map(name =>
+  fileURLToPath(new URL(`../../../bin/${name}.js`, import.meta.url)),
+) as [string, string];
+
+/** A registry that the benchmark does not know, in its words. */
+const PEER = [
+  'env REGISTRY_HTTP_ADDR={address} REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY={data} REGISTRY_AUTH_HTPASSWD_PATH={htpasswd}',
+  `REGISTRY_HTTP_TLS_CERTIFICATE={cert} REGISTRY_HTTP_TLS_KEY={key} ${process.execPath} ${PROGRAM} serve --dir . --workers 1`,
+].join(' ');
 
 // The figures are not looked at, only that there are all of them: this machine may be busy.
 describe('npm run bench', { timeout: 240_000 }, () => {
@@ -19,7 +27,8 @@ describe('npm run bench', { timeout: 240_000 }, () => {
   test('measures each server that a workload fits, and keeps what it found', async () => {
     const size = ['--rounds', '1', '--seconds', '1', '--megabytes', '4'];
     const only = ['--only', 'manifest by tag', '--only', 'whole push, 1', '--without', 'docker-registry, htpasswd'];
-    const { status, stdout, stderr } = await bench(...size, ...only, '--json', json, '--svg', svg);
+    const kept = ['--json', json, '--svg', svg];
+    const { status, stdout, stderr } = await bench(...size, ...only, '--peer', `another=${PEER}`, ...kept);
     assert.equal(status, 0, stderr);
     const { results } = JSON.parse(readFileSync(json, 'utf8'));
     const files = ['nginx', 'bare node:https'];
@@ -28,9 +37,9 @@ describe('npm run bench', { timeout: 240_000 }, () => {
       Object.keys(one.samples),
     ]);
     assert.deepEqual(found, [
-      ['manifest by tag', ['ours', 'docker-registry', ...files]],
-      ['manifest by tag, a connection each', ['ours', 'docker-registry', ...files]],
-      ['whole push, 1 at once', ['ours', 'docker-registry', 'bare node:https']],
+      ['manifest by tag', ['ours', 'docker-registry', ...files, 'another']],
+      ['manifest by tag, a connection each', ['ours', 'docker-registry', ...files, 'another']],
+      ['whole push, 1 at once', ['ours', 'docker-registry', 'bare node:https', 'another']],
     ]);
     for (const { samples } of results)
       for (const [sample] of Object.values(samples) as Array<Array<Record<string, number>>>)
@@ -69,7 +78,7 @@ describe('npm run bench', { timeout: 240_000 }, () => {
     assert.equal(status, 0);
     assert.match(
       stdout,
-      /^\| {2}\| ours \| docker-registry \| nginx \| bare node:https \|\n(\| --- ){5}\|\n\| manifest by tag<br>/m,
+      /^\| {2}\| ours \| docker-registry \| nginx \| bare node:https \| another \|\n(\| --- ){6}\|\n\| manifest by tag<br>/m,
     );
   });
 
