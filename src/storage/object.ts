@@ -260,7 +260,7 @@ export class ObjectDriver implements StorageDriver {
     const { modified, version } = found.info;
     const isStale = known instanceof Date ? modified < known : version === known.version;
     if (!isStale) return false;
-    if (this.store.solitary) await this.#checkLists();
+    await this.#checkLists();
     return this.store.remove(key, found);
   }
 
@@ -298,7 +298,7 @@ export class ObjectDriver implements StorageDriver {
   }
 
   /**
-   * What decides nothing between two requests may show old lists, too, and who collects by those removes what is needed.
+   * Who collects by old lists removes what is needed: Swift may show such, and so may what speaks the API of another.
    * @throws StorageError
    */
   #checkLists(): Promise<void> {

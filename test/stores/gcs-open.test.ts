@@ -6,7 +6,9 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { jwtVerify } from 'jose';
 import type { GcsOptions } from '../../src/storage/gcs/options.js';
-import type { ObjectDriver } from '../../src/storage/object.js';
+import { GcsStore } from '../../src/storage/gcs.js';
+import { SMALLEST_PART } from '../../src/storage/object/parts.js';
+import { ObjectDriver } from '../../src/storage/object.js';
 import { isUnavailable, Opening } from '../storage/opening.js';
 import { serveByVariables } from '../storage/serving.js';
 import { ChangingProxy } from '../support/changing-proxy.js';
@@ -86,6 +88,19 @@ describe('a bucket of Google', { timeout: 120_000 }, () => {
     await assert.rejects(driver.create('docker/x', Buffer.alloc(20_000)), failure);
     assert.equal(await driver.get('docker/x'), undefined);
     await changing.stop();
+  });
+
+  test('loses nothing while its lists do not show what was just written', async () => {
+    const store = new GcsStore(at.service.options(await at.service.makeBucket()));
+    const driver = at.closing(new ObjectDriver(store, { chunkSize: SMALLEST_PART, readOnly: false }));
+    await driver.open();
+    await driver.write('docker/x', Buffer.from('x'));
+    const later = new Date(Date.now() + 60_000);
+    store.list = async () => ({ objects: [], folders: [], next: undefined });
+    await assert.rejects(driver.removeStale('docker/x', later), /the lists of this object store lag behind/);
+    assert.equal((await driver.get('docker/x'))?.toString(), 'x');
+    Reflect.deleteProperty(store, 'list');
+    assert.equal(await driver.removeStale('docker/x', later), true);
   });
 
   test('joins more objects than the service does at once', async () => {
