@@ -62,9 +62,9 @@ export function isDistrust(code: string): boolean {
 /** The code of an answer that calls itself a success and is none: a web page, or an error all the same. */
 export const UNREADABLE = 'UnreadableAnswer';
 
-/** @param message what is wrong with it, and how it begins */
+/** @param message what is wrong with it, and how it begins: of a page no more than a line is told */
 export function unreadable(message: string): ServiceError {
-  return new ServiceError({ code: UNREADABLE, message: message.slice(0, 200) });
+  return new ServiceError({ code: UNREADABLE, message: message.replaceAll(/\s+/g, ' ').slice(0, 200) });
 }
 
 /** Of an error that has no answer of the service in it. */
