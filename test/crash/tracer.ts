@@ -59,13 +59,15 @@ export class Tracer {
     const log = `${rig.dir}/strace.log`;
     // `-y` shows the path of each descriptor.
     const traced = threads.flatMap(thread => ['-p', String(thread)]);
-    const child = spawn('strace', ['-qq', '-y', '-o', log, ...options, ...traced], {
+    const child = spawn('strace', ['-y', '-o', log, ...options, ...traced], {
       env: { PATH: SEARCH_PATH },
-      stdio: 'ignore',
+      stdio: ['ignore', 'ignore', 'pipe'],
     });
-    const tracer = new Tracer(child, log);
-    await server.process.until(() => threads.every(thread => tracerOf(server.pid, thread) === child.pid));
-    return tracer;
+    // It says so when it has stopped a thread: the kernel names the tracer of one that makes its calls unseen until then.
+    let said = '';
+    child.stderr.setEncoding('utf8').on('data', text => (said += text));
+    await server.process.until(() => threads.every(thread => said.includes(`Process ${thread} attached`)));
+    return new Tracer(child, log);
   }
 
   /** What the log says. The tracer goes, or went with the server. */
@@ -77,10 +79,6 @@ export class Tracer {
     }
     return readFileSync(this.log, 'utf8');
   }
-}
-
-function tracerOf(pid: number, thread: number): number {
-  return Number(/^TracerPid:\t(\d+)$/m.exec(readFileSync(`/proc/${pid}/task/${thread}/status`, 'utf8'))?.[1]);
 }
 
 /** Every call by which one thread changed the store while something was done. */

@@ -49,7 +49,9 @@ describe('a volume that is unmounted while it is served', () => {
       await client.must(503, method, `/v2/app/${path}`);
     await client.must(503, 'GET', '/v2/_catalog');
     await healthIs(503);
-    assert.match(server.process.stderr, /the volume of the data folder .* is not mounted any more: mount it again/);
+    await server.process.until(() =>
+      /the volume of the data folder .* is not mounted any more: mount it again/.test(server.process.stderr),
+    );
     assert.deepEqual(readdirSync(folder), []);
 
     await must(['mount', device, folder]);
