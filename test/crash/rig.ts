@@ -82,6 +82,7 @@ export class Rig {
    * @param threads for the disk; with one, the calls of a push always have the same order
    * @param env variables of its configuration
    * @param flushes how long each of its flushes takes at least, in milliseconds
+   * @param quick how many of each thread do not
    */
   async start({
     root = join(this.dir, 'data'),
@@ -89,18 +90,20 @@ export class Rig {
     threads = 4,
     env = {},
     flushes = 0,
+    quick = 0,
   }: {
     root?: string;
     workers?: number;
     threads?: number;
     env?: NodeJS.ProcessEnv;
     flushes?: number;
+    quick?: number;
   } = {}): Promise<Server> {
     const registry = await LocalRegistry.start(this.dir, [...this.#arguments(root), '--workers', `${workers}`], {
-      command: flushes > 0 ? slowed(flushes) : command(),
+      command: flushes > 0 ? slowed(flushes, quick) : command(),
       env: { UV_THREADPOOL_SIZE: String(threads), ...this.env, ...env },
       // A start flushes a few times, one after the other.
-      patience: 60_000 + 20 * flushes,
+      patience: 60_000 + (quick > 0 ? 0 : 20 * flushes),
     });
     const ca = readFileSync(join(this.dir, 'certs/ca.crt'));
     const client = new RegistryClient(registry.port, { ca, auth: AUTH });
@@ -212,9 +215,9 @@ function killIfThere(pid: number): void {
 }
 
 /** The program on a disk that takes its time to flush. It ends with the tracer, as that does with this process. */
-function slowed(milliseconds: number): [string, ...string[]] {
+function slowed(milliseconds: number, quick: number): [string, ...string[]] {
   requireTools('strace');
-  const inject = `inject=fsync,fdatasync:delay_enter=${milliseconds * 1000}`;
+  const inject = `inject=fsync,fdatasync:delay_enter=${milliseconds * 1000}:when=${quick + 1}+`;
   const strace = [
     'strace',
     '-f',
