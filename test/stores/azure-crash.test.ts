@@ -8,4 +8,4 @@ before(async () => {
 });
 after(() => service?.stop());
 
-testCrashes('a container of Azure', () => service.crashPlace(), { pushes: 8, grace: 2000 });
+testCrashes('a container of Azure', () => service.crashPlace(), { pushes: 8, grace: 4000 });

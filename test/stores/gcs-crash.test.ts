@@ -8,4 +8,4 @@ before(async () => {
 });
 after(() => service?.stop());
 
-testCrashes('a bucket of Google', () => service.crashPlace(), { pushes: 12, grace: 2000 });
+testCrashes('a bucket of Google', () => service.crashPlace(), { pushes: 12, grace: 4000 });
