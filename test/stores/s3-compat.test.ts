@@ -5,9 +5,10 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { freePort } from '../support/ports.js';
 import { Daemon, requireTools, must as run } from '../support/process.js';
 import { program } from '../support/registry.js';
-import { bucketVariables, freePort, Versitygw } from '../support/versitygw.js';
+import { bucketVariables, Versitygw } from '../support/versitygw.js';
 
 const MIB = 1024 * 1024;
 const MANIFEST = 'application/vnd.docker.distribution.manifest.v2+json';

@@ -15,11 +15,12 @@ import { S3Driver } from '../../src/storage/s3.js';
 import { isUnavailable, Opening } from '../storage/opening.js';
 import { FaultProxy } from '../support/fault-proxy.js';
 import { LocalRegistry } from '../support/local-registry.js';
+import { freePort } from '../support/ports.js';
 import { Random } from '../support/random.js';
 import { RegistryFixture } from '../support/registry-fixture.js';
-import { freePort, Versitygw } from '../support/versitygw.js';
+import { Versitygw } from '../support/versitygw.js';
 
-describe('a bucket', { timeout: 120_000 }, () => {
+describe('a bucket', { timeout: 240_000 }, () => {
   const at = new Opening(() => Versitygw.start(), /testsecret|wrong-secret/);
 
   const environmentOf = ({ bucket, region, endpoint, credentials }: S3Options) => ({

@@ -8,8 +8,8 @@ import { AzureStore } from '../../src/storage/azure.js';
 import { ObjectDriver, type ObjectDriverOptions } from '../../src/storage/object.js';
 import type { CrashPlace } from '../crash/suite.js';
 import type { Place } from '../storage/places.js';
+import { freePort } from './ports.js';
 import { Daemon, requireTools } from './process.js';
-import { freePort } from './versitygw.js';
 
 const MIB = 1024 * 1024;
 

@@ -11,8 +11,8 @@ import { SMALLEST_PART } from '../../src/storage/object/parts.js';
 import { ObjectDriver, type ObjectDriverOptions } from '../../src/storage/object.js';
 import type { CrashPlace } from '../crash/suite.js';
 import type { Place } from '../storage/places.js';
+import { freePort } from './ports.js';
 import { Daemon, requireTools } from './process.js';
-import { freePort } from './versitygw.js';
 
 const MIB = 1024 * 1024;
 

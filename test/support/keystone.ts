@@ -1,8 +1,8 @@
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
+import { freePort } from './ports.js';
 import { Daemon, must, requireTools } from './process.js';
-import { freePort } from './versitygw.js';
 
 /** OpenStack's identity service on loopback, version 3: the user `admin` of the project `admin` has the password `testing`. */
 export class Keystone {

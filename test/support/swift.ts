@@ -1,5 +1,5 @@
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { connect, createServer } from 'node:net';
+import { connect } from 'node:net';
 import { tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
 import { SMALLEST_PART } from '../../src/storage/object/parts.js';
@@ -8,6 +8,7 @@ import type { SwiftOptions } from '../../src/storage/swift/options.js';
 import { SwiftStore } from '../../src/storage/swift.js';
 import type { CrashPlace } from '../crash/suite.js';
 import type { Place } from '../storage/places.js';
+import { freePorts } from './ports.js';
 import { Daemon, must, requireTools } from './process.js';
 
 const MIB = 1024 * 1024;
@@ -163,20 +164,4 @@ function listens(port: number): Promise<boolean> {
     socket.once('connect', () => resolve(true)).once('error', () => resolve(false));
     socket.once('connect', () => socket.destroy());
   });
-}
-
-/** The first of some free ports that follow each other. */
-async function freePorts(count: number): Promise<number> {
-  for (let first = 21_000 + Math.floor(Math.random() * 8_000); ; first += count) {
-    const servers = Array.from({ length: count }, () => createServer());
-    const listening = servers.map(
-      (server, index) =>
-        new Promise<boolean>(resolve => {
-          server.once('error', () => resolve(false)).listen(first + index, '127.0.0.1', () => resolve(true));
-        }),
-    );
-    const areFree = (await Promise.all(listening)).every(Boolean);
-    for (const server of servers) server.close();
-    if (areFree) return first;
-  }
 }

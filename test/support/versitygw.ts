@@ -1,6 +1,5 @@
 import { mkdirSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { SMALLEST_PART } from '../../src/storage/object/parts.js';
@@ -9,6 +8,7 @@ import type { S3Options } from '../../src/storage/s3/options.js';
 import { S3Driver } from '../../src/storage/s3.js';
 import type { CrashPlace } from '../crash/suite.js';
 import type { Place } from '../storage/places.js';
+import { freePort } from './ports.js';
 import { Daemon, requireTools } from './process.js';
 
 const MIB = 1024 * 1024;
@@ -143,14 +143,4 @@ async function run(dir: string, port: number, flags: readonly string[] = []): Pr
     ),
   );
   return daemon;
-}
-
-export function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer().once('error', reject);
-    server.listen(0, '127.0.0.1', () => {
-      const { port } = server.address() as { port: number };
-      server.close(() => resolve(port));
-    });
-  });
 }
