@@ -10,7 +10,7 @@ import { collect as collectStream } from './suite.js';
 
 const LONG = process.env.LONG === '1';
 
-/** How many faults there must have been. */
+/** How many faults there are at least; it goes on until there was one of each kind. */
 const FAULTS = Number(process.env.FAULTS ?? (LONG ? 1_000 : 24));
 
 const CLIENTS = 4;
@@ -148,7 +148,7 @@ export function testFaults(name: string, makePlace: () => Promise<FaultyPlace>, 
       assert.deepEqual(names, ['a', 'b', 'c']);
     });
 
-    test(`no image that was acknowledged is lost in ${FAULTS} faults`, () => survive(makePlace));
+    test(`no image that was acknowledged is lost in ${FAULTS} faults and more`, () => survive(makePlace));
   });
 }
 
@@ -188,7 +188,7 @@ async function survive(makePlace: () => Promise<FaultyPlace>): Promise<void> {
     return put.status === 201;
   };
   const client = async (number: number, random: Random) => {
-    for (let n = 0; proxy.count < FAULTS; n++) {
+    for (let n = 0; proxy.count < FAULTS || !proxy.hasMet(KINDS) || pushed.length === 0; n++) {
       const tag = `tag-${number}-${n}`;
       const layers = [random.bytes(random.between(1, 5000)), random.bytes(random.chance(0.2) ? 11_500_000 : 3000)];
       const config = Buffer.from(JSON.stringify({ os: 'linux', architecture: 'amd64', tag }));
@@ -219,7 +219,6 @@ async function survive(makePlace: () => Promise<FaultyPlace>): Promise<void> {
     }
   };
   try {
-    assert.ok(pushed.length > 0, 'images were pushed');
     await areWhole();
     const report = await scrub(calm.driver, calm.store, {
       repair: false,
@@ -235,7 +234,6 @@ async function survive(makePlace: () => Promise<FaultyPlace>): Promise<void> {
   } finally {
     await calm.stop();
   }
-  for (const kind of KINDS) assert.ok(proxy.faults.get(kind), `there was: ${kind}`);
   assert.ok(statuses.get(503) === undefined || statuses.get(201)! > statuses.get(503)!, 'most were borne');
   if (LONG) console.log(`${proxy.count} faults, ${pushed.length} images, statuses ${JSON.stringify([...statuses])}`);
 }

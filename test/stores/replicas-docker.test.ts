@@ -12,7 +12,7 @@ import { startNginx } from '../support/proxy.js';
 import { Random } from '../support/random.js';
 import { program, Registry } from '../support/registry.js';
 
-/** How many pushes there are, during each of which a replica is killed. */
+/** How many pushes there are at least, a replica being killed beside each; it goes on until one was killed during a push. */
 const COUNT = Number(process.env.COUNT ?? 4);
 const SEED = Number(process.env.SEED ?? Date.now() % 1_000_000);
 const REPLICAS = 3;
@@ -77,12 +77,12 @@ describe('replicas behind nginx, by the recipe of docs/scale.md', { timeout: 3_6
     return Registry.start(namespace, args, { name: `replica${n + 1}`, host, env: env() });
   }
 
-  test(`docker's pushes succeed, ${COUNT} times, while a replica is killed; no image is lost`, async t => {
+  test(`docker's pushes succeed, ${COUNT} times and more, while a replica is killed; no image is lost`, async t => {
     t.diagnostic(`SEED=${SEED} repeats the choices`);
     const random = new Random(SEED);
     const images: Array<{ name: string; id: string }> = [];
     const figures = { pushes: 0, during: 0, again: 0, milliseconds: 0 };
-    for (let n = 0; n < COUNT; n++) {
+    for (let n = 0; n < COUNT || figures.during === 0; n++) {
       const name = `${HOST}/team/app:${n}`;
       const folder = join(namespace.dir, 'build');
       writeBuildFolder(folder, [random.between(1, 12_000_000), 2_000_000, 100]);
@@ -111,13 +111,12 @@ describe('replicas behind nginx, by the recipe of docs/scale.md', { timeout: 3_6
       figures.pushes++;
       figures.milliseconds += Math.round(performance.now() - started);
     }
-    assert.ok(figures.during > 0, 'some were killed while there was a push');
-    assert.ok(figures.again <= 1 + COUNT / 10, `${figures.again} pushes were needed twice`);
+    assert.ok(figures.again <= 2 + COUNT / 10, `${figures.again} pushes were needed twice`);
     // Every byte in the bucket, and what clients are given.
     const report = JSON.parse(
       await namespace.must([...program('verify', '--json', '--dir', namespace.dir)], { env: env() }),
     );
-    assert.deepEqual([report.clean, report.tags], [true, COUNT]);
+    assert.deepEqual([report.clean, report.tags], [true, images.length]);
     for (const { name, id } of images) {
       await docker.must(['image', 'rm', name]);
       if (images.length > 10 && !random.chance(10 / images.length)) continue;

@@ -15,7 +15,7 @@ import { Versitygw } from '../support/versitygw.js';
 
 const LONG = process.env.LONG === '1';
 
-/** How many faults there must have been. */
+/** How many faults there are at least; it goes on until there was one of each kind. */
 const FAULTS = LONG ? 3_000 : 300;
 
 const CLIENTS = 4;
@@ -157,7 +157,7 @@ describe('an object store that fails', { timeout: LONG ? 3_600_000 : 300_000 }, 
     });
   });
 
-  test(`no image that was acknowledged is lost in ${FAULTS} faults`, async t => {
+  test(`no image that was acknowledged is lost in ${FAULTS} faults and more`, async t => {
     const seed = Number(process.env.SEED ?? Date.now() % 1_000_000);
     const random = new Random(seed);
     const proxy = await FaultProxy.start(service.port, random.fork());
@@ -220,7 +220,7 @@ describe('an object store that fails', { timeout: LONG ? 3_600_000 : 300_000 }, 
     };
 
     const client = async (number: number, random: Random) => {
-      for (let n = 0; proxy.count < FAULTS; n++) {
+      for (let n = 0; proxy.count < FAULTS || !proxy.hasMet(proxy.kinds) || pushed.length <= 10; n++) {
         const image = await push(`tag-${number}-${n}`, random);
         if (image) pushed.push(image);
       }
@@ -232,7 +232,6 @@ describe('an object store that fails', { timeout: LONG ? 3_600_000 : 300_000 }, 
 
     const calm = await RegistryFixture.start({ driver: new S3Driver(options({})) });
     try {
-      assert.ok(pushed.length > 10, `${pushed.length} images were pushed`);
       const isWhole = async () => {
         for (const { tag, blobs, manifest } of pushed) {
           assert.ok(
@@ -261,7 +260,6 @@ describe('an object store that fails', { timeout: LONG ? 3_600_000 : 300_000 }, 
       await calm.stop();
     }
     t.diagnostic(JSON.stringify({ pushed: pushed.length, statuses: Object.fromEntries(statuses) }));
-    for (const kind of proxy.kinds) assert.ok(proxy.faults.get(kind), `there was: ${kind}`);
     assert.ok(statuses.get(503) === undefined || statuses.get(201)! > statuses.get(503)!, 'most were borne');
   });
 });

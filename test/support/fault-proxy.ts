@@ -93,6 +93,11 @@ export class FaultProxy {
     return [...this.faults.values()].reduce((sum, number) => sum + number, 0);
   }
 
+  /** Whether there was one of each of these. */
+  hasMet(kinds: readonly Fault[]): boolean {
+    return kinds.every(kind => this.faults.has(kind));
+  }
+
   /** Has the next such request have no answer: its connection breaks when all of it has come, and the service knows nothing of it yet. */
   holdBack(is: (request: IncomingMessage) => boolean): Promise<Late> {
     return new Promise(resolve => {
