@@ -18,7 +18,7 @@ import { digestOf, manifestOf, RegistryFixture } from '../support/registry-fixtu
 
 const WRONG_KEY = Buffer.from('wrong-secret').toString('base64');
 
-describe('a container', { timeout: 120_000 }, () => {
+describe('a container', { timeout: 240_000 }, () => {
   const at = new Opening(() => Azurite.start(), new RegExp(`wrong-secret|${WRONG_KEY}`));
 
   const connect = (options: AzureOptions, more: { readOnly?: boolean } = {}): ObjectDriver =>
@@ -262,7 +262,7 @@ describe('a container', { timeout: 120_000 }, () => {
   });
 });
 
-test('a container is reached with tokens of an application, over TLS', { timeout: 120_000 }, async () => {
+test('a container is reached with tokens of an application, over TLS', { timeout: 240_000 }, async () => {
   const dir = mkdtempSync(join(tmpdir(), 'azure-tokens-'));
   const pair = selfSigned();
   const [cert, key] = [join(dir, 'cert.pem'), join(dir, 'key.pem')];

@@ -30,7 +30,12 @@ const keys = {
   REGISTRY_STORAGE_S3_ACCESSKEY: Versitygw.credentials.accessKeyId,
   REGISTRY_STORAGE_S3_SECRETKEY: Versitygw.credentials.secretAccessKey,
 };
-const copy = (...args: string[]) => LocalRegistry.run(dir, ['copy', ...args], { env: { HOME: dir, ...keys } });
+/** What a command says, but for the line every ten seconds that tells how far it has come. */
+const run = async (folder: string, args: string[], env: NodeJS.ProcessEnv) => {
+  const { stderr, ...rest } = await LocalRegistry.run(folder, args, { env });
+  return { ...rest, stderr: stderr.replace(/^registry-secure: \w+: \d+ %, .*\n/gm, '') };
+};
+const copy = (...args: string[]) => run(dir, ['copy', ...args], { HOME: dir, ...keys });
 
 test('images go into a bucket and out of it, with no registry running', async () => {
   const image = await source.pushImage('team/app', 'v1');
@@ -64,7 +69,7 @@ test('the data of a registry move into a bucket while others push, and back into
   const place = `s3://${bucket}/all?region=us-east-1&regionendpoint=${service.endpoint}`;
   const env = { HOME: dir, ...keys };
   const migrate = async (from: string, to: string) => {
-    const moved = await LocalRegistry.run(dir, ['storage', 'migrate', from, to, '--json'], { env });
+    const moved = await run(dir, ['storage', 'migrate', from, to, '--json'], env);
     assert.deepEqual([moved.status, moved.stderr], [0, '']);
     return JSON.parse(moved.stdout);
   };
@@ -155,14 +160,14 @@ describe('the other kinds of object stores', () => {
       });
       const own = join(dir, kind);
       await mkdir(own);
-      const run = async (args: string[], writes = false, status = 0) => {
-        const done = await LocalRegistry.run(own, args, { env: { HOME: own, ...env } });
+      const command = async (args: string[], writes = false, status = 0) => {
+        const done = await run(own, args, { HOME: own, ...env });
         assert.equal(done.status, status, done.stderr);
         if (status === 0) assert.match(done.stderr, (writes && notice) || /^$/);
         return done;
       };
       const json = async (args: string[], writes = false) =>
-        JSON.parse((await run([...args, '--json'], writes)).stdout);
+        JSON.parse((await command([...args, '--json'], writes)).stdout);
       const origin = await RegistryFixture.start();
       closers.push(() => origin.stop());
       const image = await origin.pushImage('team/app', 'v1');
@@ -171,7 +176,7 @@ describe('the other kinds of object stores', () => {
 
       const dry = await json(['storage', 'migrate', origin.root, url, '--dry-run']);
       assert.deepEqual([dry.to, dry.tags.written, dry.complete], [url, 2, true]);
-      const { stdout } = await run(['storage', 'migrate', origin.root, url], true);
+      const { stdout } = await command(['storage', 'migrate', origin.root, url], true);
       const [, section = '', values = ''] = /^ {2}2\. set storage\.(\w+) with (.*); certificates/m.exec(stdout) ?? [];
       const prefix = `REGISTRY_STORAGE_${section.toUpperCase()}_`;
       const told = values.split(', ').map(value => value.split(/: (.*)/));
@@ -179,7 +184,7 @@ describe('the other kinds of object stores', () => {
 
       const again = await json(['copy', `${origin.root}#team/app:v1`, `${url}#other/app`], true);
       assert.deepEqual([again.images.new, again.blobs.copied, again.bytes], [1, 0, 0]);
-      const late = await run(['storage', 'migrate', origin.root, url], true, 1);
+      const late = await command(['storage', 'migrate', origin.root, url], true, 1);
       assert.match(late.stderr, /holds images that no backup has put there, or that have been served since/);
 
       const registry = await LocalRegistry.start(own, ['up'], {

@@ -15,7 +15,7 @@ import { ChangingProxy } from '../support/changing-proxy.js';
 import { FakeGcs } from '../support/fake-gcs.js';
 import { RegistryFixture } from '../support/registry-fixture.js';
 
-describe('a bucket of Google', { timeout: 120_000 }, () => {
+describe('a bucket of Google', { timeout: 240_000 }, () => {
   const at = new Opening(() => FakeGcs.start(), /PRIVATE KEY/);
 
   const connect = (options: GcsOptions): ObjectDriver => at.closing(at.service.driver(options));

@@ -163,7 +163,7 @@ async function onSwift(): Promise<Bucket> {
 
 /** @param options.isChecked whether the service looks at signatures at all */
 function testRedirects(what: string, start: () => Promise<Bucket>, { isChecked = true } = {}): void {
-  describe(`pulls that are sent to ${what}`, { timeout: 120_000 }, () => {
+  describe(`pulls that are sent to ${what}`, { timeout: 240_000 }, () => {
     let bucket: Bucket;
     let registry: RegistryFixture;
     const data = randomBytes(3_000_000);
@@ -340,7 +340,7 @@ testRedirects('a bucket of S3', onVersitygw);
 testRedirects('a container of Azure', onAzurite);
 testRedirects('a bucket of Google', onFakeGcs, { isChecked: false });
 
-test('a container of registry:2, whose names begin with a slash, has URLs too', { timeout: 120_000 }, async () => {
+test('a container of registry:2, whose names begin with a slash, has URLs too', { timeout: 240_000 }, async () => {
   const service = await Azurite.start();
   const container = await service.makeContainer();
   const blob = service.client(container).getBlockBlobClient('/docker/registry/v2/blob');
@@ -352,7 +352,7 @@ test('a container of registry:2, whose names begin with a slash, has URLs too', 
   await service.stop();
 });
 
-describe('pulls that an identity of Azure sends to its container', { timeout: 120_000 }, () => {
+describe('pulls that an identity of Azure sends to its container', { timeout: 240_000 }, () => {
   let dir: string;
   let service: Azurite;
   let entra: Entra;
@@ -395,7 +395,7 @@ describe('pulls that an identity of Azure sends to its container', { timeout: 12
 if (SWIFT_TEST) {
   testRedirects('a container of Swift', onSwift);
 
-  describe('temporary URLs of Swift', { timeout: 120_000 }, () => {
+  describe('temporary URLs of Swift', { timeout: 240_000 }, () => {
     const start = async (service: Swift, more: Partial<SwiftOptions>, readOnly = false) => {
       const warnings: string[] = [];
       const redirect = { disable: false, onWarning: (warning: string) => warnings.push(warning) };

@@ -77,6 +77,8 @@ describe('replicas over one bucket', { timeout: 300_000 }, () => {
       REGISTRY_STORAGE_S3_ACCESSKEY: Versitygw.credentials.accessKeyId,
       REGISTRY_STORAGE_S3_SECRETKEY: Versitygw.credentials.secretAccessKey,
       REGISTRY_STORAGE_DELETE_ENABLED: 'true',
+      // A minute after its start one of them would hold the lease of collectors for a while.
+      REGISTRY_STORAGE_MAINTENANCE_GC_ENABLED: 'false',
       REGISTRY_STORAGE_TAG_IMMUTABLE: '[{repositories: [frozen], tags: ["*"]}]',
       REGISTRY_HTTP_TLS_CERTIFICATE: mounted('domain.crt'),
       REGISTRY_HTTP_TLS_KEY: mounted('domain.key'),
