@@ -42,8 +42,8 @@ export class LocalRegistry {
     const [file, ...first] = command;
     this.child = spawn(file, [...first, ...args], { cwd, env: { PATH: process.env.PATH, ...env }, detached });
     this.child.stdin!.end(input);
-    this.child.stdout!.on('data', data => (this.stdout += data));
-    this.child.stderr!.on('data', data => (this.stderr += data));
+    this.child.stdout!.setEncoding('utf8').on('data', data => (this.stdout += data));
+    this.child.stderr!.setEncoding('utf8').on('data', data => (this.stderr += data));
     this.exited = new Promise(resolve => this.child.once('close', resolve));
   }
 

@@ -129,11 +129,11 @@ export class Daemon {
     }
   }
 
-  /** Asks it to end, and makes it end after ten seconds. Hands back the exit code. */
+  /** Asks it to end, and makes it end after a minute. Hands back the exit code. */
   async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<number | null> {
     this.#child.ref();
     this.kill(signal);
-    const timer = setTimeout(() => this.kill('SIGKILL'), 15_000);
+    const timer = setTimeout(() => this.kill('SIGKILL'), 60_000);
     return this.exited.finally(() => clearTimeout(timer));
   }
 }
