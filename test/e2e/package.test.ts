@@ -7,7 +7,7 @@ import { after, before, describe, test } from 'node:test';
 import { CHECKOUT, copyCheckout, npmEnvironment } from '../support/checkout.js';
 import { LocalRegistry } from '../support/local-registry.js';
 
-describe('the package', { timeout: 180_000 }, () => {
+describe('the package', { timeout: 240_000 }, () => {
   const env = npmEnvironment();
   let dir: string;
   let home: string;

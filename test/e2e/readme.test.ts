@@ -114,7 +114,6 @@ Subsystem sftp internal-sftp
     assert.match(shown, /admin\nalice\n/);
     assert.doesNotMatch(shown, new RegExp(word));
     const login = ['login', '-u', 'alice', '--password-stdin', '192.168.0.12:5000'];
-    const deadline = Date.now() + 10_000;
-    while ((await docker.run(login, { input: word })).status !== 0) assert.ok(Date.now() < deadline, server.output);
+    await server.ready(async () => (await docker.run(login, { input: word })).status === 0);
   });
 });

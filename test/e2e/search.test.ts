@@ -11,7 +11,7 @@ import { Registry } from '../support/registry.js';
 const alice = { user: 'alice', password: 'correct horse battery staple' };
 
 /** docker asks /v1/search; podman asks it too, without its credentials, and then the catalog. */
-describe('docker search and podman search', { timeout: 180_000 }, () => {
+describe('docker search and podman search', { timeout: 240_000 }, () => {
   let namespace: Namespace;
   let closed: Registry;
   let open: Registry;

@@ -8,7 +8,7 @@ import { memoryLog, PAIR } from '../support/listener.js';
 import { type Output, requireTools, run } from '../support/process.js';
 
 // OpenSSL's and curl's own view of the listener, over loopback.
-describe('TLS as openssl and curl see it', { timeout: 60_000 }, () => {
+describe('TLS as openssl and curl see it', { timeout: 240_000 }, () => {
   let folder: string;
   let ca: string;
   let listener: Listener;

@@ -37,6 +37,7 @@ describe('/trust in Chromium', { timeout: 240_000 }, () => {
   /** Opens the page, runs the test on it, and fails for whatever Chromium complained about meanwhile. */
   async function onPage(options: BrowserContextOptions, run: (page: Page) => Promise<void>, at = url): Promise<void> {
     const context = await browser.newContext(options);
+    context.setDefaultTimeout(120_000);
     try {
       await context.grantPermissions(['clipboard-read', 'clipboard-write']).catch(() => undefined);
       const page = await context.newPage();
@@ -65,7 +66,15 @@ describe('/trust in Chromium', { timeout: 240_000 }, () => {
         .filter(panel => (panel as { checkVisibility(): boolean } & typeof panel).checkVisibility())
         .map(panel => panel.id),
     );
-  const copied = (page: Page) => page.evaluate('navigator.clipboard.readText()') as Promise<string>;
+  /** What the button has put into the clipboard, which it does a moment after the click. */
+  async function copiedBy(page: Page, button: string): Promise<string> {
+    await page.evaluate("navigator.clipboard.writeText('')");
+    await page.getByRole('button', { name: button, exact: true }).click();
+    for (;;) {
+      const text = (await page.evaluate('navigator.clipboard.readText()')) as string;
+      if (text !== '') return text;
+    }
+  }
 
   test('without the authority Chromium refuses the page', async () => {
     const other = await startChromium(machine);
@@ -84,7 +93,7 @@ describe('/trust in Chromium', { timeout: 240_000 }, () => {
       assert.deepEqual(await shown(page), ['docker']);
       await page.getByRole('tab', { name: 'Podman, Buildah, Skopeo, CRI-O' }).click();
       assert.deepEqual(await shown(page), ['podman']);
-      assert.match(page.url(), /#podman$/);
+      await page.waitForURL(/#podman$/);
       await picture(page, 'light');
     });
     await onPage({}, async page => assert.deepEqual(await shown(page), ['containerd']), `${url}#containerd`);
@@ -112,13 +121,13 @@ describe('/trust in Chromium', { timeout: 240_000 }, () => {
 
   test('copy buttons copy what stands beside them, word by word', async () => {
     await onPage({}, async page => {
-      await page.getByRole('button', { name: 'Copy the SHA-256 of the file' }).click();
-      assert.equal(await copied(page), sha256);
-      assert.equal(await page.locator('[role=status]').innerText(), 'Copied.');
-      await page.getByRole('button', { name: 'Copy the commands for Docker Engine on Linux', exact: true }).click();
-      assert.equal(await copied(page), `sudo install -Dm644 ca.crt /etc/docker/certs.d/${registry.host}/ca.crt`);
-      await page.getByRole('button', { name: 'Copy the line for Docker Engine on Linux', exact: true }).click();
-      const line = await copied(page);
+      assert.equal(await copiedBy(page, 'Copy the SHA-256 of the file'), sha256);
+      await page.locator('[role=status]', { hasText: /^Copied\.$/ }).waitFor({ state: 'attached' });
+      assert.equal(
+        await copiedBy(page, 'Copy the commands for Docker Engine on Linux'),
+        `sudo install -Dm644 ca.crt /etc/docker/certs.d/${registry.host}/ca.crt`,
+      );
+      const line = await copiedBy(page, 'Copy the line for Docker Engine on Linux');
       assert.match(line, new RegExp(`^\\(cd .* && echo '${sha256} {2}ca\\.crt' \\| sha256sum -c - && sudo install `));
       // What a reader pastes is what installs it.
       await machine.must(['sh', '-euc', line]);
@@ -139,7 +148,7 @@ describe('/trust in Chromium', { timeout: 240_000 }, () => {
       assert.equal(await page.locator('[data-panel]:visible').count(), await page.locator('[data-panel]').count());
       assert.equal(await page.locator('.copy button:visible').count(), 0);
       await page.locator('nav a[href="#k3s"]').click();
-      assert.match(page.url(), /#k3s$/);
+      await page.waitForURL(/#k3s$/);
       await picture(page, 'no-script');
     });
   });

@@ -26,6 +26,7 @@ export async function startChromium(
   // Root may not have Chromium's sandbox.
   return chromium.launch({
     executablePath,
+    timeout: 120_000,
     args: ['--no-sandbox'],
     env: { PATH: process.env.PATH ?? '', HOME: home, LANG: 'C.UTF-8' },
   });

@@ -16,7 +16,8 @@ export async function provideBaseImage(docker: Docker): Promise<void> {
   mkdirSync(npmCache, { recursive: true });
   for (const file of ['package.json', 'package-lock.json', '.npmrc']) cpSync(join(CHECKOUT, file), join(folder, file));
   const env = npmEnvironment({ npm_config_cache: npmCache, npm_config_ignore_scripts: 'true' });
-  await must(['npm', 'ci', '--loglevel=error'], { cwd: folder, env: env as Record<string, string> });
+  const patience = { timeout: 400_000 };
+  await must(['npm', 'ci', '--loglevel=error'], { cwd: folder, env: env as Record<string, string>, ...patience });
   await importBaseImage(docker, { npmCache });
   const [, named] = /^ARG NODE_IMAGE=(\S+)$/m.exec(readFileSync(join(CHECKOUT, 'Dockerfile'), 'utf8')) ?? [];
   await docker.must(['tag', BASE_IMAGE, named!]);
