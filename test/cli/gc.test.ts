@@ -138,7 +138,7 @@ describe('collecting garbage on the command line', () => {
     assert.ok(await has('latest'));
   });
 
-  test('serve does it on its schedule, and not during maintenance', { timeout: 60_000 }, async t => {
+  test('serve does it on its schedule, and not during maintenance', async t => {
     await fixture.stop({ keep: true });
     assert.equal((await run('maintenance', 'on')).status, 0);
     const registry = await LocalRegistry.start(dir, ['up'], {

@@ -18,7 +18,7 @@ const GRANTS = {
 };
 
 /** A registry whose users only a token server knows, and that server: as a client goes through both. */
-describe('an outside token server', { timeout: 120_000 }, () => {
+describe('an outside token server', () => {
   let dir: string;
   let env: NodeJS.ProcessEnv;
   let registry: LocalRegistry;

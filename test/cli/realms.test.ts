@@ -12,7 +12,7 @@ const POLICY = `rules:
   - {who: [user:root], may: [admin], on: ["**"]}
 `;
 
-describe('realms of a served registry', { timeout: 120_000 }, () => {
+describe('realms of a served registry', () => {
   let dir: string;
   let registry: LocalRegistry;
   before(async () => {

@@ -23,7 +23,9 @@ describe('several workers', () => {
   });
 
   const start = async (...more: string[]) => {
-    const started = await LocalRegistry.start(dir, ['up', '--ip', '127.0.0.1', '--workers', `${WORKERS}`, ...more]);
+    const started = await LocalRegistry.start(dir, ['up', '--ip', '127.0.0.1', '--workers', `${WORKERS}`, ...more], {
+      env: { REGISTRY_HTTP_DRAINTIMEOUT: '120s' },
+    });
     await started.until(() => /msg="all workers serve"/.test(started.stderr));
     return started;
   };
@@ -55,7 +57,9 @@ describe('several workers', () => {
     assert.equal(workers().length, WORKERS);
     assert.deepEqual(await everyWorker('/v2/'), [200, 200]);
     assert.equal(registry.stderr.split('msg=listening').length - 1, 1, registry.stderr);
-    assert.equal(registry.stdout.split('docker login -u').length - 1, 1, 'the story is told once');
+    const stories = () => registry.stdout.split('docker login -u').length - 1;
+    await registry.until(() => stories() > 0);
+    assert.equal(stories(), 1, 'the story is told once');
   });
 
   test('any of them goes on with an upload of any other', async () => {
@@ -87,35 +91,55 @@ describe('several workers', () => {
   });
 
   test('what one of them is charged with for wrong logins counts for all', async () => {
-    const statuses = new Set<number>();
+    // A connection that is kept stays with its worker. Each six seconds forgive one failure.
+    const client = new RegistryClient(registry.port, { ca: ca(), auth: 'nobody:wrong' });
     let failures = 0;
-    while (!statuses.has(429)) {
-      const { status } = await askedOf('/v2/', 'nobody:wrong');
-      statuses.add(status);
-      failures++;
-      assert.ok(failures <= 15, 'ten failures are free, in whatever worker');
+    const charged = new Set<string>();
+    for (let status = 401; status !== 429; failures++) {
+      assert.ok(failures < 100, 'ten failures are free');
+      const { headers, ...answer } = await client.send('GET', '/v2/');
+      ({ status } = answer);
+      charged.add(String(headers['x-request-id']).slice(0, 8));
     }
-    const limited = await everyWorker('/v2/', 'nobody:wrong');
-    assert.deepEqual(limited, [429, 429]);
+    client.close();
+    assert.ok(failures > 10, `${failures}`);
+    assert.equal(charged.size, 1);
+    const askedOfOther = async () => {
+      for (let tries = 0; tries < 500; tries++) {
+        const { status, worker } = await askedOf('/v2/', 'nobody:wrong');
+        if (!charged.has(worker)) return status;
+      }
+      throw new Error('the other worker has not answered');
+    };
+    // The word may be on its way. The other is asked less often than it takes to be charged with as much by itself.
+    for (let pause = 100; (await askedOfOther()) !== 429; pause *= 2) {
+      assert.ok(pause < 10_000, 'the other has heard nothing of it');
+      await new Promise(resolve => setTimeout(resolve, pause));
+    }
     assert.deepEqual(await everyWorker('/v2/'), [200, 200], 'others are let in');
   });
 
   test('a user who is removed is refused by all', async () => {
     const add = await LocalRegistry.run(dir, ['user', 'add', 'bob', '--password-stdin'], { input: 'a word of bob' });
     assert.equal(add.status, 0, add.stderr);
-    const all = (status: number) => async () =>
-      (await everyWorker('/v2/', 'bob:a word of bob')).every(said => said === status);
+    const all =
+      (...statuses: number[]) =>
+      async () =>
+        (await everyWorker('/v2/', 'bob:a word of bob')).every(said => statuses.includes(said));
     await registry.until(all(200));
     const removed = await LocalRegistry.run(dir, ['user', 'remove', 'bob']);
     assert.equal(removed.status, 0, removed.stderr);
-    await registry.until(all(401));
+    // The one that has read the file first may have put off whoever goes on asking by the time that the other has.
+    await registry.until(all(401, 429));
   });
 
   test('a certificate that is renewed is served by all', async () => {
     const { status, stderr } = await LocalRegistry.run(dir, ['certs', 'renew']);
     assert.equal(status, 0, stderr);
-    const reloads = () => registry.stderr.match(/msg="reloaded the certificate".*worker=\d/g)?.length ?? 0;
-    await registry.until(() => reloads() === WORKERS);
+    // The two files of one renewal may be met in two looks.
+    const reloads = () =>
+      new Set(registry.stderr.match(/msg="reloaded the certificate".*worker=\d/g)?.map(line => line.at(-1)));
+    await registry.until(() => reloads().size === WORKERS);
   });
 
   test('one that is killed is replaced, and what it has answered is there', async () => {
@@ -151,15 +175,14 @@ describe('several workers', () => {
       await registry.until(() => registry.stderr.split('a worker serves in its place').length - 1 > kill);
       assert.equal(workers().length, WORKERS);
     }
+    await Promise.race([lanes, registry.until(() => acknowledged.length > 10 + lost)]);
     running = false;
     await lanes;
-    assert.ok(acknowledged.length > 10, `${acknowledged.length}`);
     for (const repository of acknowledged) {
       const { status } = await registry.call('GET', `/v2/${repository}/manifests/1`, { auth: auth() });
       assert.equal(status, 200, repository);
     }
     assert.doesNotMatch(registry.stderr, /a request failed/);
-    assert.ok(lost < acknowledged.length, `${lost} requests were lost with their worker`);
   });
 
   test('SIGTERM drains all of them', async () => {
