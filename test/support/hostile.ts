@@ -5,6 +5,7 @@ import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { setTimeout as pause } from 'node:timers/promises';
 import { all, tcp } from './listener.js';
 import {
   descriptorOf,
@@ -196,7 +197,8 @@ export function hostileInput(what: string, start: (root: string) => Promise<Host
         `${'-'.repeat(250)}a`,
       ])
         is(await ask(`GET /v2/${name}/tags/list`), 400, 'NAME_INVALID', name.slice(0, 20));
-      assert.ok(performance.now() - began < 2000);
+      // Steps that grow with the cube of the length would take hours.
+      assert.ok(performance.now() - began < 30_000);
     });
 
     test('headers over 16 KiB', async () => {
@@ -221,6 +223,8 @@ export function hostileInput(what: string, start: (root: string) => Promise<Host
         if (!socket.write(chunk))
           await Promise.race([once(socket, 'drain'), once(socket, 'data'), once(socket, 'close')]);
         else await new Promise(resolve => setImmediate(resolve));
+      while (!text.trimEnd().endsWith('}') && !socket.destroyed)
+        await Promise.race([once(socket, 'data'), once(socket, 'close')]);
       is(parse(text), 413, 'SIZE_INVALID');
       assert.ok(sent < 1000);
       socket.destroy();
@@ -294,27 +298,28 @@ export function hostileInput(what: string, start: (root: string) => Promise<Host
         await new Promise<void>(resolve => socket.write(part, () => resolve()));
         socket.destroy();
       };
-      /** Asks how far it has come and sends the next bytes, as often as the cut request before still gets in between. */
-      const goOn = async (length: number): Promise<void> => {
-        for (;;) {
-          const last = Number((await offsetOf(location)).slice(2));
-          const start = last === 0 ? 0 : last + 1;
-          const next = data.subarray(start, start + length);
-          const range = `Content-Range: ${start}-${start + next.length - 1}\r\nContent-Length: ${next.length}\r\n`;
-          const { status } = await ask(`PATCH ${location}`, range, next);
-          if (status === 202) return;
-          assert.equal(status, 416);
-        }
+      /** Of the upload: what came of it is kept, which is waited for, so that no later request is beside it. */
+      const cutUpload = async (line: string, headers: string, part: Buffer) => {
+        const before = await offsetOf(location);
+        await cut(line, headers, part);
+        for (const deadline = Date.now() + 60_000; (await offsetOf(location)) === before; await pause(10))
+          assert.ok(Date.now() < deadline, `nothing is kept of ${line}`);
       };
-      await cut(`PATCH ${location}`, 'Content-Length: 100000\r\n', data.subarray(0, 20_000));
-      await goOn(10_000);
       const start = async () => Number((await offsetOf(location)).slice(2)) + 1;
+      const goOn = async (length: number): Promise<void> => {
+        const from = await start();
+        const next = data.subarray(from, from + length);
+        const range = `Content-Range: ${from}-${from + next.length - 1}\r\nContent-Length: ${next.length}\r\n`;
+        assert.equal((await ask(`PATCH ${location}`, range, next)).status, 202);
+      };
+      await cutUpload(`PATCH ${location}`, 'Content-Length: 100000\r\n', data.subarray(0, 20_000));
+      await goOn(10_000);
       const middle = data.subarray(await start()).subarray(0, 20_000);
       const chunk = Buffer.concat([Buffer.from('fffff\r\n'), middle]);
-      await cut(`PATCH ${location}`, 'Transfer-Encoding: chunked\r\n', chunk);
+      await cutUpload(`PATCH ${location}`, 'Transfer-Encoding: chunked\r\n', chunk);
       await goOn(10_000);
       const end = data.subarray(await start());
-      await cut(`PUT ${location}?digest=${digest}`, `Content-Length: ${end.length}\r\n`, end.subarray(0, -1));
+      await cutUpload(`PUT ${location}?digest=${digest}`, `Content-Length: ${end.length}\r\n`, end.subarray(0, -1));
       assert.equal((await registry.call('HEAD', `/v2/cut/blobs/${digest}`)).status, 404);
       const wrong = 'Content-Range: 50000-99999\r\nContent-Length: 10\r\n';
       is(await ask(`PATCH ${location}`, wrong, 'x'.repeat(10)), 400, 'SIZE_INVALID');

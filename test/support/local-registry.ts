@@ -55,8 +55,10 @@ export class LocalRegistry {
   ): Promise<LocalRegistry> {
     const env = { REGISTRY_WORKERS: '1', ...options.env };
     const registry = new LocalRegistry(dir, [...args, '--addr', '127.0.0.1:0'], { ...options, env });
-    await registry.until(() => /msg=listening .*port=(\d+)/.exec(registry.stderr)?.[1], options.patience);
-    registry.port = Number(/msg=listening .*port=(\d+)/.exec(registry.stderr)![1]);
+    // The whole line: a number may come in two parts.
+    registry.port = Number(
+      await registry.until(() => /msg=listening .*port=(\d+).*\n/.exec(registry.stderr)?.[1], options.patience),
+    );
     return registry;
   }
 
