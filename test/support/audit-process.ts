@@ -7,8 +7,8 @@ import { FilesystemDriver } from '../../src/storage/filesystem.js';
  *
  *     node audit-process.js DATA FOLDER [EVENTS]
  *
- * Without a number it records until it is killed, and says `ready` after the first events; with one it records so many and
- * ends at once, without closing the log.
+ * Without a number it records until it is killed, and says `ready` once the first events are written; with one it records
+ * so many and ends at once, without closing the log.
  */
 const [data, folder, events] = process.argv.slice(2) as [string, string, string?];
 const driver = new FilesystemDriver({ root: data });
@@ -22,13 +22,17 @@ const log = await AuditLog.open({
   program: 'test',
   report: { error: console.error, warn: console.error, info: console.error },
 });
-const record = (n: number) => log.record({ type: 'push', outcome: 'done', who: 'alice', what: { n } });
+const event = (n: number) => ({ type: 'push', outcome: 'done' as const, who: 'alice', what: { n } });
+const record = (n: number) => log.record(event(n));
 if (events !== undefined) {
   for (let n = 1; n <= Number(events); n++) record(n);
   process.exit(0);
 }
 for (let n = 1; ; n++) {
-  record(n);
-  if (n === 50) process.stdout.write('ready\n');
+  if (n !== 50) record(n);
+  else {
+    await log.recorded(event(n));
+    process.stdout.write('ready\n');
+  }
   await new Promise(setImmediate);
 }

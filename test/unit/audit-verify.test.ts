@@ -34,10 +34,8 @@ async function ended(t: TestContext) {
 async function rotated(t: TestContext) {
   const audit = await AuditFolder.create(t);
   const log = await audit.open({ rotateSize: 1000 });
-  for (let n = 1; n <= 12; n++) {
-    log.record(event(n));
-    await new Promise(resolve => setTimeout(resolve, 5));
-  }
+  // Each in a write of its own: a file is followed by the next between two of them.
+  for (let n = 1; n <= 12; n++) await log.recorded(event(n));
   await log.close();
   const files = await audit.files();
   assert.ok(files.length >= 3, `${files.length} files`);
@@ -245,23 +243,21 @@ describe('what verify does not take for harm', () => {
   test('files that were let go because the log was over its size', async t => {
     const audit = await AuditFolder.create(t);
     const old = await audit.open({ rotateSize: 2000 });
-    for (let n = 0; n < 40; n++) {
-      old.record(event(n));
-      await new Promise(resolve => setTimeout(resolve, 2));
-    }
+    for (let n = 0; n < 40; n++) await old.recorded(event(n));
     await old.close();
     const before = await audit.files();
     const log = await audit.open({ rotateSize: 2000, keep: 6000 });
-    for (let n = 0; n < 60; n++) {
-      log.record(event(n));
-      await new Promise(resolve => setTimeout(resolve, 2));
-    }
+    for (let n = 0; n < 60; n++) await log.recorded(event(n));
+    assert.ok(before.length > 3, `${before.length} files`);
+    // Both in the background; a file that is let go meanwhile cannot be read.
+    await until(async () => {
+      const now = await audit.files();
+      return before.every(name => !now.includes(name));
+    });
+    await until(async () => (await audit.events().catch(() => [])).some(({ type }) => type === 'audit.retire'));
     await log.close();
-    const after = await audit.files();
-    assert.ok(before.length > 3 && before.every(name => !after.includes(name)), after.join());
     const { findings } = await audit.verify();
     assert.deepEqual(findings, []);
-    assert.ok((await audit.events()).some(({ type }) => type === 'audit.retire'));
     // A chain that begins when the old one is forgotten needs no note of it any more.
     await new Promise(resolve => setTimeout(resolve, 1100));
     const next = await audit.open({ keep: 1 });
@@ -274,6 +270,15 @@ describe('what verify does not take for harm', () => {
     );
   });
 });
+
+async function until(condition: () => Promise<boolean>): Promise<void> {
+  for (
+    const deadline = Date.now() + 60_000;
+    !(await condition());
+    await new Promise(resolve => setTimeout(resolve, 10))
+  )
+    assert.ok(Date.now() < deadline, 'not within a minute');
+}
 
 function headOf(whole: string): { seq: number; hash: string } {
   const lines = whole.split('\n').slice(0, -1);

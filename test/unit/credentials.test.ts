@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, rename, rm, truncate, writeFile } from 'node:fs/promises';
+import { writeFileSync } from 'node:fs';
+import { type FileHandle, mkdtemp, open, rename, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -157,14 +158,26 @@ describe('a reload', () => {
     assert.equal(await credentials.verify('alice', 'secret', HERE), true);
   });
 
-  test('waits for a file that is being rewritten in place', async () => {
+  test('waits for a file that is being rewritten in place', async context => {
     const whole = line('alice', 'secret') + line('bob', 'secret');
     const { credentials } = await opened(whole);
     await writeFile(file, whole.slice(0, 20));
-    const reloaded = credentials.reload();
-    await writeFile(file, whole);
-    await reloaded;
+    // The rest comes after the first look, while by the clock the file has just changed, however slow this machine is.
+    context.mock.timers.enable({ apis: ['Date'], now: Date.now() });
+    const handle = await open(file);
+    const prototype = Object.getPrototypeOf(handle) as FileHandle;
+    await handle.close();
+    const { read } = prototype;
+    let rest: NodeJS.Timeout | undefined;
+    context.mock.method(prototype, 'read', async function (this: FileHandle, ...args: Parameters<typeof read>) {
+      const result = await read.apply(this, args);
+      rest ??= setTimeout(() => writeFileSync(file, whole), 10);
+      return result;
+    });
+    await credentials.reload();
+    assert.ok(rest);
     assert.deepEqual(credentials.warnings, []);
+    assert.equal(await credentials.verify('bob', 'secret', HERE), true);
   });
 });
 

@@ -112,10 +112,8 @@ async function finds(found: readonly Diagnosis[], row: ClientError, message: Reg
 test('plain HTTP, nothing, a port that says nothing of sense', async t => {
   const plain = await listening(t, createHttpServer(answer));
   await finds(await look(plain), 'plain-http', /answered 401/);
-  const closed = createTcpServer();
-  const port = await listening(t, closed);
-  await new Promise(resolve => closed.close(resolve));
-  await finds(await look(port), 'refused', /nothing listens there/);
+  // Nobody has that port, and no socket of another test is given it.
+  await finds(await look(1), 'refused', /nothing listens there/);
   const odd = await listening(
     t,
     createTcpServer(socket => socket.on('error', () => undefined).end('SSH-2.0-OpenSSH_9\r\n')),

@@ -19,7 +19,7 @@ test('a folder is made with those above it, and made again without harm', async 
   assert.ok((await stat(folder)).isDirectory());
 });
 
-test('a folder that cannot be made is named', { timeout: 10_000 }, async () => {
+test('a folder that cannot be made is named', { timeout: 60_000 }, async () => {
   await writeFile(join(dir, 'file'), '');
   // Where nothing can be made, mkdir(2) of Linux answers that there is no such folder above.
   for (const folder of [

@@ -66,9 +66,11 @@ describe('the old formats of Apache', () => {
   test('a wrong password is as much work as with bcrypt, off the event loop', async () => {
     const pool = new BcryptPool();
     const timed = async (hash: string) => {
-      const started = performance.now();
+      // Of all threads; what else the machine does is no part of it.
+      const started = process.cpuUsage();
       assert.equal(await pool.check({ passwords: ['wrong'], hash, cost: 10, network: 'n' }), false);
-      return performance.now() - started;
+      const { user, system } = process.cpuUsage(started);
+      return (user + system) / 1000;
     };
     await timed(BCRYPT);
     const fastest = async (hash: string) => Math.min(await timed(hash), await timed(hash), await timed(hash));

@@ -47,7 +47,13 @@ describe("a machine's token", () => {
 
 describe("machines' tokens", () => {
   const { id, hash } = makeMachineToken();
-  const token = { id, hash, user: 'ci', allow: ['pull:team/**'], expires: new Date(Date.now() + 60_000).toISOString() };
+  const token = {
+    id,
+    hash,
+    user: 'ci',
+    allow: ['pull:team/**'],
+    expires: new Date(Date.now() + 600_000).toISOString(),
+  };
   const records = new Map<string, typeof token>([[id, token]]);
   const asked: boolean[] = [];
   const used: string[] = [];
@@ -97,7 +103,7 @@ describe("machines' tokens", () => {
     };
     assert.deepEqual(await steps({ ...other, sound: true }), [false, true]);
     assert.deepEqual(await steps({ id, hash: other.hash, sound: true }), [false, true]);
-    context.mock.timers.enable({ apis: ['Date'], now: Date.now() + 61_000 });
+    context.mock.timers.enable({ apis: ['Date'], now: Date.now() + 601_000 });
     assert.deepEqual(await steps({ id, hash, sound: true }), [false, true]);
     assert.equal(await tokens.again('ci', id), undefined);
     context.mock.timers.reset();

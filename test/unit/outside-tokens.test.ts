@@ -224,10 +224,11 @@ describe('tokens of an outside server', () => {
   });
 
   test('end with their time, remembered or not', async context => {
+    const now = Date.now();
+    context.mock.timers.enable({ apis: ['Date'], now });
     const token = await made();
     await isAlice(token);
-    const now = Date.now();
-    context.mock.timers.enable({ apis: ['Date'], now: now + 355_000 });
+    context.mock.timers.setTime(now + 355_000);
     await isAlice(token);
     context.mock.timers.setTime(now + 362_000);
     assert.equal(await tokens.identify(token), undefined);

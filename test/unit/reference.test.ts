@@ -12,9 +12,9 @@ describe('repository names', () => {
   });
 
   test('a hostile name costs no time', () => {
-    const before = process.hrtime.bigint();
+    const before = process.cpuUsage();
     for (let i = 0; i < 1000; i++) isRepositoryName(`${'a-'.repeat(127)}!`);
-    assert.ok(process.hrtime.bigint() - before < 1_000_000_000n);
+    assert.ok(process.cpuUsage(before).user < 5_000_000, 'microseconds');
   });
 });
 

@@ -6,8 +6,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { allowPause } from '../../src/server/guard.js';
 import { all, say, serve, tcp, tls, until } from '../support/listener.js';
 
-const QUICK = { handshake: 300, headers: 300, keepAlive: 300, look: 50, pause: 400, longPause: 60_000, linger: 400 };
-const GENEROUS = { ...QUICK, handshake: 60_000, headers: 60_000, keepAlive: 60_000 };
+const PATIENT = { handshake: 60_000, headers: 60_000, keepAlive: 60_000, longPause: 60_000 };
+const GENEROUS = { ...PATIENT, look: 50, pause: 400, linger: 400 };
 const MIB = 1024 * 1024;
 
 const swallow = (request: IncomingMessage, response: ServerResponse) => {
@@ -15,34 +15,49 @@ const swallow = (request: IncomingMessage, response: ServerResponse) => {
   request.resume();
 };
 
-test('1,000 half requests are dropped, and another client is served meanwhile', async t => {
-  const { port, listener } = await serve(t, swallow, { limits: { ...QUICK, headers: 500 }, plain: true });
-  const stalled = await Promise.all(Array.from({ length: 1_000 }, () => tcp(port)));
-  const ends = stalled.map(socket => say(socket, 'POST / HTTP/1.1\r\nHost: x\r\nA: '));
+/** What each of 1,000 clients is told that begin a request and say no more. */
+function halfRequests(port: number): Array<Promise<string>> {
+  return Array.from({ length: 1_000 }, async () => say(await tcp(port), 'POST / HTTP/1.1\r\nHost: x\r\nA: '));
+}
+
+test('beside 1,000 half requests another client is served', async t => {
+  const { port, listener } = await serve(t, swallow, { limits: GENEROUS, plain: true });
+  const ends = halfRequests(port);
+  while (listener.connections < 1_000) await sleep(5);
   assert.match(await say(await tcp(port), 'GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n'), /swallowed$/);
-  for (const end of await Promise.all(ends)) assert.match(end, /^HTTP\/1\.1 408 /);
+  await listener.drain(0);
+  await Promise.all(ends);
+});
+
+test('1,000 half requests are dropped', async t => {
+  const { port, listener } = await serve(t, swallow, { limits: { ...GENEROUS, headers: 2_000 }, plain: true });
+  for (const end of await Promise.all(halfRequests(port))) assert.match(end, /^HTTP\/1\.1 408 /);
   while (listener.connections > 0) await sleep(5);
 });
 
 // They wait for the most part, so they wait together.
 describe('clients that stall', { concurrency: true }, () => {
   test('silence in the handshake, before the headers, within them and after an answer ends a connection', async t => {
-    const { port, listener, lines } = await serve(t, swallow, { limits: QUICK });
-    const silent = await tcp(port);
-    const [nothing, half, kept] = await Promise.all([tls(port), tls(port), tls(port)]);
-    const ends = [
-      all(silent),
-      all(nothing),
-      say(half, 'GET / HTTP/1.1\r\nHost: x'),
-      say(kept, 'GET / HTTP/1.1\r\nHost: x\r\n\r\n'),
+    // Each with one limit that is short: a busy machine meets no other.
+    const [shaking, asking, keeping] = [
+      await serve(t, swallow, { limits: { ...GENEROUS, handshake: 300 } }),
+      await serve(t, swallow, { limits: { ...GENEROUS, headers: 300 } }),
+      await serve(t, swallow, { limits: { ...GENEROUS, keepAlive: 300 } }),
     ];
-    const [atTcp, atTls, inHeaders, afterwards] = await Promise.all(ends);
+    const [atTcp, atTls, inHeaders, afterwards] = await Promise.all([
+      tcp(shaking.port).then(all),
+      tls(asking.port).then(all),
+      tls(asking.port).then(half => say(half, 'GET / HTTP/1.1\r\nHost: x')),
+      tls(keeping.port).then(kept => say(kept, 'GET / HTTP/1.1\r\nHost: x\r\n\r\n')),
+    ]);
     assert.equal(atTcp, '');
     assert.match(atTls!, /^HTTP\/1\.1 408 /);
     assert.match(inHeaders!, /^HTTP\/1\.1 408 [\s\S]*\r\nConnection: close\r\n[\s\S]*did not arrive in time/);
     assert.match(afterwards!, /^HTTP\/1\.1 200 [\s\S]*swallowed$/);
-    while (listener.connections > 0) await sleep(5);
-    assert.equal(lines.filter(line => line.level === 'error').length, 0);
+    for (const { listener, lines } of [shaking, asking, keeping]) {
+      while (listener.connections > 0) await sleep(5);
+      assert.equal(lines.filter(line => line.level === 'error').length, 0);
+    }
   });
 
   test('200 stalled bodies are dropped, and a handler that reads one is told', async t => {
@@ -67,17 +82,17 @@ describe('clients that stall', { concurrency: true }, () => {
 
   test('a body that keeps to the minimum rate is not cut, one that falls short of it is', async t => {
     const { port } = await serve(t, swallow, { limits: { ...GENEROUS, minimumRate: 1_000 } });
-    const send = async (socket: Awaited<ReturnType<typeof tls>>, size: number) => {
+    const send = async (socket: Awaited<ReturnType<typeof tls>>, size: number, pieces: number) => {
       const end = all(socket);
       socket.write('PUT / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n');
-      for (let sent = 0; sent < 20 && !socket.destroyed; sent++) {
+      for (let sent = 0; sent < pieces && !socket.destroyed; sent++) {
         socket.write(`${size.toString(16)}\r\n${'x'.repeat(size)}\r\n`);
         await sleep(50);
       }
       if (!socket.destroyed) socket.write('0\r\n\r\n');
       return end;
     };
-    const [moving, crawling] = await Promise.all([send(await tls(port), 500), send(await tls(port), 1)]);
+    const [moving, crawling] = await Promise.all([send(await tls(port), 500, 20), send(await tls(port), 1, 2_000)]);
     assert.match(moving!, /swallowed$/);
     assert.doesNotMatch(crawling!, /swallowed/);
   });

@@ -186,14 +186,18 @@ const LINES = new URL('../../src/server/lines.js', import.meta.url);
 
 /** Runs a program with a LineWriter on a pipe (node:child_process alone would give it a socket) to a reading program. */
 async function piped(t: TestContext, writer: string, reader: string) {
+  const both = `import fs from 'node:fs';
+    import { setTimeout as sleep } from 'node:timers/promises';
+    const [, folder] = process.argv;`;
   const code = `import { LineWriter } from ${JSON.stringify(LINES.href)};
+    ${both}
     const writer = new LineWriter(1, lost => 'lost ' + lost + '\\n');
     ${writer}`;
   const pipeline =
-    '{ "$0" --input-type=module -e "$1"; echo "status $?" >&2; : > "$3"; } | "$0" --input-type=module -e "$2" "$3"';
+    '{ "$0" --input-type=module -e "$1" "$3"; echo "status $?" >&2; : > "$3/ended"; } | "$0" --input-type=module -e "$2" "$3"';
   const folder = mkdtempSync(join(tmpdir(), 'registry-secure-pipe-'));
   t.after(() => rmSync(folder, { recursive: true }));
-  const shell = spawn('sh', ['-c', pipeline, process.execPath, code, reader, join(folder, 'ended')], {
+  const shell = spawn('sh', ['-c', pipeline, process.execPath, code, `${both}${reader}`, folder], {
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   t.after(() => shell.kill('SIGKILL'));
@@ -223,14 +227,14 @@ describe('lines on a pipe', { concurrency: true }, () => {
       t,
       `const line = 'x'.repeat(1023) + '\\n';
     for (let i = 0; i < 20_000; i++) writer.write(line);
-    let turns = 0;
-    const turning = setInterval(() => turns++, 1);
-    setTimeout(async () => {
-      if (turns < 5) throw new Error('the event loop stood still');
-      clearInterval(turning);
-      await writer.close();
-    }, 200);`,
-      `setTimeout(() => ${copy.slice(0, -1)}, 400);`,
+    // The reader reads once the event loop has gone on for a while.
+    for (let turn = 0; turn < 50; turn++) await new Promise(setImmediate);
+    fs.writeFileSync(folder + '/turned', '');
+    while (!fs.existsSync(folder + '/reading')) await sleep(10);
+    await writer.close();`,
+      `while (!fs.existsSync(folder + '/turned')) await sleep(10);
+    fs.writeFileSync(folder + '/reading', '');
+    ${copy}`,
     );
     assert.equal(err, 'status 0\n');
     const kept = out.match(/x\n/g)!.length;
@@ -241,15 +245,9 @@ describe('lines on a pipe', { concurrency: true }, () => {
   test('a reader that has stopped for good, or gone, does not keep the process from ending', async t => {
     const writer = `for (let i = 0; i < 200; i++) writer.write('x'.repeat(1023) + '\\n');
     await writer.close();`;
-    const untilEnded = `import { existsSync } from 'node:fs';
-      setInterval(() => existsSync(process.argv[1]) && process.exit(0), 20);`;
-    const stopped = await piped(t, writer, untilEnded);
+    const stopped = await piped(t, writer, `while (!fs.existsSync(folder + '/ended')) await sleep(20);`);
     assert.equal(stopped.err, 'status 0\n');
-    const gone = await piped(
-      t,
-      `await new Promise(resolve => setTimeout(resolve, 300)); ${writer}`,
-      'process.exit(0);',
-    );
+    const gone = await piped(t, `await sleep(300); ${writer}`, 'process.exit(0);');
     assert.equal(gone.err, 'status 0\n');
   });
 });

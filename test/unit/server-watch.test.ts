@@ -115,10 +115,11 @@ describe('watching files', { concurrency: true }, () => {
       await reaches(`begun${'x'.repeat(20)}`);
       watch.close();
       // On a busy machine a pause of ours may have been long enough to pass for the end.
-      if (longest < 80 || attempt === 10) {
+      if (longest < 80) {
         assert.deepEqual(contents, [`begun${'x'.repeat(20)}`]);
         return;
       }
+      assert.ok(attempt < 200, 'the machine was never quiet enough');
     }
   });
 
