@@ -198,10 +198,10 @@ describe('the collector', () => {
       await writeFile(join(registry.root, layout.repositories, 'README'), 'x');
       await writeFile(join(registry.root, layout.blobs, 'README'), 'x');
       await setAge(odd, 0);
-      await run({ grace: 10_000 });
+      await run({ grace: HOUR });
       await setAge(layout.layerLink('real', digest), DAY);
       await setAge(layout.blob(digest), DAY);
-      await run({ grace: 10_000 });
+      await run({ grace: HOUR });
       assert.ok(bytesOf(digest));
       assert.ok(existsSync(join(registry.root, layout.repositories, 'README')));
       assert.ok(existsSync(join(registry.root, layout.blobs, 'README')));

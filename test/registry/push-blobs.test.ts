@@ -500,8 +500,6 @@ describe('pushing blobs', () => {
 });
 
 async function until(condition: () => Promise<boolean>): Promise<void> {
-  for (let tries = 0; !(await condition()); tries++) {
-    if (tries > 2000) throw new Error('the awaited state did not come');
-    await new Promise(resolve => setTimeout(resolve, 5));
-  }
+  for (const deadline = Date.now() + 60_000; !(await condition()); await new Promise(resolve => setTimeout(resolve, 5)))
+    if (Date.now() > deadline) throw new Error('the awaited state did not come');
 }

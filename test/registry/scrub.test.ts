@@ -239,9 +239,9 @@ describe('scrub', () => {
       await rm(file(layout.records(name)), { recursive: true });
     }
     const start = performance.now();
-    const { kinds } = await run(registry, { patience: 1_000 });
+    const { kinds } = await run(registry, { patience: 3_000 });
     assert.deepEqual(kinds, Array(20).fill('missing-record'));
-    assert.ok(performance.now() - start < 10_000, 'not one after the other');
+    assert.ok(performance.now() - start < 40_000, 'not one after the other');
   });
 
   test('entries among the referrers are made, and removed', async () => {
@@ -292,8 +292,9 @@ describe('scrub', () => {
     };
     const workers = [0, 1, 2].map(busy);
     try {
-      for (let count = 0; count < 8; count++) {
-        const { findings } = await run(registry);
+      // A push is done within that, on a busy machine too.
+      for (let count = 0; count < 4; count++) {
+        const { findings } = await run(registry, { patience: 1_000 });
         assert.deepEqual(findings.filter(isOpen), []);
       }
     } finally {

@@ -30,19 +30,18 @@ describe('system calls of small changes', () => {
   });
 
   test('are done at once elsewhere, until they have held up the others for long enough', async () => {
-    const calls = new Calls({ isLocal: true });
-    await nextTurn();
-    assert.equal(calls.isMissing(join(dir, 'nowhere')), true);
-    let atOnce = 0;
-    const start = performance.now();
-    for (; performance.now() - start < 5_000; atOnce++) {
-      const there = calls.isThere(dir);
-      if (isDone(there)) continue;
+    // Where this thread has to wait for a processor meanwhile, none is done at once.
+    for (let attempt = 0, atOnce = 0; atOnce === 0; attempt++) {
+      assert.ok(attempt < 100, 'all went to the threads');
+      const calls = new Calls({ isLocal: true });
+      await nextTurn();
+      if (!calls.isMissing(join(dir, 'nowhere'))) continue;
+      let there = calls.isThere(dir);
+      for (const start = performance.now(); isDone(there) && performance.now() - start < 20_000; atOnce++)
+        there = calls.isThere(dir);
+      assert.ok(!isDone(there), 'all in one turn of the event loop');
       assert.equal(await there, true);
-      break;
     }
-    assert.ok(atOnce > 0);
-    assert.ok(performance.now() - start < 5_000, 'all in one turn of the event loop');
   });
 
   /** Calls of which each takes as long as it is told, and has waited for a processor for as long as that. */

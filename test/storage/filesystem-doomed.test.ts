@@ -45,7 +45,7 @@ describe('removal of stale files', () => {
         };
       };
       await raceRemovals({ at: 'blobs', drivers: [driver, other], rounds: 100, remove });
-      assert.ok(tries > 100, `${tries} tries to remove`);
+      assert.ok(tries >= 100, `${tries} tries to remove`);
     } finally {
       child.stdin.end();
       await exited;
@@ -125,16 +125,27 @@ describe('removal of stale files', () => {
   }
 
   test('waits for one that is at work, and puts back only what it has abandoned', async () => {
-    await driver.write('a/link', Buffer.from('content'));
-    await LEFT['with the file taken']!('a/link');
-    let answered = false;
-    const reading = text('a/link').finally(() => {
-      answered = true;
-    });
-    for (let n = 0; n < 20; n++) await driver.stat('elsewhere');
-    assert.equal(answered, false);
-    await rm(path('a/link~doomed'), { recursive: true });
-    assert.equal(await reading, undefined);
+    for (let attempt = 0; ; attempt++) {
+      const key = `${attempt}/link`;
+      await driver.write(key, Buffer.from('content'));
+      const began = performance.now();
+      await LEFT['with the file taken']!(key);
+      let answered = false;
+      const reading = text(key).finally(() => {
+        answered = true;
+      });
+      for (let n = 0; n < 20; n++) await driver.stat('elsewhere');
+      const early = answered;
+      await rm(path(`${key}~doomed`), { recursive: true });
+      // On a busy machine all that may have taken as long as it waits.
+      if (performance.now() - began < 800) {
+        assert.equal(early, false);
+        assert.equal(await reading, undefined);
+        return;
+      }
+      await reading;
+      assert.ok(attempt < 100, 'the machine was never quiet enough');
+    }
   });
 
   test('lists an object that is being removed once, and as an object', async () => {

@@ -187,7 +187,8 @@ describe('a filesystem volume', () => {
     }
     await Promise.all(Array.from({ length: 500 }, () => driver.get('absent')));
     await assert.rejects(driver.get('data', 1));
-    assert.equal(descriptors(), before);
+    // There may be fewer: one of a test before this one that is closed only now.
+    assert.ok(descriptors() <= before, `${descriptors()} descriptors, and ${before} before`);
     assert.deepEqual(await driver.list('uploads'), []);
     assert.deepEqual(temporaries(), []);
   });
