@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 import { truncateSync, writeFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import http from 'node:http';
@@ -117,13 +118,19 @@ test('the signature of a platform goes along, and lists that name one another en
   assert.equal((await target.call('HEAD', `/v2/team/app/manifests/${ofPlatform.digest}`)).status, 200);
 });
 
+interface Own {
+  readonly status: number;
+  readonly headers?: http.OutgoingHttpHeaders;
+}
+
 /** A registry behind something that answers some requests by itself. */
 async function instead(
   port: number,
-  answer: (request: http.IncomingMessage) => { status: number; headers?: http.OutgoingHttpHeaders } | undefined,
+  answer: (request: http.IncomingMessage) => Own | undefined | Promise<Own>,
 ): Promise<number> {
-  const server = http.createServer((request, response) => {
-    const own = answer(request);
+  const server = http.createServer(async (request, response) => {
+    const given = answer(request);
+    const own = given instanceof Promise ? await given : given;
     if (own) {
       request.resume();
       response.writeHead(own.status, own.headers).end();
@@ -168,8 +175,15 @@ test('an answer that is lost at the end of an upload is no failure', async () =>
     if (request.method !== 'PUT' || !request.url!.includes('digest=') || lost++ > 0) return undefined;
     // It arrives, and nobody hears of it.
     const { url, headers } = request;
-    http.request({ host: '127.0.0.1', port: target.port, method: 'PUT', path: url, headers, agent: false }).end();
-    return { status: 502 };
+    const onward = http.request({
+      host: '127.0.0.1',
+      port: target.port,
+      method: 'PUT',
+      path: url,
+      headers,
+      agent: false,
+    });
+    return once(onward.end(), 'response').then(() => ({ status: 502 }));
   });
   const { problems } = await copy(registryAt(source.port), registryAt(port), [pair('a', 'v1')], { jobs: 1 });
   assert.deepEqual([problems, lost > 0], [[], true]);
