@@ -1,6 +1,7 @@
 #!/bin/bash
 # Installs what `npm run test:stores`, `test:e2e`, `test:crash` and `bench` need on Debian 12 or a like system with apt, as
-# root. Quick when all is there.
+# root. Quick when all is there. The services for SWIFT_TEST, CEPH_TEST and MINIO_TEST, which are heavy, where they are named:
+# `test/e2e/install.sh swift ceph minio`.
 # Starts no service, and never installs crun: podman would prefer it, and it refuses a host with hybrid cgroups.
 set -eu
 
@@ -41,6 +42,28 @@ certutil libnss3-tools
 keytool default-jre-headless
 wrk wrk
 '
+minio=
+for heavy; do
+  case $heavy in
+    swift) needed+='
+swift-proxy-server swift-proxy
+swift-account-server swift-account
+swift-container-server swift-container
+swift-object-server swift-object
+memcached memcached
+keystone-manage keystone
+uwsgi_python3 uwsgi-plugin-python3
+' ;;
+    ceph) needed+='
+ceph ceph-common
+ceph-mon ceph-mon
+ceph-osd ceph-osd
+radosgw radosgw
+' ;;
+    minio) minio=1 ;;
+    *) echo "install.sh: $heavy is none of swift, ceph, minio" >&2; exit 2 ;;
+  esac
+done
 export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 fail() { echo "install.sh: $*" >&2; exit 1; }
 
@@ -81,6 +104,7 @@ build() {
 }
 build github.com/versity/versitygw/cmd/versitygw 1.8.0
 build github.com/fsouza/fake-gcs-server 1.56.1
+[ -z "$minio" ] || build github.com/minio/minio 0.0.0-20260212201848-7aac2a2c5b7c
 
 # Azure Blob Storage for tests, a program of npm.
 azurite=3.35.0

@@ -18,8 +18,9 @@ import { LocalRegistry } from '../support/local-registry.js';
 import { selfSigned } from '../support/pair.js';
 import { must, requireTools } from '../support/process.js';
 import { digestOf, RegistryFixture } from '../support/registry-fixture.js';
+import { S3Service } from '../support/s3-service.js';
+import { S3_SERVICES } from '../support/s3-services.js';
 import { Swift } from '../support/swift.js';
-import { Versitygw } from '../support/versitygw.js';
 
 /** As the tests of Swift. */
 const { SWIFT_TEST } = process.env;
@@ -68,10 +69,9 @@ function never(warning: string): void {
 
 const WHATEVER_IT_IS = { disable: false, onWarning: never };
 
-async function onVersitygw(): Promise<Bucket> {
-  const service = await Versitygw.start();
-  const bucket = service.makeBucket();
-  const { accessKeyId, secretAccessKey } = Versitygw.credentials;
+async function onS3(service: S3Service): Promise<Bucket> {
+  const bucket = await service.makeBucket();
+  const { accessKeyId, secretAccessKey } = S3Service.credentials;
   return {
     endpoint: service.endpoint,
     path: key => `/${bucket}/${key}`,
@@ -336,7 +336,8 @@ function testRedirects(what: string, start: () => Promise<Bucket>, { isChecked =
   });
 }
 
-testRedirects('a bucket of S3', onVersitygw);
+for (const [name, start] of Object.entries(S3_SERVICES))
+  testRedirects(`a bucket of S3 on ${name}`, async () => onS3(await start()));
 testRedirects('a container of Azure', onAzurite);
 testRedirects('a bucket of Google', onFakeGcs, { isChecked: false });
 

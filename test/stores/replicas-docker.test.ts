@@ -3,6 +3,7 @@ import { appendFileSync, copyFileSync, mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
+import { Ceph } from '../support/ceph.js';
 import { CHECKOUT } from '../support/checkout.js';
 import { Docker } from '../support/docker.js';
 import { writeBuildFolder } from '../support/image.js';
@@ -11,6 +12,8 @@ import { requireTools } from '../support/process.js';
 import { startNginx } from '../support/proxy.js';
 import { Random } from '../support/random.js';
 import { program, Registry } from '../support/registry.js';
+import { S3Service } from '../support/s3-service.js';
+import { gateway } from '../support/versitygw.js';
 
 /** How many pushes there are at least, a replica being killed beside each; it goes on until one was killed during a push. */
 const COUNT = Number(process.env.COUNT ?? 4);
@@ -18,25 +21,51 @@ const SEED = Number(process.env.SEED ?? Date.now() % 1_000_000);
 const REPLICAS = 3;
 
 const HOST = 'registry.example.com';
-const KEYS = { ROOT_ACCESS_KEY: 'test', ROOT_SECRET_KEY: 'testsecret' };
+const BUCKET = 'images';
 const PASSWORD = 'a word';
 
-describe('replicas behind nginx, by the recipe of docs/scale.md', { timeout: 3_600_000 }, () => {
+/** What starts a service in a namespace, with that bucket in it. @returns its port */
+const SERVICES: Readonly<Record<string, (namespace: Namespace) => Promise<number>>> = {
+  versitygw: async namespace => {
+    requireTools('versitygw');
+    const data = join(namespace.dir, 'data');
+    mkdirSync(join(data, BUCKET), { recursive: true });
+    const { argv, env } = gateway(7070, data);
+    await namespace.start('versitygw', argv, { env }).ready(() => namespace.answers('http://127.0.0.1:7070/'));
+    return 7070;
+  },
+  ...(process.env.CEPH_TEST && {
+    Ceph: async (namespace: Namespace) => {
+      const { port } = await Ceph.start(namespace);
+      const { accessKeyId, secretAccessKey } = S3Service.credentials;
+      const signed = [
+        ...['--aws-sigv4', 'aws:amz:us-east-1:s3', '--user', `${accessKeyId}:${secretAccessKey}`],
+        ...['-H', 'x-amz-content-sha256: UNSIGNED-PAYLOAD'],
+      ];
+      await namespace.must(['curl', '-sfX', 'PUT', ...signed, `http://127.0.0.1:${port}/${BUCKET}`]);
+      return port;
+    },
+  }),
+};
+
+for (const [name, start] of Object.entries(SERVICES))
+  describe(
+    `replicas over a bucket of ${name}, behind nginx, by the recipe of docs/scale.md`,
+    { timeout: 3_600_000 },
+    () => testReplicas(start),
+  );
+
+function testReplicas(startService: (namespace: Namespace) => Promise<number>): void {
   let namespace: Namespace;
+  let port: number;
   let docker: Docker;
   const replicas: Registry[] = [];
 
   before(async () => {
-    requireTools('versitygw', 'nginx', 'docker', 'htpasswd');
+    requireTools('nginx', 'docker', 'htpasswd');
     namespace = await Namespace.create();
     const names = Array.from({ length: REPLICAS }, (_, n) => `127.0.0.1${n + 1} replica${n + 1}.lan\n`);
     appendFileSync(join(namespace.dir, 'etc/hosts'), `${namespace.ip} ${HOST}\n${names.join('')}`);
-    mkdirSync(join(namespace.dir, 'data/images'), { recursive: true });
-    const gateway = namespace.start(
-      'versitygw',
-      ['versitygw', '-q', '--port', '127.0.0.1:7070', 'posix', join(namespace.dir, 'data')],
-      { env: KEYS },
-    );
     await namespace.must(program('init-certs', '--dir', namespace.dir, '--dns', HOST));
     await namespace.must(['htpasswd', '-ciB', join(namespace.dir, 'htpasswd'), 'alice'], { input: PASSWORD });
     for (const folder of ['nginx', `docker/certs.d/${HOST}`]) {
@@ -45,7 +74,7 @@ describe('replicas behind nginx, by the recipe of docs/scale.md', { timeout: 3_6
     }
     for (const name of ['domain.crt', 'domain.key'])
       copyFileSync(join(namespace.dir, 'certs', name), join(namespace.dir, 'etc/nginx', name));
-    await gateway.ready(() => namespace.answers('http://127.0.0.1:7070/'));
+    port = await startService(namespace);
     const [started] = await Promise.all([
       Promise.all(Array.from({ length: REPLICAS }, (_, n) => start(n))),
       Docker.start(namespace).then(started => {
@@ -61,10 +90,10 @@ describe('replicas behind nginx, by the recipe of docs/scale.md', { timeout: 3_6
 
   const env = () => ({
     REGISTRY_STORAGE: 's3',
-    REGISTRY_STORAGE_S3_BUCKET: 'images',
-    REGISTRY_STORAGE_S3_REGIONENDPOINT: 'http://127.0.0.1:7070',
-    REGISTRY_STORAGE_S3_ACCESSKEY: KEYS.ROOT_ACCESS_KEY,
-    REGISTRY_STORAGE_S3_SECRETKEY: KEYS.ROOT_SECRET_KEY,
+    REGISTRY_STORAGE_S3_BUCKET: BUCKET,
+    REGISTRY_STORAGE_S3_REGIONENDPOINT: `http://127.0.0.1:${port}`,
+    REGISTRY_STORAGE_S3_ACCESSKEY: S3Service.credentials.accessKeyId,
+    REGISTRY_STORAGE_S3_SECRETKEY: S3Service.credentials.secretAccessKey,
     REGISTRY_HTTP_TLS_CERTIFICATE: join(namespace.dir, 'certs/domain.crt'),
     REGISTRY_HTTP_TLS_KEY: join(namespace.dir, 'certs/domain.key'),
     REGISTRY_AUTH_HTPASSWD_PATH: join(namespace.dir, 'htpasswd'),
@@ -125,4 +154,4 @@ describe('replicas behind nginx, by the recipe of docs/scale.md', { timeout: 3_6
     }
     t.diagnostic(JSON.stringify(figures));
   });
-});
+}

@@ -1,11 +1,15 @@
-import { after, before } from 'node:test';
+import { after, before, describe } from 'node:test';
 import { testCrashes } from '../crash/suite.js';
-import { Versitygw } from '../support/versitygw.js';
+import type { S3Service } from '../support/s3-service.js';
+import { S3_SERVICES } from '../support/s3-services.js';
 
-let service: Versitygw;
-before(async () => {
-  service = await Versitygw.start();
-});
-after(() => service?.stop());
+for (const [name, start] of Object.entries(S3_SERVICES))
+  describe(`on ${name}`, () => {
+    let service: S3Service;
+    before(async () => {
+      service = await start();
+    });
+    after(() => service?.stop());
 
-testCrashes('a bucket', () => service.crashPlace(), { pushes: 16, grace: 4000 });
+    testCrashes('a bucket', () => service.crashPlace(), { pushes: 16, grace: 4000 });
+  });

@@ -11,7 +11,8 @@ import { collect as collectStream } from '../storage/suite.js';
 import { type Fault, FaultProxy } from '../support/fault-proxy.js';
 import { Random } from '../support/random.js';
 import { type Answer, digestOf, manifestOf, OCI_MANIFEST, RegistryFixture } from '../support/registry-fixture.js';
-import { Versitygw } from '../support/versitygw.js';
+import type { S3Service } from '../support/s3-service.js';
+import { S3_SERVICES } from '../support/s3-services.js';
 
 const LONG = process.env.LONG === '1';
 
@@ -28,10 +29,13 @@ interface Image {
   readonly manifest: Buffer;
 }
 
-describe('an object store that fails', { timeout: LONG ? 3_600_000 : 300_000 }, () => {
-  let service: Versitygw;
+for (const [name, start] of Object.entries(S3_SERVICES))
+  describe(`${name} that fails`, { timeout: LONG ? 3_600_000 : 300_000 }, () => testFailing(start));
+
+function testFailing(start: () => Promise<S3Service>): void {
+  let service: S3Service;
   before(async () => {
-    service = await Versitygw.start();
+    service = await start();
   });
   after(() => service?.stop());
 
@@ -42,7 +46,7 @@ describe('an object store that fails', { timeout: LONG ? 3_600_000 : 300_000 }, 
       proxy = await FaultProxy.start(service.port, new Random(1));
       const copy = { chunkSize: SMALLEST_PART, concurrency: 4, threshold: SMALLEST_PART };
       const more = { endpoint: proxy.endpoint, chunkSize: SMALLEST_PART, copy, timely: 2 };
-      driver = new S3Driver(service.options(service.makeBucket(), more));
+      driver = new S3Driver(service.options(await service.makeBucket(), more));
       await driver.open();
     });
     after(async () => {
@@ -161,7 +165,7 @@ describe('an object store that fails', { timeout: LONG ? 3_600_000 : 300_000 }, 
     const seed = Number(process.env.SEED ?? Date.now() % 1_000_000);
     const random = new Random(seed);
     const proxy = await FaultProxy.start(service.port, random.fork());
-    const bucket = service.makeBucket();
+    const bucket = await service.makeBucket();
     const options = (more: Partial<S3Options>) => service.options(bucket, { chunkSize: SMALLEST_PART, ...more });
     // Sizes at which objects are copied by parts, too.
     const copy = { chunkSize: SMALLEST_PART, concurrency: 4, threshold: SMALLEST_PART };
@@ -262,4 +266,4 @@ describe('an object store that fails', { timeout: LONG ? 3_600_000 : 300_000 }, 
     t.diagnostic(JSON.stringify({ pushed: pushed.length, statuses: Object.fromEntries(statuses) }));
     assert.ok(statuses.get(503) === undefined || statuses.get(201)! > statuses.get(503)!, 'most were borne');
   });
-});
+}

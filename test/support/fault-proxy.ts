@@ -171,7 +171,8 @@ export class FaultProxy {
       for await (const chunk of answer as AsyncIterable<Buffer>) chunks.push(chunk);
       const first = this.#lists.get(request.url!) ?? Buffer.concat(chunks);
       this.#lists.set(request.url!, first);
-      response.writeHead(answer.statusCode!, { ...headers, 'content-length': first.length });
+      const { 'transfer-encoding': _, ...rest } = headers;
+      response.writeHead(answer.statusCode!, { ...rest, 'content-length': first.length });
       response.end(first);
       return;
     }

@@ -1,0 +1,13 @@
+import { Ceph } from './ceph.js';
+import { Minio } from './minio.js';
+import type { S3Service } from './s3-service.js';
+import { Versitygw } from './versitygw.js';
+
+const { CEPH_TEST, MINIO_TEST } = process.env;
+
+/** The services of S3 that this run is about: the heavy ones for whoever has them at hand. */
+export const S3_SERVICES: Readonly<Record<string, () => Promise<S3Service>>> = {
+  versitygw: () => Versitygw.start(),
+  ...(CEPH_TEST && { Ceph: () => Ceph.start() }),
+  ...(MINIO_TEST && { MinIO: () => Minio.start() }),
+};
