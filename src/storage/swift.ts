@@ -24,7 +24,7 @@ import { swiftRefusal } from './swift/failure.js';
 import { LargeObjects, type Segment } from './swift/large.js';
 import type { SwiftOptions } from './swift/options.js';
 import { SwiftSigner } from './swift/signer.js';
-import { inTurn } from './swift/turns.js';
+import { beside, inTurn } from './swift/turns.js';
 
 /** What a change of metadata has to say again. */
 const KEPT = /^(?:x-object-meta-.*|x-object-manifest|x-delete-at|content-(?:type|encoding|disposition))$/;
@@ -70,23 +70,23 @@ export class SwiftStore implements ObjectStore {
   }
 
   find(key: string): Promise<Found | undefined> {
-    return this.#client.unlessAbsent(`look at ${key}`, 'HEAD', async signal =>
-      foundOf(await this.#client.ask('HEAD', signal, this.#files + key)),
-    );
+    return beside(this.#urlOf(key), () => this.#find(key));
   }
 
   get(key: string, { range }: { range?: ByteRange | undefined } = {}): Promise<Body | undefined> {
-    return this.#client.unlessAbsent(`read ${key}`, 'GET', async signal => {
-      const headers = range && { range: `bytes=${range.start}-${range.end}` };
-      const answer = await this.#client.send('GET', signal, this.#files + key, { headers });
-      const contentRange = answer.headers['content-range'];
-      return bodyOf(key, answer, { range, contentRange }, total => foundOf(answer, total));
-    });
+    const headers = range && { range: `bytes=${range.start}-${range.end}` };
+    const read = () =>
+      this.#client.unlessAbsent(`read ${key}`, 'GET', async signal => {
+        const answer = await this.#client.send('GET', signal, this.#files + key, { headers });
+        const contentRange = answer.headers['content-range'];
+        return bodyOf(key, answer, { range, contentRange }, total => foundOf(answer, total));
+      });
+    return beside(this.#urlOf(key), read);
   }
 
   put(key: string, data: Uint8Array, { write, over }: PutOptions): Promise<boolean> {
     return this.#inTurn(key, async () => {
-      if (over && (await this.find(key))?.etag !== (over === 'nothing' ? undefined : over.etag)) return false;
+      if (over && (await this.#find(key))?.etag !== (over === 'nothing' ? undefined : over.etag)) return false;
       await this.#write(this.#files + key, data, { [`x-object-meta-${WRITE}`]: write });
       return true;
     });
@@ -144,7 +144,7 @@ export class SwiftStore implements ObjectStore {
   /** A manifest whose answer was lost may stand: it goes first. */
   async abortUpload({ key, id }: Upload, parts: readonly Part[]): Promise<void> {
     await this.#inTurn(key, async () => {
-      if ((await this.find(key))?.write === id) await this.#client.remove([this.#files + key]);
+      if ((await this.#find(key))?.write === id) await this.#client.remove([this.#files + key]);
     });
     await this.#client.remove(parts.map(({ number }) => this.#large.segmentName(id, number)));
   }
@@ -193,6 +193,13 @@ export class SwiftStore implements ObjectStore {
     return status >= 400 && status < 500 && status !== 408 && (await this.find(key))?.write !== write;
   }
 
+  /** For who has the turn. */
+  #find(key: string): Promise<Found | undefined> {
+    return this.#client.unlessAbsent(`look at ${key}`, 'HEAD', async signal =>
+      foundOf(await this.#client.ask('HEAD', signal, this.#files + key)),
+    );
+  }
+
   /** Puts another object in the place of one; what only the old one needed goes then. */
   async #replace(key: string, write: () => Promise<void>): Promise<void> {
     const old = await this.#large.madeOf(this.#files + key);
@@ -222,15 +229,19 @@ export class SwiftStore implements ObjectStore {
 
   #ifStill(key: string, found: Pick<Found, 'etag'>, action: () => Promise<void>): Promise<boolean> {
     return this.#inTurn(key, async () => {
-      if ((await this.find(key))?.etag !== found.etag) return false;
+      if ((await this.#find(key))?.etag !== found.etag) return false;
       await action();
       return true;
     });
   }
 
   #inTurn<T>(key: string, action: () => Promise<T>): Promise<T> {
+    return inTurn(this.#urlOf(key), action);
+  }
+
+  #urlOf(key: string): string {
     const { authUrl, container } = this.options;
-    return inTurn(`${authUrl} ${container} ${this.#files}${key}`, action);
+    return `${authUrl} ${container} ${this.#files}${key}`;
   }
 }
 

@@ -16,6 +16,10 @@ interface Kept {
 const objects = new Map<string, Kept>();
 /** How the next manifests are answered: not at all, though they stand, or with this status, and they do not. */
 let manifests: 'lost' | number | undefined;
+/** What happens while the next object is looked for: it is not found, since whoever looks has the name of its old file alone. */
+let meanwhile: (() => Promise<unknown>) | undefined;
+/** What objects wait for before they are written. */
+let gate: Promise<void> | undefined;
 /** How many of the next logins fail with 404. */
 let absentLogins = 0;
 /** Whether sizes are left out. */
@@ -40,6 +44,7 @@ async function answer(request: IncomingMessage, response: ServerResponse): Promi
   const meta = Object.fromEntries(Object.entries(headers).filter(([key]) => key.startsWith('x-object-meta-')));
   const own = { ...(meta as Record<string, string>), 'x-timestamp': String(++clock) };
   if (method === 'PUT') {
+    await gate;
     if (searchParams.get('multipart-manifest') === 'put') {
       if (typeof manifests === 'number') return void response.writeHead(manifests).end();
       objects.set(name, { body, headers: { ...own, 'x-static-large-object': 'true' } });
@@ -50,6 +55,12 @@ async function answer(request: IncomingMessage, response: ServerResponse): Promi
       objects.set(name, { body: data, headers: { ...own, etag: md5(data) } });
     }
     return void response.writeHead(201).end();
+  }
+  if (meanwhile && (method === 'GET' || method === 'HEAD')) {
+    const happens = meanwhile;
+    meanwhile = undefined;
+    await happens();
+    return void response.writeHead(404).end();
   }
   if (!found) return void response.writeHead(404).end();
   if (method === 'DELETE') objects.delete(name);
@@ -99,6 +110,30 @@ const put = async (key: string, text: string) => {
   await store.put(key, Buffer.from(text), { write: newWrite() });
   return { key, size: text.length };
 };
+
+for (const [how, size] of [
+  ['find', async () => (await store.find('link'))?.info.size],
+  ['get', async () => (await store.get('link').then(read => read && buffer(read.body)))?.length],
+] as const)
+  test(`${how} finds what is replaced meanwhile, and not what is removed`, async () => {
+    await put('link', 'one');
+    meanwhile = () => put('link', 'three');
+    assert.equal(await size(), 5);
+
+    let open = () => {};
+    gate = new Promise(resolve => {
+      open = resolve;
+    });
+    const putting = put('link', 'seventh');
+    meanwhile = async () => {
+      open();
+      await putting;
+    };
+    assert.equal(await size(), 7, 'also where that began before');
+
+    meanwhile = () => store.drop('link');
+    assert.equal(await size(), undefined);
+  });
 
 test('a manifest whose answer was lost keeps its segments, and one that was refused does not', async () => {
   const pieces = [await put('u/1', 'one'), await put('u/2', 'two')];
