@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
 import type { ByteRange } from '../reference.js';
 import { StorageError } from './driver.js';
-import { type Requests, ServiceError, sizeOf, unreadable } from './object/requests.js';
+import { type Requests, ServiceError, sizeOf } from './object/requests.js';
 import {
   type Body,
   bodyOf,
@@ -19,7 +19,7 @@ import {
   type Upload,
   WRITE,
 } from './object/store.js';
-import { SwiftClient, TYPE } from './swift/client.js';
+import { checkTold, SwiftClient, TYPE } from './swift/client.js';
 import { swiftRefusal } from './swift/failure.js';
 import { LargeObjects, type Segment } from './swift/large.js';
 import type { SwiftOptions } from './swift/options.js';
@@ -245,9 +245,10 @@ export class SwiftStore implements ObjectStore {
   }
 }
 
-function foundOf({ headers }: IncomingMessage, length: string | undefined = headers['content-length']): Found {
+function foundOf(answer: IncomingMessage, length = answer.headers['content-length']): Found {
+  checkTold(answer);
+  const { headers } = answer;
   const time = String(headers['x-timestamp']);
-  if (Number.isNaN(Number(time))) throw unreadable('the answer does not tell of an object');
   const size = sizeOf(length);
   const write = headers[`x-object-meta-${WRITE}`] as string | undefined;
   return {

@@ -24,6 +24,8 @@ let gate: Promise<void> | undefined;
 let absentLogins = 0;
 /** Whether sizes are left out. */
 let sizeless = false;
+/** How often objects were looked for. */
+let looks = 0;
 let clock = 1_000_000;
 let server: http.Server;
 let store: SwiftStore;
@@ -56,6 +58,7 @@ async function answer(request: IncomingMessage, response: ServerResponse): Promi
     }
     return void response.writeHead(201).end();
   }
+  if (method === 'GET' || method === 'HEAD') looks++;
   if (meanwhile && (method === 'GET' || method === 'HEAD')) {
     const happens = meanwhile;
     meanwhile = undefined;
@@ -134,6 +137,26 @@ for (const [how, size] of [
     meanwhile = () => store.drop('link');
     assert.equal(await size(), undefined);
   });
+
+test('what is not there is looked for once more where it is being written, by all at the same time, and else once', async () => {
+  await put('other', 'one');
+  looks = 0;
+  const absent = () => Promise.all(Array.from({ length: 20 }, () => store.find('absent')));
+  const [found] = await Promise.all([absent(), put('other', 'two')]);
+  assert.deepEqual([found.filter(Boolean).length, looks], [0, 20]);
+
+  let open = () => {};
+  gate = new Promise(resolve => {
+    open = resolve;
+  });
+  const putting = put('absent', 'seven');
+  const finding = absent();
+  while (looks < 40) await new Promise(setImmediate);
+  open();
+  await putting;
+  const sizes = (await finding).map(one => one?.info.size);
+  assert.deepEqual([new Set(sizes), looks], [new Set([5]), 60]);
+});
 
 test('a manifest whose answer was lost keeps its segments, and one that was refused does not', async () => {
   const pieces = [await put('u/1', 'one'), await put('u/2', 'two')];

@@ -130,6 +130,11 @@ export class SwiftClient {
   }
 }
 
+/** @throws ServiceError where what was asked for an object has answered without one */
+export function checkTold({ headers }: IncomingMessage): void {
+  if (Number.isNaN(Number(headers['x-timestamp']))) throw unreadable('the answer does not tell of an object');
+}
+
 /** @throws ServiceError where an answer is no array of JSON */
 export function rowsIn<T>(answer: string): T[] {
   try {

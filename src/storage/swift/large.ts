@@ -1,7 +1,7 @@
 import type { IncomingMessage } from 'node:http';
 import { text } from 'node:stream/consumers';
 import { PAGE_SIZE, WRITE } from '../object/store.js';
-import { rowsIn, type SwiftClient, TYPE, WIDTH } from './client.js';
+import { checkTold, rowsIn, type SwiftClient, TYPE, WIDTH } from './client.js';
 
 /** As many as a manifest may name where nobody has said otherwise. */
 const MOST_PARTS = 1000;
@@ -59,9 +59,11 @@ export class LargeObjects {
     const head = await this.client.unlessAbsent(`look at ${name}`, 'HEAD', signal =>
       this.client.ask('HEAD', signal, name),
     );
-    if (head?.headers['x-static-large-object']) return this.#manifest(name);
+    if (!head) return [];
+    checkTold(head);
+    if (head.headers['x-static-large-object']) return this.#manifest(name);
     // Such as Distribution has made: whatever is below a name.
-    const dynamic = head?.headers['x-object-manifest'];
+    const dynamic = head.headers['x-object-manifest'];
     if (typeof dynamic !== 'string') return [];
     const path = decodeURIComponent(dynamic);
     return this.#listAll(path.slice(path.indexOf('/') + 1));
@@ -121,6 +123,7 @@ export class LargeObjects {
   }
 }
 
-function hashOf({ headers }: IncomingMessage): string {
-  return String(headers.etag).replaceAll('"', '');
+function hashOf(head: IncomingMessage): string {
+  checkTold(head);
+  return String(head.headers.etag).replaceAll('"', '');
 }

@@ -1,13 +1,18 @@
-/** What is under way for each object, of all drivers of this process: they may be for the same container. */
+/** What changes each object, of all drivers of this process: they may be for the same container. */
 const TURNS = new Map<string, Promise<unknown>>();
 
-/** How many there were, for any object. */
-let begun = 0;
+/** Who reads each object meanwhile. */
+const READS = new Map<string, Set<Read>>();
 
-/** Does one thing after the other. @param object its URL */
-export async function inTurn<T>(object: string, action: () => Promise<T>): Promise<T> {
-  begun += 1;
-  const turn = (TURNS.get(object) ?? Promise.resolve()).then(action, action);
+interface Read {
+  /** Whether the object was being changed in that time. */
+  met: boolean;
+}
+
+/** Changes an object, one after the other. @param object its URL */
+export async function inTurn<T>(object: string, change: () => Promise<T>): Promise<T> {
+  for (const read of READS.get(object) ?? []) read.met = true;
+  const turn = (TURNS.get(object) ?? Promise.resolve()).then(change, change);
   TURNS.set(object, turn);
   try {
     return await turn;
@@ -18,13 +23,26 @@ export async function inTurn<T>(object: string, action: () => Promise<T>): Promi
 
 /**
  * Reads what may be changed meanwhile. Swift looks for the newest file of an object, and then opens it: where another has come
- * in between, that file is gone, and it says that there is no such object. So it is asked again in turn.
+ * in between, that file is gone, and it says that there is no such object. So it is asked again after the change.
  * @param object its URL
- * @param read undefined where there is none
+ * @param look undefined where there is none
  */
-export async function beside<T>(object: string, read: () => Promise<T | undefined>): Promise<T | undefined> {
-  const isChanging = TURNS.has(object);
-  const before = begun;
-  const found = await read();
-  return found === undefined && (isChanging || begun !== before) ? inTurn(object, read) : found;
+export async function beside<T>(object: string, look: () => Promise<T | undefined>): Promise<T | undefined> {
+  for (;;) {
+    const read: Read = { met: TURNS.has(object) };
+    const found = await noted(object, read, look);
+    if (found !== undefined || !read.met) return found;
+    await TURNS.get(object)?.catch(() => undefined);
+  }
+}
+
+async function noted<T>(object: string, read: Read, look: () => Promise<T>): Promise<T> {
+  const reads = READS.get(object) ?? new Set();
+  READS.set(object, reads.add(read));
+  try {
+    return await look();
+  } finally {
+    reads.delete(read);
+    if (reads.size === 0 && READS.get(object) === reads) READS.delete(object);
+  }
 }
