@@ -347,6 +347,7 @@ interface Told {
   readonly contentLength?: number | undefined;
   readonly lastModified?: Date | undefined;
   readonly etag?: string | undefined;
+  readonly blobType?: string | undefined;
   readonly metadata?: Record<string, string> | undefined;
   readonly copyStatus?: string | undefined;
 }
@@ -356,8 +357,9 @@ interface Told {
  * @throws StorageError while a copy goes on
  */
 function foundOf(told: Told, length: number | string | undefined = told.contentLength): Found | undefined {
-  const { lastModified = new Date(0), etag, metadata = {}, copyStatus } = told;
-  if (etag === undefined) throw unreadable('the answer does not tell of a blob');
+  const { lastModified = new Date(0), etag, blobType, metadata = {}, copyStatus } = told;
+  // Any page may have an ETag.
+  if (etag === undefined || blobType === undefined) throw unreadable('the answer does not tell of a blob');
   if (copyStatus === 'pending') throw new StorageError('unavailable', 'the object is still being copied');
   if (copyStatus !== undefined && copyStatus !== 'success') return undefined;
   const size = sizeOf(length);

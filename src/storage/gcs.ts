@@ -52,6 +52,14 @@ interface Resource {
   readonly metadata?: Record<string, string> | undefined;
 }
 
+/** A page of a list. */
+interface Listing {
+  readonly kind?: string;
+  readonly items?: readonly Resource[];
+  readonly prefixes?: readonly string[];
+  readonly nextPageToken?: string;
+}
+
 /**
  * The objects of a bucket of Google Cloud Storage, by its JSON API. Google's client logs in; its own methods hide what is
  * needed here: the service's clock, a time-out for each attempt, which attempt it is, and that a body has broken off.
@@ -154,7 +162,7 @@ export class GcsStore implements ObjectStore {
     const { generation, metageneration } = versionOf(found);
     const query = { ifGenerationMatch: generation, ifMetagenerationMatch: metageneration, fields: 'generation' };
     return this.requests.unless(isAnother, false, `renew ${key}`, 'PatchObject', async signal => {
-      await this.#ask('PATCH', signal, this.#at(key), query, { metadata: { [RENEWED]: newWrite() } });
+      checkMade(await this.#ask('PATCH', signal, this.#at(key), query, { metadata: { [RENEWED]: newWrite() } }));
       return true;
     });
   }
@@ -189,18 +197,13 @@ export class GcsStore implements ObjectStore {
       delimiter,
       pageToken: token,
       startOffset: after === undefined ? undefined : `${from}${after}`,
-      fields: 'items(name,updated,generation,metageneration),prefixes,nextPageToken',
+      fields: 'kind,items(name,updated,generation,metageneration),prefixes,nextPageToken',
     };
-    const page = await this.requests.attempt(
-      `list ${prefix}`,
-      'ListObjects',
-      signal =>
-        this.#ask('GET', signal, this.#objects, query) as Promise<{
-          items?: Resource[];
-          prefixes?: string[];
-          nextPageToken?: string;
-        }>,
-    );
+    const page = await this.requests.attempt(`list ${prefix}`, 'ListObjects', async signal => {
+      const told = (await this.#ask('GET', signal, this.#objects, query)) as Listing;
+      if (told.kind !== 'storage#objects') throw unreadable('the answer is no list of objects');
+      return told;
+    });
     return {
       objects: (page.items ?? []).map(({ name, updated, generation, metageneration }) => ({
         key: name!.slice(this.#prefix.length),
@@ -289,7 +292,8 @@ export class GcsStore implements ObjectStore {
   async #ask(method: string, signal: AbortSignal, path: string, query: Query = {}, json?: object): Promise<Resource> {
     const content = json && { body: [JSON.stringify(json)], headers: { 'content-type': 'application/json' } };
     const { data } = await this.#send(method, signal, path, query, content);
-    return resourceIn(await text(data));
+    const answer = await text(data);
+    return method === 'DELETE' && answer === '' ? {} : resourceIn(answer);
   }
 
   /** @throws ServiceError where it is no success */
@@ -319,7 +323,7 @@ function made() {
 /** What an answer in JSON tells. @throws ServiceError where it is none, or an error although it calls itself a success */
 function resourceIn(answer: string): Resource {
   try {
-    const told = JSON.parse(answer || '{}') as Resource & { error?: unknown };
+    const told = JSON.parse(answer) as Resource & { error?: unknown };
     if (told.error === undefined) return told;
   } catch {
     // It has broken off, or is a page of something in between.

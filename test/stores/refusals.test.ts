@@ -4,10 +4,10 @@ import { once } from 'node:events';
 import http, { type IncomingHttpHeaders, type OutgoingHttpHeaders } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { buffer } from 'node:stream/consumers';
-import { describe, test } from 'node:test';
+import { describe, type TestContext, test } from 'node:test';
 import { OperatorError } from '../../src/errors.js';
 import { AzureStore } from '../../src/storage/azure.js';
-import type { StorageDriver } from '../../src/storage/driver.js';
+import { type StorageDriver, StorageError } from '../../src/storage/driver.js';
 import { GcsStore } from '../../src/storage/gcs.js';
 import type { ObjectStore } from '../../src/storage/object/store.js';
 import { ObjectDriver } from '../../src/storage/object.js';
@@ -105,7 +105,9 @@ const GCS: Kind = {
     return driverOf(new GcsStore({ bucket: 'images', root: '', endpoint, credentials }));
   },
   usual: ({ url }) =>
-    url.includes('prefix=') ? { status: 200, headers: JSON_TYPE, body: '{}' } : gcsError(404, 'notFound'),
+    url.includes('prefix=')
+      ? { status: 200, headers: JSON_TYPE, body: '{"kind":"storage#objects"}' }
+      : gcsError(404, 'notFound'),
   error: gcsError,
   isWrite: ({ method }) => method === 'POST',
 };
@@ -145,7 +147,7 @@ const LISTS = /list-type=2|comp=list|[?&]prefix=|^\/auth/;
 
 const PAGE: Reply = {
   status: 200,
-  headers: { 'content-type': 'text/html' },
+  headers: { 'content-type': 'text/html', etag: '"1"', 'last-modified': 'Thu, 01 Jan 2026 00:00:00 GMT' },
   body: `<html>\n<body>${'Welcome. '.repeat(200)}</body>\n</html>`,
 };
 
@@ -249,6 +251,27 @@ const CASES: readonly Case[] = [
   ['swift that gives no token', SWIFT, () => PAGE, /auth\/v1\.0 refuses the login/, /authurl$/],
 ];
 
+/** A service that says the same of everything, and what connects to it. */
+async function serving(t: TestContext, kind: Kind, say: Say, skew = 0): Promise<StorageDriver> {
+  const server = http.createServer(async (request, response) => {
+    await buffer(request);
+    const asked = { method: request.method!, url: request.url!, headers: request.headers };
+    const { status, headers, body } = say(asked) ?? kind.usual(asked, endpoint);
+    response.writeHead(status, { ...headers, date: new Date(Date.now() + skew).toUTCString() });
+    response.end(asked.method === 'HEAD' ? undefined : body);
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const endpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const driver = kind.connect(endpoint);
+  t.after(async () => {
+    await driver.close();
+    server.closeAllConnections();
+    server.close();
+  });
+  return driver;
+}
+
 /** Which all of them wait for, between one try and the next. */
 describe('what is wrong of an object store is said at the start in one line, with the way out', {
   concurrency: true,
@@ -256,22 +279,7 @@ describe('what is wrong of an object store is said at the start in one line, wit
   for (const [what, kind, say, message, fix] of CASES)
     test(what, async t => {
       const skew = what.endsWith('clock is another') ? 600_000 : 0;
-      const server = http.createServer(async (request, response) => {
-        await buffer(request);
-        const asked = { method: request.method!, url: request.url!, headers: request.headers };
-        const { status, headers, body } = say(asked) ?? kind.usual(asked, endpoint);
-        response.writeHead(status, { ...headers, date: new Date(Date.now() + skew).toUTCString() });
-        response.end(asked.method === 'HEAD' ? undefined : body);
-      });
-      server.listen(0, '127.0.0.1');
-      await once(server, 'listening');
-      const endpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
-      const driver = kind.connect(endpoint);
-      t.after(async () => {
-        await driver.close();
-        server.closeAllConnections();
-        server.close();
-      });
+      const driver = await serving(t, kind, say, skew);
       await assert.rejects(driver.open(), (error: unknown) => {
         assert.ok(error instanceof OperatorError, String(error));
         assert.match(error.message, message);
@@ -281,4 +289,32 @@ describe('what is wrong of an object store is said at the start in one line, wit
         return true;
       });
     });
+});
+
+/** Later there is no line to read, but 503. An object by S3's API has an ETag and a length, which a page may have too. */
+describe('a web page in place of an object store is no success of anything', { concurrency: true }, () => {
+  const page = { ...PAGE, headers: { 'content-type': 'text/html' } };
+  const data = Buffer.from('data');
+  for (const [name, kind] of Object.entries(KINDS))
+    for (const [what, action] of [
+      ['writes', driver => driver.write('key', data)],
+      ['looks', driver => driver.stat('key')],
+      ['reads', driver => driver.get('key')],
+      ['lists', driver => driver.list('folder')],
+      [
+        'uploads',
+        async driver => {
+          const segment = await driver.createSegment('segment');
+          await segment.write(Buffer.alloc(21 * MIB));
+          await segment.close();
+        },
+      ],
+    ] as ReadonlyArray<readonly [string, (driver: StorageDriver) => Promise<unknown>]>)
+      test(`of ${what} on ${name}`, async t => {
+        const driver = await serving(t, kind, always(name === 's3' ? page : PAGE));
+        await assert.rejects(action(driver), (error: unknown) => {
+          assert.ok(error instanceof StorageError && error.kind === 'unavailable', String(error));
+          return true;
+        });
+      });
 });

@@ -180,7 +180,9 @@ export class Bucket {
     const found = await this.#unlessAbsent(`look at ${key}`, () =>
       this.#client.send(new HeadObjectCommand(this.#at(key))),
     );
-    return found && foundOf(found, sizeOf(found.ContentLength, key));
+    if (!found) return undefined;
+    checkTold(`look at ${key}`, found.ETag);
+    return foundOf(found, sizeOf(found.ContentLength, key));
   }
 
   /** The object, or a range of it. @param etag where it must not be another by now */
@@ -199,10 +201,8 @@ export class Bucket {
     );
     if (!found) return undefined;
     const body = found.Body as Readable;
-    if (found.ETag === undefined && found.LastModified === undefined) {
-      body.destroy();
-      throw new StorageError('unavailable', `read ${key}: the answer does not tell of an object`);
-    }
+    if (found.ETag === undefined) body.destroy();
+    checkTold(`read ${key}`, found.ETag);
     // What is in between may know nothing of ranges, and send all of it.
     if (range && range.start > 0 && !found.ContentRange?.startsWith(`bytes ${range.start}-`)) {
       body.destroy();
@@ -227,16 +227,19 @@ export class Bucket {
 
   /** @param write as `Found` has it */
   async put(key: string, data: Uint8Array, write = newWrite()): Promise<void> {
-    await this.#attempt(`write ${key}`, () => this.#client.send(this.#putting(key, data, write)));
+    const { ETag } = await this.#attempt(`write ${key}`, () => this.#client.send(this.#putting(key, data, write)));
+    checkTold(`write ${key}`, ETag);
   }
 
   /** @throws as the service does: when it is sent again because the first answer was lost, the object may be this one */
   async putIfAbsent(key: string, data: Uint8Array, write: string): Promise<void> {
-    await unlessConflict(() => this.#client.send(this.#putting(key, data, write, { IfNoneMatch: '*' })));
+    const command = this.#putting(key, data, write, { IfNoneMatch: '*' });
+    const { ETag } = await unlessConflict(() => this.#client.send(command));
+    checkTold(`create ${key}`, ETag);
   }
 
   async copy(from: string, key: string): Promise<void> {
-    await this.#attempt(`copy ${from} to ${key}`, () =>
+    const { CopyObjectResult } = await this.#attempt(`copy ${from} to ${key}`, () =>
       this.#patient.send(
         new CopyObjectCommand({
           ...this.#at(key),
@@ -246,6 +249,7 @@ export class Bucket {
         }),
       ),
     );
+    checkTold(`copy ${from} to ${key}`, CopyObjectResult?.ETag);
   }
 
   /** Only for what nobody else writes: a request that was sent again because it had no answer may come late. */
@@ -293,7 +297,7 @@ export class Bucket {
       this.#count('DeleteObject');
       const status = await this.#sendDelete(url, seconds * 1000);
       if (status >= 300 && status !== 404)
-        throw Object.assign(new Error('the object store refuses it'), { $metadata: { httpStatusCode: status } });
+        throw Object.assign(new Error(`the object store answers ${status}`), { $metadata: { httpStatusCode: status } });
     });
   }
 
@@ -341,7 +345,8 @@ export class Bucket {
     const { UploadId } = await this.#attempt(`begin ${key}`, () =>
       this.#client.send(new CreateMultipartUploadCommand({ ...this.#at(key), ...this.#made(key, write) })),
     );
-    return { id: UploadId!, write };
+    checkTold(`begin ${key}`, UploadId);
+    return { id: UploadId, write };
   }
 
   async uploadPart(key: string, id: string, number: number, data: Uint8Array): Promise<Part> {
@@ -350,6 +355,7 @@ export class Bucket {
         new UploadPartCommand({ ...this.#at(key), UploadId: id, PartNumber: number, Body: data as Buffer }),
       ),
     );
+    checkTold(`write part ${number} of ${key}`, ETag);
     return { PartNumber: number, ETag };
   }
 
@@ -365,19 +371,21 @@ export class Bucket {
         }),
       ),
     );
-    return { PartNumber: number, ETag: CopyPartResult?.ETag };
+    checkTold(`copy a part of ${from} to ${key}`, CopyPartResult?.ETag);
+    return { PartNumber: number, ETag: CopyPartResult.ETag };
   }
 
   /** @throws as the service does: when it is sent again because the first answer was lost, the upload may be gone */
   /** @returns how often the service was asked */
   async completeUpload(key: string, id: string, parts: readonly Part[]): Promise<number> {
-    const { $metadata } = await this.#patient.send(
+    const { $metadata, ETag } = await this.#patient.send(
       new CompleteMultipartUploadCommand({
         ...this.#at(key),
         UploadId: id,
         MultipartUpload: { Parts: parts.toSorted((one, other) => one.PartNumber - other.PartNumber) },
       }),
     );
+    checkTold(`complete ${key}`, ETag);
     return $metadata.attempts ?? 1;
   }
 
@@ -458,6 +466,11 @@ export class Bucket {
       request.end();
     });
   }
+}
+
+/** @param told what a service tells of all that it has: an answer without it is a page of something in between, whatever its status */
+function checkTold(action: string, told: string | undefined): asserts told is string {
+  if (told === undefined) throw new StorageError('unavailable', `${action}: the answer does not tell of an object`);
 }
 
 /** What is between may leave it out; and what is taken for empty would be taken for corrupt. */
