@@ -59,9 +59,9 @@ describe('a slow disk', () => {
     const until = performance.now() + BESIDE_MS;
     while (times.length < PULLS || performance.now() < until) {
       times.push(await pull());
-      assert.ok(times.at(-1)! < FLUSH_MS, `a pull took ${times.at(-1)} ms`);
+      assert.ok(times.at(-1)! < FLUSH_MS / 2, `a pull took ${times.at(-1)} ms`);
     }
-    assert.ok(areStuck, 'pushes are at their flushes all the while');
+    assert.ok(areStuck, 'some push is at its flushes still');
     times.sort((one, other) => one - other);
     const share = (part: number) => Math.round(times[Math.floor((times.length - 1) * part)]!);
     t.diagnostic(JSON.stringify({ pulls: times.length, p50: share(0.5), p99: share(0.99), max: share(1) }));

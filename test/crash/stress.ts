@@ -114,6 +114,7 @@ export async function stressCollectors(t: TestContext, rig: Rig, options: Stress
 
   t.diagnostic(JSON.stringify({ ...stress.figures, live: stress.live.length, ...removed() }));
   assert.ok(removed().blobs > 0, 'it did collect');
+  assert.ok(stress.live.length > 0, 'some image was pushed in time');
   const { skipped, mounted, revived } = stress.figures;
   assert.ok(skipped > 0, 'what is dangerous did happen');
   // A short run need not meet all of it.

@@ -70,9 +70,11 @@ describe('/trust in Chromium', { timeout: 240_000 }, () => {
   async function copiedBy(page: Page, button: string): Promise<string> {
     await page.evaluate("navigator.clipboard.writeText('')");
     await page.getByRole('button', { name: button, exact: true }).click();
-    for (;;) {
-      const text = (await page.evaluate('navigator.clipboard.readText()')) as string;
+    const end = performance.now() + 60_000;
+    for (let text = ''; ; await page.waitForTimeout(50)) {
+      text = (await page.evaluate('navigator.clipboard.readText()')) as string;
       if (text !== '') return text;
+      assert.ok(performance.now() < end, `${button} copies nothing`);
     }
   }
 

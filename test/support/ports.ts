@@ -9,8 +9,8 @@ const first = FIRST + ((process.pid * OF_EACH_PROCESS) % (LAST - FIRST));
 let given = 0;
 
 /**
- * A port of loopback for a service that is told where to listen, and again where it is killed and started anew. Nobody else is
- * given it meanwhile: the files of tests run in processes of their own, each of which has others to give.
+ * A port of loopback for a service that is told where to listen, and again where it is killed and started anew. Hardly anybody else is
+ * given it meanwhile: the files of tests run in processes of their own, and those that run at once have others to give.
  */
 export function freePort(): Promise<number> {
   return freePorts(1);
@@ -18,6 +18,7 @@ export function freePort(): Promise<number> {
 
 /** The first of some that follow each other. */
 export async function freePorts(count: number): Promise<number> {
+  if (count > OF_EACH_PROCESS) throw new Error(`${count} ports in a row`);
   for (;;) {
     const at = given % OF_EACH_PROCESS;
     if (at + count > OF_EACH_PROCESS) {

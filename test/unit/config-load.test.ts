@@ -251,7 +251,7 @@ describe('what is not supported', () => {
     ],
     ...['glance', 'elliptics'].map((kind): [NodeJS.ProcessEnv, string] => [
       { REGISTRY_STORAGE: kind },
-      `REGISTRY_STORAGE: storage.${kind} is not supported; use any other kind, and push the images anew: docs/storage.md`,
+      `REGISTRY_STORAGE: storage.${kind} is not supported; use one of the kinds of docs/storage.md, and push the images anew`,
     ]),
     [
       { REGISTRY_STORAGE: 'inmemory' },

@@ -63,11 +63,6 @@ export class Calls {
   #spent = 0;
   #slowUntil = 0;
   #penalty = 0;
-  /**
-   * `ProcessorWait.now` as this turn began. Where no call was slow of late it is not asked: on a busy machine one in some
-   * thousand calls goes to a thread for that, and on a quiet one none pays for it.
-   */
-  #waited: number | undefined;
   readonly #newTurn = () => {
     this.#spent = 0;
   };
@@ -187,18 +182,20 @@ export class Calls {
 
   #timed<T>(call: () => T): T {
     const start = performance.now();
-    if (this.#spent === 0) this.#waited = start < this.#watchedUntil ? this.wait.now() : undefined;
+    // Where no call was slow of late it is not asked: a quiet machine does not pay for it, and on a busy one some calls go to a thread.
+    const waited = start < this.#watchedUntil ? this.wait.now() : undefined;
     try {
       return call();
     } finally {
-      this.#took(performance.now() - start);
+      this.#took(performance.now() - start, waited);
     }
   }
 
-  #took(time: number): void {
+  /** @param waited `ProcessorWait.now` as the call began, if that is known */
+  #took(time: number, waited: number | undefined): void {
     if (this.#spent === 0) setImmediate(this.#newTurn);
     this.#spent += time;
-    if (time < SLOW || time - this.#waitedSince() < SLOW) return;
+    if (time < SLOW || time - this.#waitedSince(waited) < SLOW) return;
     const now = performance.now();
     const isAgain = now < this.#watchedUntil;
     this.#penalty = isAgain ? Math.min(2 * this.#penalty, MOST_PENALTY) : PENALTY;
@@ -210,10 +207,9 @@ export class Calls {
     return this.#slowUntil + CALM * this.#penalty;
   }
 
-  /** How long this turn has waited for a processor (ms), as far as that is known. */
-  #waitedSince(): number {
-    if (this.#waited === undefined) return 0;
-    return (this.wait.now() ?? this.#waited) - this.#waited;
+  /** How long this thread has waited for a processor since then (ms), as far as that is known. */
+  #waitedSince(then: number | undefined): number {
+    return then === undefined ? 0 : (this.wait.now() ?? then) - then;
   }
 }
 
