@@ -129,7 +129,7 @@ const access = section(
 });
 
 /** Nothing that was in them has a format that clients speak by now. */
-const RETIRED = 'use any other kind, and push the images anew: docs/storage.md';
+const RETIRED = 'use one of the kinds of docs/storage.md, and push the images anew';
 
 const storage = section(
   {
