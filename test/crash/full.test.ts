@@ -60,10 +60,11 @@ describe('a full disk', () => {
       await fill(filler, room);
       const env = {
         REGISTRY_HEALTH_STORAGEDRIVER_INTERVAL: '100ms',
-        // Whoever pushes in here is done before anything is collected.
         REGISTRY_STORAGE_MAINTENANCE_GC_GRACE: '1ms',
       };
-      let server = await rig.start({ root, env });
+      // A minute after its start a server collects by itself, what somebody has pushed just then: until that is wanted, none does.
+      const idle = { ...env, REGISTRY_STORAGE_MAINTENANCE_GC_ENABLED: 'false' };
+      let server = await rig.start({ root, env: idle });
       const ledger = new Ledger();
       const repository = (name: string) => ledger.repository(name);
       const workers = Array.from(
@@ -140,7 +141,7 @@ describe('a full disk', () => {
       server = await rig.start({ root, env: { ...env, REGISTRY_STORAGE_MAINTENANCE_GC_INTERVAL: '100ms' } });
       await server.process.until(() => /msg="collected garbage" bytes=[1-9]/.test(server.process.stderr));
       await rig.stop(server);
-      server = await rig.start({ root, env });
+      server = await rig.start({ root, env: idle });
       await pushImage(server.client, repository('late/four'), 'tag', newImage(random, [5000]), ['whole']);
 
       // Room again, and the server that met the full disk goes on.
