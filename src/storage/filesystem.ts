@@ -21,7 +21,7 @@ import { append, clone } from './filesystem/copy.js';
 import { currentSeconds, isBack, removeFile, removeStaleFile, renew } from './filesystem/doomed.js';
 import { ignoreAbsence, isAbsent, isFull, storageFailure } from './filesystem/failure.js';
 import { Flusher, type Sync, sync } from './filesystem/flusher.js';
-import { pruneFolders, removeFolder, TRIES } from './filesystem/folders.js';
+import { outOfStep, pruneFolders, removeFolder, TRIES } from './filesystem/folders.js';
 import { firstAfter, readFolder } from './filesystem/listing.js';
 import { Mount, volumeEpoch } from './filesystem/mount.js';
 import { FileReader } from './filesystem/reader.js';
@@ -396,6 +396,7 @@ export class FilesystemDriver implements StorageDriver {
         return await action();
       } catch (error) {
         if (systemCode(error) !== 'ENOENT' || tries === TRIES) throw error;
+        await outOfStep(tries);
         await this.#makeFolders(dirname(path));
       }
     }

@@ -1,11 +1,17 @@
 import { readdir, rmdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { systemCode } from '../../errors.js';
 import type { Calls } from './calls.js';
 import { ignoreAbsence } from './failure.js';
 
 /** How often work is begun again that another process undoes meanwhile: a folder that it removes, a file that it adds. */
 export const TRIES = 20;
+
+/** Two that undo each other's work in step would do so at every try: after a few they wait, each for another time. */
+export async function outOfStep(tries: number): Promise<void> {
+  if (tries > 2) await sleep(Math.random() * tries);
+}
 
 /**
  * Removes a folder with all below it, in the order of the names. Symbolic links go, what they point at stays.
@@ -27,6 +33,7 @@ export async function removeFolder(path: string, calls: Calls, removing: (folder
     } catch (error) {
       // Somebody has made a new object below.
       if (systemCode(error) !== 'ENOTEMPTY' || tries === TRIES) throw error;
+      await outOfStep(tries);
     }
   }
 }
