@@ -113,7 +113,8 @@ export async function targetOf(file: string): Promise<string> {
   } catch (error) {
     if (systemCode(error) !== 'ENOENT') return file;
     const link = await lstat(file).catch(() => undefined);
-    if (!link) return file;
+    // Another process may have made the file meanwhile.
+    if (!link?.isSymbolicLink()) return file;
     throw new OperatorError(`${file} is a symbolic link to a file that does not exist`, {
       fix: `remove it: rm ${file}`,
     });
