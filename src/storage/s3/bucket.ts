@@ -376,8 +376,8 @@ export class Bucket {
   }
 
   /** @throws as the service does: when it is sent again because the first answer was lost, the upload may be gone */
-  /** @returns how often the service was asked */
-  async completeUpload(key: string, id: string, parts: readonly Part[]): Promise<number> {
+  /** @returns whether the object is there then: who was asked more than once, or does not tell of it, may be still at it */
+  async completeUpload(key: string, id: string, parts: readonly Part[]): Promise<boolean> {
     const { $metadata, ETag } = await this.#patient.send(
       new CompleteMultipartUploadCommand({
         ...this.#at(key),
@@ -385,8 +385,7 @@ export class Bucket {
         MultipartUpload: { Parts: parts.toSorted((one, other) => one.PartNumber - other.PartNumber) },
       }),
     );
-    checkTold(`complete ${key}`, ETag);
-    return $metadata.attempts ?? 1;
+    return ETag !== undefined && ($metadata.attempts ?? 1) === 1;
   }
 
   async abortUpload(key: string, id: string): Promise<void> {

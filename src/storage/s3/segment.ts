@@ -174,7 +174,7 @@ export async function completeUpload(
 ): Promise<void> {
   let failure: unknown;
   try {
-    if ((await bucket.completeUpload(key, id, parts)) === 1) return;
+    if (await bucket.completeUpload(key, id, parts)) return;
   } catch (error) {
     failure = s3Failure(`complete ${key}`, error);
     if (!isUploadGone(error)) throw failure;
