@@ -124,7 +124,7 @@ export async function openSource(named: Named, opening: Opening): Promise<ImageS
     case 'registry':
       return openRegistry(named, opening);
     case 'engine':
-      return new EngineSource(Engine.find(process.env), place === '' ? undefined : place);
+      return EngineSource.open(Engine.find(process.env), place === '' ? undefined : place);
     case 'archive':
       return openArchive(await TarFiles.open(place), ownOf(named));
     case 'layout': {

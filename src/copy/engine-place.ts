@@ -33,11 +33,19 @@ export class EngineSource implements ImageSource {
   /** Of these the ones that are there: what fails, or is not done, is no matter of the others. */
   readonly #ready = new Set<Saved>();
 
-  /** @param host that stands before the names there; undefined for none, or any */
-  constructor(
+  private constructor(
     private readonly engine: Engine,
     private readonly host: string | undefined,
   ) {}
+
+  /**
+   * @param host that stands before the names there; undefined for none, or any
+   * @throws OperatorError where no Engine answers: before anything is made of what it has
+   */
+  static async open(engine: Engine, host: string | undefined): Promise<EngineSource> {
+    await engine.get('/version');
+    return new EngineSource(engine, host);
+  }
 
   async close(): Promise<void> {
     for (const key of [...this.#saved.keys()]) await this.#release(key);

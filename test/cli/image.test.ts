@@ -135,7 +135,7 @@ test('what cannot be: said in one line, with the way out and the exit code', asy
     [['copy', './one.tar', './one.tar'], 2, /both ends are the same/],
     [['copy', 'docker-daemon:', './x'], 2, /names no image/],
     [
-      ['image', 'push', 'team/app', './x'],
+      ['image', 'push', 'team/app', './unmade'],
       1,
       /no Docker Engine answers at .*none \(ENOENT\); start it, or set DOCKER_HOST/,
     ],
@@ -160,4 +160,5 @@ test('what cannot be: said in one line, with the way out and the exit code', asy
     );
     assert.equal(refused.stderr.trimEnd().split('\n').length, 1, refused.stderr);
   }
+  assert.ok(!existsSync(join(dir, 'unmade')), 'nothing is made for images that nobody has');
 });

@@ -64,13 +64,14 @@ test('an image of the Engine is saved once, under the very name or one with a ho
   const asked: string[] = [];
   answer = async (request, response) => {
     asked.push(request.url!);
+    if (request.url === '/version') return json(response, 200, {});
     if (request.url === '/images/json') return json(response, 200, [{ Id: id, RepoTags: names }]);
     const [, name, what] = /^\/images\/(.*)\/(json|get)$/.exec(request.url!)!;
     if (![...names, id].includes(name!)) return json(response, 404, { message: 'No such image' });
     if (what === 'json') return json(response, 200, { Id: id, Size: 300_000 });
     return response.end(await tarOf(savedByOldDocker([{ tags: null, image }])));
   };
-  const source = new EngineSource(docker(), undefined);
+  const source = await EngineSource.open(docker(), undefined);
   const { problems } = await copy(source, place, pair('team/app', 'v1'), pair('local', 'v1'), pair('none', 'v1'));
   assert.deepEqual(problems, ['the Docker Engine has no none:v1']);
   assert.deepEqual(
@@ -234,6 +235,7 @@ test('one image that cannot be saved is no matter of the others; nor is an answe
     isBadAsked = resolve;
   });
   answer = async (request, response) => {
+    if (request.url === '/version') return json(response, 200, {});
     if (request.url === '/images/json') return json(response, 200, [{ Id: id, RepoTags: names }]);
     const [, name, what] = /^\/images\/(.*)\/(json|get)$/.exec(request.url!)!;
     if (what === 'json') return json(response, 200, { Id: id, Size: 300_000 });
@@ -244,7 +246,7 @@ test('one image that cannot be saved is no matter of the others; nor is an answe
     isBadAsked();
     return json(response, 500, { message: 'layer is gone' });
   };
-  const source = new EngineSource(docker(), undefined);
+  const source = await EngineSource.open(docker(), undefined);
   const bad = assert.rejects(source.manifest('bad', 'v1'), { message: /says: layer is gone/ });
   const good = await source.manifest('good', 'v1');
   await bad;
