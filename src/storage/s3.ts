@@ -23,6 +23,7 @@ import type { S3Options } from './s3/options.js';
 import { S3Reader } from './s3/reader.js';
 import { Removals } from './s3/removals.js';
 import { S3Segment } from './s3/segment.js';
+import { ObjectTurns } from './turns.js';
 
 const SMALL_OBJECT = 16 * 1024 * 1024;
 
@@ -57,7 +58,7 @@ export class S3Driver implements StorageDriver {
   /** Whether the service creates an object only where there is none. */
   #conditional = true;
   /** What waits for a key, where it does not. */
-  readonly #turns = new Map<string, Promise<unknown>>();
+  readonly #turns = new ObjectTurns();
   #passed = 0;
 
   constructor(private readonly options: S3Options) {
@@ -156,7 +157,7 @@ export class S3Driver implements StorageDriver {
     for (;;) {
       const created = this.#conditional
         ? await this.#createOnCondition(key, data, write)
-        : await this.#inTurn(key, () => this.#createUnlessThere(key, data, write));
+        : await this.#turns.take(key, () => this.#createUnlessThere(key, data, write));
       if (!created || (await this.#removals.spared(key))) return created;
       const found = await this.#bucket.find(key);
       if (found) return found.write === write;
@@ -312,16 +313,6 @@ export class S3Driver implements StorageDriver {
     if (await this.#bucket.find(key)) return false;
     await this.#bucket.put(key, data, write);
     return true;
-  }
-
-  async #inTurn<T>(key: string, action: () => Promise<T>): Promise<T> {
-    const turn = (this.#turns.get(key) ?? Promise.resolve()).then(action, action);
-    this.#turns.set(key, turn);
-    try {
-      return await turn;
-    } finally {
-      if (this.#turns.get(key) === turn) this.#turns.delete(key);
-    }
   }
 
   /** Proves that objects can be written, read and removed, and finds out whether they are created on a condition. */

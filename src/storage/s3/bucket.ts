@@ -201,18 +201,18 @@ export class Bucket {
     );
     if (!found) return undefined;
     const body = found.Body as Readable;
-    if (found.ETag === undefined) body.destroy();
-    checkTold(`read ${key}`, found.ETag);
-    // What is in between may know nothing of ranges, and send all of it.
-    if (range && range.start > 0 && !found.ContentRange?.startsWith(`bytes ${range.start}-`)) {
+    try {
+      checkTold(`read ${key}`, found.ETag);
+      // What is in between may know nothing of ranges, and send all of it.
+      if (range && range.start > 0 && !found.ContentRange?.startsWith(`bytes ${range.start}-`))
+        throw new StorageError('unavailable', `read ${key}: another range came than was asked for`);
+      const total = /\/(\d+)$/.exec(found.ContentRange ?? '')?.[1];
+      const size = sizeOf(total === undefined ? found.ContentLength : Number(total), key);
+      return { ...foundOf(found, size), body };
+    } catch (error) {
       body.destroy();
-      throw new StorageError('unavailable', `read ${key}: another range came than was asked for`);
+      throw error;
     }
-    const total = /\/(\d+)$/.exec(found.ContentRange ?? '')?.[1];
-    const told = total === undefined ? found.ContentLength : Number(total);
-    if (told === undefined) body.destroy();
-    const size = sizeOf(told, key);
-    return { ...foundOf(found, size), body };
   }
 
   /** A URL by which whoever has it can read the object by GET. */
@@ -375,8 +375,10 @@ export class Bucket {
     return { PartNumber: number, ETag: CopyPartResult.ETag };
   }
 
-  /** @throws as the service does: when it is sent again because the first answer was lost, the upload may be gone */
-  /** @returns whether the object is there then: who was asked more than once, or does not tell of it, may be still at it */
+  /**
+   * @returns whether the object is there then: who was asked more than once, or does not tell of it, may be still at it
+   * @throws as the service does: when it is sent again because the first answer was lost, the upload may be gone
+   */
   async completeUpload(key: string, id: string, parts: readonly Part[]): Promise<boolean> {
     const { $metadata, ETag } = await this.#patient.send(
       new CompleteMultipartUploadCommand({

@@ -1,5 +1,7 @@
-/** What changes each object, of all drivers of this process: they may be for the same container. */
-const TURNS = new Map<string, Promise<unknown>>();
+import { ObjectTurns } from '../turns.js';
+
+/** Of all drivers of this process: they may be for the same container. */
+const TURNS = new ObjectTurns();
 
 /** Who reads each object meanwhile. */
 const READS = new Map<string, Set<Read>>();
@@ -10,15 +12,9 @@ interface Read {
 }
 
 /** Changes an object, one after the other. @param object its URL */
-export async function inTurn<T>(object: string, change: () => Promise<T>): Promise<T> {
+export function inTurn<T>(object: string, change: () => Promise<T>): Promise<T> {
   for (const read of READS.get(object) ?? []) read.met = true;
-  const turn = (TURNS.get(object) ?? Promise.resolve()).then(change, change);
-  TURNS.set(object, turn);
-  try {
-    return await turn;
-  } finally {
-    if (TURNS.get(object) === turn) TURNS.delete(object);
-  }
+  return TURNS.take(object, change);
 }
 
 /**
@@ -29,10 +25,10 @@ export async function inTurn<T>(object: string, change: () => Promise<T>): Promi
  */
 export async function beside<T>(object: string, look: () => Promise<T | undefined>): Promise<T | undefined> {
   for (;;) {
-    const read: Read = { met: TURNS.has(object) };
+    const read: Read = { met: TURNS.underWay(object) !== undefined };
     const found = await noted(object, read, look);
     if (found !== undefined || !read.met) return found;
-    await TURNS.get(object)?.catch(() => undefined);
+    await TURNS.underWay(object);
   }
 }
 
