@@ -10,8 +10,11 @@ import { collect as collectStream } from './suite.js';
 
 const LONG = process.env.LONG === '1';
 
-/** How many faults there are at least; it goes on until there was one of each kind. */
+/** How many faults there are at least; it goes on until there was one of each kind, for as long as it may. */
 const FAULTS = Number(process.env.FAULTS ?? (LONG ? 1_000 : 24));
+
+/** For how long what has not happened yet is waited for (ms). */
+const PATIENCE = 200_000;
 
 const CLIENTS = 4;
 
@@ -187,8 +190,10 @@ async function survive(makePlace: () => Promise<FaultyPlace>): Promise<void> {
     const put = await attempt('PUT', `${sent.headers.location}${query}`, { body: data.subarray(middle) });
     return put.status === 201;
   };
+  const end = performance.now() + PATIENCE;
   const client = async (number: number, random: Random) => {
-    for (let n = 0; proxy.count < FAULTS || !proxy.hasMet(KINDS) || pushed.length === 0; n++) {
+    const isMet = () => performance.now() > end || (proxy.hasMet(KINDS) && pushed.length > 0);
+    for (let n = 0; proxy.count < FAULTS || !isMet(); n++) {
       const tag = `tag-${number}-${n}`;
       const layers = [random.bytes(random.between(1, 5000)), random.bytes(random.chance(0.2) ? 11_500_000 : 3000)];
       const config = Buffer.from(JSON.stringify({ os: 'linux', architecture: 'amd64', tag }));
@@ -219,6 +224,7 @@ async function survive(makePlace: () => Promise<FaultyPlace>): Promise<void> {
     }
   };
   try {
+    assert.ok(pushed.length > 0, 'images were pushed');
     await areWhole();
     const report = await scrub(calm.driver, calm.store, {
       repair: false,
@@ -234,6 +240,7 @@ async function survive(makePlace: () => Promise<FaultyPlace>): Promise<void> {
   } finally {
     await calm.stop();
   }
+  for (const kind of KINDS) assert.ok(proxy.faults.get(kind), `there was: ${kind}`);
   assert.ok(statuses.get(503) === undefined || statuses.get(201)! > statuses.get(503)!, 'most were borne');
   if (LONG) console.log(`${proxy.count} faults, ${pushed.length} images, statuses ${JSON.stringify([...statuses])}`);
 }

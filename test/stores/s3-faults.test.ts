@@ -12,12 +12,15 @@ import { type Fault, FaultProxy } from '../support/fault-proxy.js';
 import { Random } from '../support/random.js';
 import { type Answer, digestOf, manifestOf, OCI_MANIFEST, RegistryFixture } from '../support/registry-fixture.js';
 import type { S3Service } from '../support/s3-service.js';
-import { S3_SERVICES } from '../support/s3-services.js';
+import { onEachS3 } from '../support/s3-services.js';
 
 const LONG = process.env.LONG === '1';
 
-/** How many faults there are at least; it goes on until there was one of each kind. */
+/** How many faults there are at least; it goes on until there was one of each kind, for as long as it may. */
 const FAULTS = LONG ? 3_000 : 300;
+
+/** For how long what has not happened yet is waited for (ms). */
+const PATIENCE = 200_000;
 
 const CLIENTS = 4;
 
@@ -29,24 +32,17 @@ interface Image {
   readonly manifest: Buffer;
 }
 
-for (const [name, start] of Object.entries(S3_SERVICES))
-  describe(`${name} that fails`, { timeout: LONG ? 3_600_000 : 300_000 }, () => testFailing(start));
+onEachS3(testFailing, { timeout: LONG ? 3_600_000 : 300_000 });
 
-function testFailing(start: () => Promise<S3Service>): void {
-  let service: S3Service;
-  before(async () => {
-    service = await start();
-  });
-  after(() => service?.stop());
-
+function testFailing(service: () => S3Service): void {
   describe('one fault', () => {
     let proxy: FaultProxy;
     let driver: S3Driver;
     before(async () => {
-      proxy = await FaultProxy.start(service.port, new Random(1));
+      proxy = await FaultProxy.start(service().port, new Random(1));
       const copy = { chunkSize: SMALLEST_PART, concurrency: 4, threshold: SMALLEST_PART };
       const more = { endpoint: proxy.endpoint, chunkSize: SMALLEST_PART, copy, timely: 2 };
-      driver = new S3Driver(service.options(await service.makeBucket(), more));
+      driver = new S3Driver(service().options(await service().makeBucket(), more));
       await driver.open();
     });
     after(async () => {
@@ -164,9 +160,9 @@ function testFailing(start: () => Promise<S3Service>): void {
   test(`no image that was acknowledged is lost in ${FAULTS} faults and more`, async t => {
     const seed = Number(process.env.SEED ?? Date.now() % 1_000_000);
     const random = new Random(seed);
-    const proxy = await FaultProxy.start(service.port, random.fork());
-    const bucket = await service.makeBucket();
-    const options = (more: Partial<S3Options>) => service.options(bucket, { chunkSize: SMALLEST_PART, ...more });
+    const proxy = await FaultProxy.start(service().port, random.fork());
+    const bucket = await service().makeBucket();
+    const options = (more: Partial<S3Options>) => service().options(bucket, { chunkSize: SMALLEST_PART, ...more });
     // Sizes at which objects are copied by parts, too.
     const copy = { chunkSize: SMALLEST_PART, concurrency: 4, threshold: SMALLEST_PART };
     const fixture = await RegistryFixture.start({
@@ -223,8 +219,10 @@ function testFailing(start: () => Promise<S3Service>): void {
       return undefined;
     };
 
+    const end = performance.now() + PATIENCE;
     const client = async (number: number, random: Random) => {
-      for (let n = 0; proxy.count < FAULTS || !proxy.hasMet(proxy.kinds) || pushed.length <= 10; n++) {
+      const isMet = () => performance.now() > end || (proxy.hasMet(proxy.kinds) && pushed.length > 10);
+      for (let n = 0; proxy.count < FAULTS || !isMet(); n++) {
         const image = await push(`tag-${number}-${n}`, random);
         if (image) pushed.push(image);
       }
@@ -236,6 +234,7 @@ function testFailing(start: () => Promise<S3Service>): void {
 
     const calm = await RegistryFixture.start({ driver: new S3Driver(options({})) });
     try {
+      assert.ok(pushed.length > 10, `${pushed.length} images were pushed`);
       const isWhole = async () => {
         for (const { tag, blobs, manifest } of pushed) {
           assert.ok(
@@ -264,6 +263,7 @@ function testFailing(start: () => Promise<S3Service>): void {
       await calm.stop();
     }
     t.diagnostic(JSON.stringify({ pushed: pushed.length, statuses: Object.fromEntries(statuses) }));
+    for (const kind of proxy.kinds) assert.ok(proxy.faults.get(kind), `there was: ${kind}`);
     assert.ok(statuses.get(503) === undefined || statuses.get(201)! > statuses.get(503)!, 'most were borne');
   });
 }

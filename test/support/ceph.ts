@@ -7,7 +7,7 @@ import type { S3Options } from '../../src/storage/s3/options.js';
 import type { Place } from '../storage/places.js';
 import { freePorts } from './ports.js';
 import { Daemon, must, type RunOptions, requireTools } from './process.js';
-import { createBucket, S3Service } from './s3-service.js';
+import { S3Service } from './s3-service.js';
 
 /** How many ports above the monitor's the daemons choose theirs from. */
 const PORTS = 16;
@@ -23,8 +23,6 @@ interface Machine {
 
 /** Debian's Ceph: one monitor, one store, which keeps all in memory, and the gateway that speaks S3. */
 export class Ceph extends S3Service {
-  #buckets = 0;
-
   private constructor(
     private readonly dir: string,
     readonly port: number,
@@ -62,10 +60,6 @@ export class Ceph extends S3Service {
     const keys = [`--access-key=${accessKeyId}`, `--secret-key=${secretAccessKey}`];
     await run('radosgw-admin', 'user', 'create', '--uid=test', '--display-name=test', ...keys);
     return new Ceph(dir, port, daemons);
-  }
-
-  makeBucket(): Promise<string> {
-    return createBucket(this, `bucket-${++this.#buckets}`);
   }
 
   override async place(more?: Partial<S3Options>): Promise<Place> {

@@ -3,12 +3,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { freePort } from './ports.js';
 import { Daemon, requireTools } from './process.js';
-import { createBucket, S3Service } from './s3-service.js';
+import { S3Service } from './s3-service.js';
 
 /** MinIO over a folder of its own. */
 export class Minio extends S3Service {
-  #buckets = 0;
-
   private constructor(
     private readonly dir: string,
     readonly port: number,
@@ -32,10 +30,6 @@ export class Minio extends S3Service {
       ),
     );
     return new Minio(dir, port, daemon);
-  }
-
-  makeBucket(): Promise<string> {
-    return createBucket(this, `bucket-${++this.#buckets}`);
   }
 
   async stop(): Promise<void> {

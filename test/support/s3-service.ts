@@ -13,9 +13,18 @@ export abstract class S3Service {
   static readonly credentials = { accessKeyId: 'test', secretAccessKey: 'testsecret' };
 
   abstract readonly port: number;
-  /** @returns the name of an empty one */
-  abstract makeBucket(): string | Promise<string>;
+  #buckets = 0;
+
   abstract stop(): Promise<void>;
+
+  /** By the interface itself, where a service has no quicker way. @returns the name of an empty one */
+  makeBucket(): string | Promise<string> {
+    return this.#create(this.nextName());
+  }
+
+  protected nextName(): string {
+    return `bucket-${++this.#buckets}`;
+  }
 
   /** Of one that the service loses with all that it has, there need be nothing to do. */
   protected async removeBucket(_name: string): Promise<void> {}
@@ -72,13 +81,12 @@ export abstract class S3Service {
       },
     };
   }
-}
 
-/** By the interface itself, where a service has no quicker way. */
-export async function createBucket(service: S3Service, name: string): Promise<string> {
-  const { endpoint, region, credentials } = service.options(name) as S3Options & { endpoint: string };
-  const client = new S3Client({ endpoint, region, credentials: credentials!, forcePathStyle: true });
-  await client.send(new CreateBucketCommand({ Bucket: name }));
-  client.destroy();
-  return name;
+  async #create(name: string): Promise<string> {
+    const { region, credentials } = this.options(name);
+    const client = new S3Client({ endpoint: this.endpoint, region, credentials: credentials!, forcePathStyle: true });
+    await client.send(new CreateBucketCommand({ Bucket: name }));
+    client.destroy();
+    return name;
+  }
 }

@@ -8,8 +8,6 @@ import { S3Service } from './s3-service.js';
 
 /** versitygw over a folder of its own. */
 export class Versitygw extends S3Service {
-  #buckets = 0;
-
   private constructor(
     readonly dir: string,
     readonly port: number,
@@ -26,8 +24,8 @@ export class Versitygw extends S3Service {
     return new Versitygw(dir, port, await run(dir, port));
   }
 
-  makeBucket(): string {
-    const name = `bucket-${++this.#buckets}`;
+  override makeBucket(): string {
+    const name = this.nextName();
     mkdirSync(join(this.dir, 'data', name));
     return name;
   }
