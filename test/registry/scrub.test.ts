@@ -293,7 +293,7 @@ describe('scrub', () => {
     const workers = [0, 1, 2].map(busy);
     try {
       // A push is done within that, on a busy machine too.
-      for (let count = 0; count < 4; count++) {
+      for (let count = 0; count < 8; count++) {
         const { findings } = await run(registry, { patience: 1_000 });
         assert.deepEqual(findings.filter(isOpen), []);
       }
