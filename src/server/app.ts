@@ -1,5 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import express, { type Express } from 'express';
+import type { Express, Request, Response } from 'express';
 import { isApiPath } from '../api/root.js';
 import type { Identity } from '../auth/identity.js';
 import { RegistryError } from '../errors.js';
@@ -8,6 +8,7 @@ import { isKnownMethod, isRegistryPath } from '../registry/routes.js';
 import type { Page } from '../ui/trust-pages.js';
 import type { Health } from './health.js';
 import type { Handler } from './listener.js';
+import { expressOfMessages } from './messages.js';
 
 export interface AppOptions {
   readonly registry: Registry;
@@ -39,18 +40,19 @@ export function createApp(options: AppOptions): Handler {
       onIdentity,
     });
   const framework = createFramework(options, carry);
+  const fault = (request: IncomingMessage, response: ServerResponse) => (error: unknown) => {
+    onFault(error, request);
+    response.destroy();
+  };
   return (request, response) => {
     if (!everythingByFramework && isRead(request) && below(request, prefix).startsWith('/v2/'))
-      carry(request, response)?.catch((error: unknown) => {
-        onFault(error, request);
-        response.destroy();
-      });
-    else framework(request, response);
+      carry(request, response)?.catch(fault(request, response));
+    else framework(request as Request, response as Response, fault(request, response));
   };
 }
 
 function createFramework({ api, prefix, headers, health, pages, onIdentity }: AppOptions, registry: Handler): Express {
-  const app = express();
+  const app = expressOfMessages();
   app.disable('x-powered-by').disable('etag').enable('case sensitive routing').enable('strict routing');
   app.use((request, response, next) => {
     const path = below(request, prefix);

@@ -9,6 +9,7 @@ import { serialOf } from '../pki/x509.js';
 import { type ClientTrust, clientFault, connectionFault, shownBy, verifiedCertificate } from './client-trust.js';
 import { Connection, connectionOf, type GuardLimits, guard } from './guard.js';
 import type { Log } from './log.js';
+import { AppRequest, AppResponse } from './messages.js';
 import {
   framingFault,
   parseRefusal,
@@ -86,6 +87,8 @@ export function createListener(options: ListenerOptions): Listener {
 
 function makeServer(tls: TlsSettings | 'plain', limits: ListenerLimits): Server {
   const http = {
+    IncomingMessage: AppRequest,
+    ServerResponse: AppResponse,
     connectionsCheckingInterval: limits.look,
     headersTimeout: limits.headers,
     // Node's limit on a whole request would cut large uploads; the guard asks for a rate instead.

@@ -1,19 +1,31 @@
 import assert from 'node:assert/strict';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import { type TestContext, test } from 'node:test';
-import { createApp } from '../../src/server/app.js';
+import { type AppOptions, createApp } from '../../src/server/app.js';
+import type { Handler } from '../../src/server/listener.js';
+import { AppRequest, AppResponse } from '../../src/server/messages.js';
 import { say, serve, tcp } from '../support/listener.js';
+
+const NOTHING: AppOptions = {
+  registry: () => undefined,
+  api: () => undefined,
+  prefix: '',
+  headers: () => [],
+  health: { healthy: true, status: 'ok' },
+  pages: new Map(),
+  onFault: () => undefined,
+  onIdentity: () => undefined,
+};
 
 /** The head and body of each answer, in text. */
 async function application(t: TestContext, health = { healthy: true, status: 'ok' }) {
   const app = createApp({
+    ...NOTHING,
     registry: async (_request, response) => void response.end('the registry'),
     api: async (_request, response) => void response.end('the API'),
     prefix: '/images',
     headers: () => ['X-Frame-Options', 'DENY'],
     health,
-    pages: new Map(),
-    onFault: () => undefined,
-    onIdentity: () => undefined,
   });
   const { port } = await serve(t, app, { plain: true });
   return async (method: string, target: string) =>
@@ -31,6 +43,49 @@ test('what needs no login, and what is not served: JSON with the right status, n
   for (const target of ['/', '/healthz?x'])
     assert.match(await ask('PUT', target), /^HTTP\/1\.1 405 [\s\S]*\r\nAllow: GET, HEAD\r\n/, target);
   assert.match(await ask('PROPFIND', '/elsewhere'), /^HTTP\/1\.1 405 [\s\S]*\r\nAllow: \r\n/);
+});
+
+test('requests and answers are of one kind from the start, whatever carries them: none gets another prototype on its way', async t => {
+  const kinds: unknown[] = [];
+  const look = (request: IncomingMessage, response: ServerResponse) =>
+    kinds.push(Object.getPrototypeOf(request), Object.getPrototypeOf(response));
+  const app = createApp({
+    ...NOTHING,
+    registry: async (request, response) => {
+      look(request, response);
+      response.end();
+    },
+  });
+  const handler: Handler = (request, response) => {
+    look(request, response);
+    app(request, response);
+  };
+  const { port } = await serve(t, handler, { plain: true });
+  for (const method of ['GET', 'POST'])
+    await say(await tcp(port), `${method} /v2/ HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n`);
+  const kind = [AppRequest.prototype, AppResponse.prototype];
+  assert.deepEqual(kinds.length, 8);
+  for (const [at, met] of kinds.entries()) assert.ok(met === kind[at % 2], `the ${at + 1}th`);
+});
+
+test('a page that throws ends its connection and is told of, and shows nobody a trace', async t => {
+  const faults: unknown[] = [];
+  const app = createApp({
+    ...NOTHING,
+    pages: new Map([
+      [
+        '/trust',
+        () => {
+          throw new Error('unforeseen');
+        },
+      ],
+    ]),
+    onFault: error => faults.push((error as Error).message),
+  });
+  const { port } = await serve(t, app, { plain: true });
+  const answer = await say(await tcp(port), 'GET /trust HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n');
+  assert.equal(answer, '');
+  assert.deepEqual(faults, ['unforeseen']);
 });
 
 test('a storage that does not answer makes it unhealthy, one that is full does not', async t => {
