@@ -32,7 +32,7 @@ export interface Blob {
  */
 export class Blobs {
   /** Where a blob was last met: a hint for `sourceOf`, which looks there first. */
-  private readonly seen = growingCache<Digest, string>(10_000);
+  private readonly seen = growingCache<Digest, string>(4_000);
 
   constructor(
     private readonly driver: StorageDriver,

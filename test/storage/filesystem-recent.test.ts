@@ -151,6 +151,26 @@ test('what is kept of a long list counts as what it takes', async t => {
   assert.ok(recent.size - before > 80_000, `${recent.size - before}`);
 });
 
+test('what no look would take any more is let go, and what is looked at stays', { timeout: 30_000 }, async t => {
+  const root = await folder(t);
+  for (const name of ['kept', 'left']) await writeFile(join(root, name), 'x');
+  const recent = new Recent(root, { isLocal: true }, 0);
+  recent.open();
+  recent.meet('kept');
+  const one = recent.size;
+  recent.meet('left');
+  assert.ok(recent.size > one);
+  while (recent.size > one) {
+    assert.equal((await recent.look('kept'))?.size, 1);
+    await pause(50);
+  }
+  assert.ok(await recent.look('kept'));
+  while (recent.size > 0) await pause(50);
+  assert.equal(recent.look('kept'), undefined);
+  recent.meet('kept');
+  assert.equal(recent.size, one);
+});
+
 test('more looks than one turn has room for wait for the next one; a foreign file system is never looked at', async t => {
   const root = await folder(t);
   await writeFile(join(root, 'x'), 'x');

@@ -37,7 +37,8 @@ export const sync: Sync = async (descriptor, _path, kind) => {
   }
 };
 
-const REMEMBERED_FOLDERS = 10_000;
+/** Of one in which nothing changes for long, it costs one flush more to find out anew. */
+const REMEMBERED_FOLDERS = 4_000;
 
 /** Of the threads that all work on files is done by (libuv's), two are not for flushes: on a slow disk who pulls has those. */
 const FLUSHING_THREADS = Math.max(1, (Number(process.env.UV_THREADPOOL_SIZE) || 4) - 2);

@@ -16,6 +16,9 @@ const LOOKS_PER_TURN = 200;
  */
 const SETTLED = 2_000;
 
+/** What no look would take any more is dropped so often (ms): a second of a busy server is a few thousand entries, so some ms. */
+const SWEEP = 1_000;
+
 /** Of all that is kept, in bytes. */
 const KEPT = 16 * 1024 * 1024;
 
@@ -41,6 +44,7 @@ export class Recent {
   };
   #device: number | undefined;
   #looks = 0;
+  #sweeper: NodeJS.Timeout | undefined;
 
   /** @param settled in place of `SETTLED` */
   constructor(
@@ -104,7 +108,20 @@ export class Recent {
     }
     const seen = new Seen(path, stats!, settled);
     this.#seen.set(key, seen);
+    this.#sweeper ??= setInterval(() => this.#sweep(), SWEEP).unref();
     return seen;
+  }
+
+  /** What is left of a busy time would else stay on the heap, of which V8 lets three times as much come together. */
+  #sweep(): void {
+    const now = performance.now();
+    // Those looked at longest ago come first.
+    for (const key of this.#seen.rkeys()) {
+      if (now - this.#seen.peek(key)!.at <= RECENT) return;
+      this.#seen.delete(key);
+    }
+    clearInterval(this.#sweeper);
+    this.#sweeper = undefined;
   }
 }
 
