@@ -19,7 +19,7 @@ import { BufferBudget } from './filesystem/budget.js';
 import { Calls } from './filesystem/calls.js';
 import { append, clone } from './filesystem/copy.js';
 import { currentSeconds, isBack, removeFile, removeStaleFile, renew } from './filesystem/doomed.js';
-import { ignoreAbsence, isAbsent, isFull, storageFailure } from './filesystem/failure.js';
+import { ABSENT, ignoreAbsence, isAbsent, isFull, storageFailure } from './filesystem/failure.js';
 import { Flusher, type Sync, sync } from './filesystem/flusher.js';
 import { outOfStep, pruneFolders, removeFolder, TRIES } from './filesystem/folders.js';
 import { firstAfter, readFolder } from './filesystem/listing.js';
@@ -63,6 +63,7 @@ export class FilesystemDriver implements StorageDriver {
   readonly name = 'filesystem';
   readonly #root: string;
   readonly #readOnly: boolean;
+  readonly #temporaries: string;
   readonly #flusher: Flusher;
   readonly #budget = new BufferBudget(TRANSFER_BUFFERS);
   readonly #mount: Mount;
@@ -75,6 +76,7 @@ export class FilesystemDriver implements StorageDriver {
 
   constructor(options: FilesystemOptions) {
     this.#root = resolve(options.root);
+    this.#temporaries = join(this.#root, PRIVATE, 'tmp');
     this.#readOnly = options.readOnly ?? false;
     this.#mount = new Mount(this.#root);
     this.#calls = new Calls(this.#mount);
@@ -117,6 +119,7 @@ export class FilesystemDriver implements StorageDriver {
     const path = this.#path(key);
     return this.#ifPresent(`stat ${key}`, path, async () => {
       const info = await this.#calls.stat(path);
+      if (!info) throw ABSENT;
       if (info.isDirectory()) return undefined;
       this.#recent.meet(key);
       return objectInfo(info);
@@ -128,7 +131,10 @@ export class FilesystemDriver implements StorageDriver {
     if (seen?.content && seen.content.length <= limit) return seen.content;
     const path = this.#path(key);
     return this.#ifPresent(`get ${key}`, path, async () => {
-      const content = await readSmall(path, limit);
+      if (!seen && this.#calls.isMissing(path)) throw ABSENT;
+      // What was seen a moment ago the kernel has in memory.
+      const now = seen && this.#calls.readNow(path);
+      const content = now && now.length <= limit ? now : await readSmall(path, limit);
       if (!seen) this.#recent.meet(key);
       else if (content.length <= KEPT_CONTENT) this.#recent.keep(key, seen, { content: alone(content) });
       return content;
@@ -162,6 +168,8 @@ export class FilesystemDriver implements StorageDriver {
       const temporary = this.#temporary();
       await this.#fill(temporary, data, path, true);
       await this.#rename(temporary, path);
+      // Who writes a link is about to read it.
+      if (data.length <= KEPT_CONTENT) this.#recent.meet(key);
       if (settled) await this.#flusher.folder(dirname(path));
     });
   }
@@ -207,7 +215,7 @@ export class FilesystemDriver implements StorageDriver {
   async createSegment(key: string): Promise<SegmentWriter> {
     const path = this.#path(key);
     // What lies among the temporaries, where nobody else can look, may end up anywhere.
-    const mode = this.#private(path) && dirname(path) !== dirname(this.#temporary()) ? 0o600 : 0o644;
+    const mode = this.#private(path) && !this.#isTemporary(path) ? 0o600 : 0o644;
     return this.#change(`create segment ${key}`, async () => {
       const handle = await this.#inFolder(path, () => open(path, 'wx', mode));
       return new FileSegment(handle, path, this.#budget, this.#flusher);
@@ -331,10 +339,12 @@ export class FilesystemDriver implements StorageDriver {
     if (await isBack(path, this.#isThere)) return false;
     const temporary = this.#temporary();
     await this.#fill(temporary, data, path, durable);
+    let isNamed = false;
     try {
-      return await this.#named(temporary, path);
+      isNamed = await this.#named(temporary, path);
+      return isNamed;
     } finally {
-      await this.#forget(temporary);
+      await this.#forget(temporary, isNamed || undefined);
     }
   }
 
@@ -381,10 +391,10 @@ export class FilesystemDriver implements StorageDriver {
     await this.#calls.setTimes(file, currentSeconds());
   }
 
-  /** A temporary file that cannot be removed goes after a day. */
-  async #forget(temporary: string): Promise<void> {
+  /** A temporary file that cannot be removed goes after a day. @param isLittle as `Calls.unlink` has it */
+  async #forget(temporary: string, isLittle?: true): Promise<void> {
     try {
-      await this.#calls.unlink(temporary);
+      await this.#calls.unlink(temporary, isLittle);
     } catch {}
   }
 
@@ -392,7 +402,8 @@ export class FilesystemDriver implements StorageDriver {
   async #inFolder<T>(path: string, action: () => T | Promise<T>): Promise<T> {
     for (let tries = 1; ; tries++) {
       try {
-        if (this.#calls.isMissing(dirname(path))) await this.#makeFolders(dirname(path));
+        // That of temporaries is there, but for volumes that somebody has emptied meanwhile.
+        if (!this.#isTemporary(path) && this.#calls.isMissing(dirname(path))) await this.#makeFolders(dirname(path));
         return await action();
       } catch (error) {
         if (systemCode(error) !== 'ENOENT' || tries === TRIES) throw error;
@@ -416,7 +427,11 @@ export class FilesystemDriver implements StorageDriver {
   }
 
   #temporary(): string {
-    return join(this.#root, PRIVATE, 'tmp', randomUUID());
+    return `${this.#temporaries}/${randomUUID()}`;
+  }
+
+  #isTemporary(path: string): boolean {
+    return path.startsWith(this.#temporaries);
   }
 
   /** Runs what changes the volume, unless a failed flush forbids it, or whoever opened it. */

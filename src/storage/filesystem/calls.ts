@@ -23,6 +23,7 @@ import { promisify } from 'node:util';
 import { ignoreAbsence } from './failure.js';
 import type { Mount } from './mount.js';
 import { ProcessorWait } from './processor-wait.js';
+import { readSmallNow } from './small.js';
 
 type Soon<T> = T | Promise<T>;
 
@@ -121,11 +122,12 @@ export class Calls {
     );
   }
 
-  unlink(path: string): Soon<void> {
+  /** @param leavesLittle whether the file is small, or has another name, where that is known */
+  unlink(path: string, leavesLittle?: true): Soon<void> {
     return this.#call(
       () => unlinkSync(path),
       () => unlink(path),
-      this.#isQuick && this.#timed(() => leavesLittle(path)),
+      leavesLittle ?? (this.#isQuick && this.#timed(() => isLittle(path))),
     );
   }
 
@@ -152,11 +154,16 @@ export class Calls {
     );
   }
 
-  stat(path: string): Soon<Stats> {
+  stat(path: string): Soon<Stats | undefined> {
     return this.#call(
-      () => statSync(path),
-      () => stat(path),
+      () => statSync(path, { throwIfNoEntry: false }),
+      () => stat(path).catch(ignoreAbsence),
     );
+  }
+
+  /** A small file that the kernel has in memory; undefined where it is not small, or a thread is to read it. */
+  readNow(path: string): Buffer | undefined {
+    return this.#isQuick ? this.#timed(() => readSmallNow(path)) : undefined;
   }
 
   /** Whether there is something by that name. */
@@ -167,7 +174,7 @@ export class Calls {
     );
   }
 
-  /** Whether a look that costs next to nothing finds no such folder; an error would cost ten times as much. */
+  /** Whether a look that costs next to nothing finds no such name; an error would cost ten times as much. */
   isMissing(path: string): boolean {
     return this.#isQuick && this.#timed(() => statSync(path, { throwIfNoEntry: false })) === undefined;
   }
@@ -219,7 +226,7 @@ function hasLittle(path: string): boolean {
 }
 
 /** Whether a file is small, or has another name: to remove the last name of a large one takes a while. */
-function leavesLittle(path: string): boolean {
+function isLittle(path: string): boolean {
   const info = lstatSync(path, { throwIfNoEntry: false });
   return info === undefined || info.nlink > 1 || info.size <= SMALL;
 }

@@ -13,6 +13,9 @@ export function isAbsent(error: unknown): boolean {
   return code === 'ENOENT' || code === 'ENOTDIR' || code === 'EISDIR';
 }
 
+/** As the system says it, where a look has found no file; made once, for an error costs ten times what the look does. */
+export const ABSENT: unknown = Object.assign(new Error('no such file'), { code: 'ENOENT' });
+
 /** For what may be gone. */
 export function ignoreAbsence(error: unknown): undefined {
   if (!isAbsent(error)) throw error;

@@ -1,4 +1,4 @@
-import { close, fstat, open, read } from 'node:fs';
+import { close, closeSync, fstat, open, openSync, read, readSync } from 'node:fs';
 import { promisify } from 'node:util';
 import { StorageError } from '../driver.js';
 
@@ -26,6 +26,18 @@ export async function readSmall(path: string, limit: number): Promise<Buffer> {
     return whole;
   } finally {
     await closeFile(file);
+  }
+}
+
+/** As `readSmall`, on this thread; undefined where the file is larger than most. */
+export function readSmallNow(path: string): Buffer | undefined {
+  const file = openSync(path, 'r');
+  try {
+    const first = Buffer.allocUnsafe(FIRST_READ);
+    const bytesRead = readSync(file, first, 0, FIRST_READ, 0);
+    return bytesRead < FIRST_READ ? first.subarray(0, bytesRead) : undefined;
+  } finally {
+    closeSync(file);
   }
 }
 
