@@ -47,7 +47,12 @@ export function createApp(options: AppOptions): Handler {
   return (request, response) => {
     if (!everythingByFramework && isRead(request) && below(request, prefix).startsWith('/v2/'))
       carry(request, response)?.catch(fault(request, response));
-    else framework(request as Request, response as Response, fault(request, response));
+    else
+      framework(request as Request, response as Response, error => {
+        // Without one where it finds no path in a target, such as `//a@b#`.
+        if (error === undefined || error === null) notFound(response);
+        else fault(request, response)(error);
+      });
   };
 }
 
@@ -79,8 +84,7 @@ function createFramework({ api, prefix, headers, health, pages, onIdentity }: Ap
   });
   app.use((request, response) => {
     const served = request.path === '/' || request.path === '/healthz' || pages.has(request.path);
-    if (!served && isKnownMethod(request.method))
-      return json(response, 404, new RegistryError('UNSUPPORTED', { message: 'no such endpoint' }));
+    if (!served && isKnownMethod(request.method)) return notFound(response);
     response.setHeader('Allow', served ? 'GET, HEAD' : '');
     json(response, 405, new RegistryError('UNSUPPORTED'));
   });
@@ -100,6 +104,10 @@ function isRead({ method }: IncomingMessage): boolean {
 function ping(response: ServerResponse): void {
   response.setHeader('X-Docker-Registry-Standalone', 'true');
   json(response, 200, true);
+}
+
+function notFound(response: ServerResponse): void {
+  json(response, 404, new RegistryError('UNSUPPORTED', { message: 'no such endpoint' }));
 }
 
 // Not by Express's own `send`, which adds a charset and an ETag.

@@ -3,7 +3,7 @@ import express, { type Express } from 'express';
 
 /*
  * Requests and answers that are Express's from the start. It would else give each of them another prototype as it begins, and
- * whatever looks at them from then on, Node included, takes V8's slow way: that was a third of the processor time of a
+ * whatever looks at them from then on, Node included, takes V8's slow way: that was a quarter of the processor time of a
  * small push (docs/decisions/0034).
  */
 
@@ -14,7 +14,10 @@ export class AppResponse extends ServerResponse<AppRequest> {}
 Object.setPrototypeOf(AppRequest.prototype, express.request);
 Object.setPrototypeOf(AppResponse.prototype, express.response);
 
-/** An application for a server that makes these. They have no `app`, so what Express answers by itself is not to be used. */
+/**
+ * An application for a server that makes these. They have no `app`, which Express's own answers ask for, and of requests `query`,
+ * `ip`, `protocol`, `host` and their like: none of them is to be used.
+ */
 export function expressOfMessages(): Express {
   return Object.assign(express(), { request: AppRequest.prototype, response: AppResponse.prototype });
 }

@@ -132,8 +132,9 @@ export class FilesystemDriver implements StorageDriver {
     const path = this.#path(key);
     return this.#ifPresent(`get ${key}`, path, async () => {
       if (!seen && this.#calls.isMissing(path)) throw ABSENT;
-      // What was seen a moment ago the kernel has in memory.
-      const now = seen && this.#calls.readNow(path);
+      // Of what was seen a moment ago the kernel is likely to have the bytes too.
+      const isLittle = seen && !seen.isFolder && seen.size < KEPT_CONTENT;
+      const now = isLittle ? this.#calls.readNow(path) : undefined;
       const content = now && now.length <= limit ? now : await readSmall(path, limit);
       if (!seen) this.#recent.meet(key);
       else if (content.length <= KEPT_CONTENT) this.#recent.keep(key, seen, { content: alone(content) });
@@ -391,10 +392,10 @@ export class FilesystemDriver implements StorageDriver {
     await this.#calls.setTimes(file, currentSeconds());
   }
 
-  /** A temporary file that cannot be removed goes after a day. @param isLittle as `Calls.unlink` has it */
-  async #forget(temporary: string, isLittle?: true): Promise<void> {
+  /** A temporary file that cannot be removed goes after a day. @param little as `Calls.unlink` has it */
+  async #forget(temporary: string, little?: true): Promise<void> {
     try {
-      await this.#calls.unlink(temporary, isLittle);
+      await this.#calls.unlink(temporary, little);
     } catch {}
   }
 
@@ -402,7 +403,7 @@ export class FilesystemDriver implements StorageDriver {
   async #inFolder<T>(path: string, action: () => T | Promise<T>): Promise<T> {
     for (let tries = 1; ; tries++) {
       try {
-        // That of temporaries is there, but for volumes that somebody has emptied meanwhile.
+        // The folder of temporaries is there, unless somebody has emptied the volume: then the error below makes it.
         if (!this.#isTemporary(path) && this.#calls.isMissing(dirname(path))) await this.#makeFolders(dirname(path));
         return await action();
       } catch (error) {
@@ -431,7 +432,7 @@ export class FilesystemDriver implements StorageDriver {
   }
 
   #isTemporary(path: string): boolean {
-    return path.startsWith(this.#temporaries);
+    return path.startsWith(`${this.#temporaries}/`);
   }
 
   /** Runs what changes the volume, unless a failed flush forbids it, or whoever opened it. */

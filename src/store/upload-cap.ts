@@ -25,8 +25,8 @@ interface Change {
  */
 export class UploadCap {
   readonly #open = growingCache<string, number>(100_000);
-  /** Those that ended just now. */
-  readonly #ended = growingCache<string, true>(1_000);
+  /** Those that ended lately: a slow request may say it long after another has. */
+  readonly #ended = growingCache<string, true>(10_000);
   #looked = Number.NEGATIVE_INFINITY;
   #looking: Promise<void> | undefined;
 

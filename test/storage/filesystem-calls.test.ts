@@ -123,6 +123,29 @@ describe('system calls of small changes', () => {
     assert.deepEqual([await calls.isThere(small), await calls.isThere(large)], [false, false]);
   });
 
+  test('a look finds nothing without an error, and a small file is read at once or not at all', async () => {
+    const [short, long] = [join(dir, 'short'), join(dir, 'long')];
+    await Promise.all([writeFile(short, 'x'.repeat(1023)), writeFile(long, 'x'.repeat(1024))]);
+    for (const isLocal of [true, false]) {
+      const calls = new Calls({ isLocal });
+      await nextTurn();
+      assert.equal(await calls.stat(join(dir, 'nowhere')), undefined);
+      assert.equal((await calls.stat(short))?.size, 1023);
+      if (!isLocal) assert.equal(calls.readNow(short), undefined);
+    }
+    // Where this thread has to wait for a processor meanwhile, none is done at once.
+    for (let attempt = 0; ; attempt++) {
+      assert.ok(attempt < 100, 'none was read at once');
+      const calls = new Calls({ isLocal: true });
+      await nextTurn();
+      const read = calls.readNow(short);
+      if (read === undefined) continue;
+      assert.equal(read.toString(), 'x'.repeat(1023));
+      assert.equal(calls.readNow(long), undefined);
+      break;
+    }
+  });
+
   test('that fail say so in either way', async () => {
     for (const isLocal of [true, false]) {
       const calls = new Calls({ isLocal });

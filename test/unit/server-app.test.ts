@@ -4,7 +4,7 @@ import { type TestContext, test } from 'node:test';
 import { type AppOptions, createApp } from '../../src/server/app.js';
 import type { Handler } from '../../src/server/listener.js';
 import { AppRequest, AppResponse } from '../../src/server/messages.js';
-import { say, serve, tcp } from '../support/listener.js';
+import { say, serve, tcp, tls } from '../support/listener.js';
 
 const NOTHING: AppOptions = {
   registry: () => undefined,
@@ -38,8 +38,9 @@ test('what needs no login, and what is not served: JSON with the right status, n
   assert.match(await ask('HEAD', '/healthz'), /^HTTP\/1\.1 200 [\s\S]*\r\n\r\n$/);
   assert.match(await ask('GET', '/images/v2/'), /the registry$/);
   assert.match(await ask('GET', '/images/api/v1/whoami'), /the API$/);
-  for (const target of ['/v2/', '/HEALTHZ', '/healthz/', '/images', '//', '/%', '/%zz', '/['])
-    assert.match(await ask('GET', target), /^HTTP\/1\.1 404 [\s\S]*"code":"UNSUPPORTED"/, target);
+  for (const target of ['/v2/', '/HEALTHZ', '/healthz/', '/images', '//', '/%', '/%zz', '/[', '//a@b#', '//a@[#'])
+    for (const method of ['GET', 'POST'])
+      assert.match(await ask(method, target), /^HTTP\/1\.1 404 [\s\S]*"code":"UNSUPPORTED"/, target);
   for (const target of ['/', '/healthz?x'])
     assert.match(await ask('PUT', target), /^HTTP\/1\.1 405 [\s\S]*\r\nAllow: GET, HEAD\r\n/, target);
   assert.match(await ask('PROPFIND', '/elsewhere'), /^HTTP\/1\.1 405 [\s\S]*\r\nAllow: \r\n/);
@@ -60,12 +61,30 @@ test('requests and answers are of one kind from the start, whatever carries them
     look(request, response);
     app(request, response);
   };
-  const { port } = await serve(t, handler, { plain: true });
-  for (const method of ['GET', 'POST'])
-    await say(await tcp(port), `${method} /v2/ HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n`);
+  const [plain, secure] = [await serve(t, handler, { plain: true }), await serve(t, handler)];
+  for (const connect of [() => tcp(plain.port), () => tls(secure.port)])
+    for (const head of ['GET /v2/', 'POST /v2/', 'POST /v2/ HTTP/1.1\r\nExpect: 100-continue']) {
+      const [line, expect = ''] = head.split(' HTTP/1.1\r\n');
+      const lines = [`${line} HTTP/1.1`, 'Host: x', 'Content-Length: 0', 'Connection: close', expect];
+      await say(await connect(), `${lines.filter(Boolean).join('\r\n')}\r\n\r\n`);
+    }
   const kind = [AppRequest.prototype, AppResponse.prototype];
-  assert.deepEqual(kinds.length, 8);
+  assert.equal(kinds.length, 24);
   for (const [at, met] of kinds.entries()) assert.ok(met === kind[at % 2], `the ${at + 1}th`);
+});
+
+test('what a way of carrying a request did not foresee ends its connection, and is told of once', async t => {
+  const faults: unknown[] = [];
+  const registry = async () => {
+    throw new Error('unforeseen');
+  };
+  const onFault = (error: unknown) => faults.push((error as Error).message);
+  const { port } = await serve(t, createApp({ ...NOTHING, registry, onFault }), { plain: true });
+  for (const [at, method] of ['GET', 'POST'].entries()) {
+    const answer = await say(await tcp(port), `${method} /v2/ HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n`);
+    assert.equal(answer, '');
+    assert.deepEqual(faults, ['unforeseen', 'unforeseen'].slice(0, at + 1));
+  }
 });
 
 test('a page that throws ends its connection and is told of, and shows nobody a trace', async t => {

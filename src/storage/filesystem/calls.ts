@@ -122,12 +122,12 @@ export class Calls {
     );
   }
 
-  /** @param leavesLittle whether the file is small, or has another name, where that is known */
-  unlink(path: string, leavesLittle?: true): Soon<void> {
+  /** @param little `leavesLittle`, where that is known */
+  unlink(path: string, little?: true): Soon<void> {
     return this.#call(
       () => unlinkSync(path),
       () => unlink(path),
-      leavesLittle ?? (this.#isQuick && this.#timed(() => isLittle(path))),
+      little ?? (this.#isQuick && this.#timed(() => leavesLittle(path))),
     );
   }
 
@@ -174,7 +174,10 @@ export class Calls {
     );
   }
 
-  /** Whether a look that costs next to nothing finds no such name; an error would cost ten times as much. */
+  /**
+   * Whether a look finds no such name, which costs next to nothing where the kernel has its folder in memory; an error would
+   * cost ten times as much.
+   */
   isMissing(path: string): boolean {
     return this.#isQuick && this.#timed(() => statSync(path, { throwIfNoEntry: false })) === undefined;
   }
@@ -226,7 +229,7 @@ function hasLittle(path: string): boolean {
 }
 
 /** Whether a file is small, or has another name: to remove the last name of a large one takes a while. */
-function isLittle(path: string): boolean {
+function leavesLittle(path: string): boolean {
   const info = lstatSync(path, { throwIfNoEntry: false });
   return info === undefined || info.nlink > 1 || info.size <= SMALL;
 }

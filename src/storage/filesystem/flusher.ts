@@ -37,7 +37,7 @@ export const sync: Sync = async (descriptor, _path, kind) => {
   }
 };
 
-/** Of one in which nothing changes for long, it costs one flush more to find out anew. */
+/** One that is forgotten costs a flush more, of the folder above. */
 const REMEMBERED_FOLDERS = 4_000;
 
 /** Of the threads that all work on files is done by (libuv's), two are not for flushes: on a slow disk who pulls has those. */
