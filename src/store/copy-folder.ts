@@ -184,6 +184,10 @@ export class FolderTarget implements CopyTarget {
     if (this.options.dryRun) return;
     if (tags.length > 0) await checkStillMirror(driver);
     await inBatches(tags, ({ name }) => driver.removeAll(layout.tag(repository, name)));
+    // One that was deleted and made anew has another past.
+    await inBatches([...(reached.past ?? [])], ([tag, past]) =>
+      removeAll(layout.tagIndex(repository, tag), digest => layout.tagIndexEntry(repository, tag, digest), past),
+    );
     await removeAll(layout.revisions(repository), digest => layout.revision(repository, digest), reached.manifests);
     await removeAll(layout.layers(repository), digest => layout.layer(repository, digest), reached.layers);
     const notes = await digestsIn(driver, layout.records(repository));

@@ -31,6 +31,8 @@ export interface CopyTarget {
 /** What of a repository the tags lead to. */
 export interface Reached {
   readonly tags: Set<string>;
+  /** What each tag points at and has pointed at, where all of that is copied. */
+  readonly past?: Map<string, ReadonlySet<Digest>>;
   readonly manifests: Set<Digest>;
   readonly layers: Set<Digest>;
   /** Keys of notes. */

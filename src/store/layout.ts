@@ -103,6 +103,7 @@ export const layout = {
   tag,
   tagLink: (name: string, ofTag: string): string => `${tag(name, ofTag)}/current/link`,
   tagIndex: (name: string, ofTag: string): string => `${tag(name, ofTag)}/index`,
+  tagIndexEntry: (name: string, ofTag: string, digest: Digest): string => `${tag(name, ofTag)}/index/${path(digest)}`,
   tagIndexLink: (name: string, ofTag: string, digest: Digest): string =>
     `${tag(name, ofTag)}/index/${path(digest)}/link`,
   immutables: (name: string): string => `${repository(name)}/_immutable`,

@@ -85,7 +85,13 @@ async function moveRepositories(
 
 /** All of one repository. */
 class RepositoryMove {
-  private readonly reached: Reached = { tags: new Set(), manifests: new Set(), layers: new Set(), notes: new Set() };
+  private readonly reached = {
+    tags: new Set<string>(),
+    past: new Map<string, ReadonlySet<Digest>>(),
+    manifests: new Set<Digest>(),
+    layers: new Set<Digest>(),
+    notes: new Set<string>(),
+  } satisfies Reached;
   private whole = true;
 
   constructor(
@@ -170,6 +176,7 @@ class RepositoryMove {
       return;
     }
     reached.tags.add(tag);
+    reached.past.set(tag, new Set([...past, digest]));
     for (const before of past) await target.link(layout.tagIndexLink(repository, tag, before), before);
     await target.tag(repository, tag, digest);
   }

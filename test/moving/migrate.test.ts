@@ -209,6 +209,24 @@ test('what is corrupt is named and left out, and nothing is removed then', async
   assert.ok(!existsSync(join(target, layout.blob(broken.layer))));
 });
 
+test('a tag that was deleted and made anew between two looks has no other past in the place than in the source', async () => {
+  const links = (root: string) => Object.keys(contentOf(root)).filter(key => key.includes('/tags/'));
+  const { digest } = await registry.pushImage('team/app', 'v1');
+  await registry.pushImage('team/app', 'v1');
+  await run();
+  assert.equal(links(target).length, 3);
+  assert.deepEqual(links(target), links(registry.root));
+  assert.equal((await registry.call('DELETE', '/v2/team/app/manifests/v1')).status, 202);
+  await registry.pushImage('team/app', 'v1');
+  const before = links(target);
+  await run({ dryRun: true });
+  assert.deepEqual(links(target), before);
+  await run();
+  assert.equal(links(target).length, 2);
+  assert.deepEqual(links(target), links(registry.root));
+  assert.ok(layout.revisionLink('team/app', digest) in contentOf(target), 'the image itself is there as in the source');
+});
+
 test('while others push, delete and move tags: the last look has all of it, and no look has a tag without its image', async () => {
   let looks = 0;
   const pushes = (async () => {
