@@ -20,6 +20,7 @@ import {
 } from 'node:fs';
 import { link, mkdir, readdir, rename, rmdir, stat, unlink } from 'node:fs/promises';
 import { promisify } from 'node:util';
+import { andThen } from '../../at-once.js';
 import { ignoreAbsence } from './failure.js';
 import type { Mount } from './mount.js';
 import { ProcessorWait } from './processor-wait.js';
@@ -168,10 +169,7 @@ export class Calls {
 
   /** Whether there is something by that name. */
   isThere(path: string): Soon<boolean> {
-    return this.#call(
-      () => statSync(path, { throwIfNoEntry: false }) !== undefined,
-      async () => (await stat(path).catch(ignoreAbsence)) !== undefined,
-    );
+    return andThen(this.stat(path), info => info !== undefined);
   }
 
   /**
