@@ -21,7 +21,7 @@ import { append, clone } from './filesystem/copy.js';
 import { currentSeconds, isBack, removeFile, removeStaleFile, renew } from './filesystem/doomed.js';
 import { ABSENT, ignoreAbsence, isAbsent, isFull, storageFailure } from './filesystem/failure.js';
 import { Flusher, type Sync, sync } from './filesystem/flusher.js';
-import { outOfStep, pruneFolders, removeFolder, TRIES } from './filesystem/folders.js';
+import { isLosing, outOfStep, pruneFolders, removeFolder, TRIES } from './filesystem/folders.js';
 import { firstAfter, readFolder } from './filesystem/listing.js';
 import { Mount, volumeEpoch } from './filesystem/mount.js';
 import { FileReader } from './filesystem/reader.js';
@@ -198,7 +198,8 @@ export class FilesystemDriver implements StorageDriver {
   async removeAll(prefix: string, { durable = true } = {}): Promise<void> {
     const path = this.#path(prefix);
     await this.#change(`remove all of ${prefix}`, async () => {
-      await removeFolder(path, this.#calls, folder => this.#flusher.forget(folder));
+      const forget = (folder: string) => this.#flusher.forget(folder);
+      await removeFolder(path, this.#calls, forget, () => this.#temporary());
       if (durable) await this.#flusher.folder(dirname(path));
     });
   }
@@ -401,21 +402,28 @@ export class FilesystemDriver implements StorageDriver {
 
   /** Does something in the folder of `path`, which is made when missing, again if a deletion takes it away meanwhile. */
   async #inFolder<T>(path: string, action: () => T | Promise<T>): Promise<T> {
+    const folder = dirname(path);
     for (let tries = 1; ; tries++) {
       try {
+        if (isLosing(tries))
+          return await this.#calls.inFolderAtOnce(folder, this.#folderMode(path), this.#root, action);
         // The folder of temporaries is there, unless somebody has emptied the volume: then the error below makes it.
-        if (!this.#isTemporary(path) && this.#calls.isMissing(dirname(path))) await this.#makeFolders(dirname(path));
+        if (!this.#isTemporary(path) && this.#calls.isMissing(folder)) await this.#makeFolders(folder);
         return await action();
       } catch (error) {
         if (systemCode(error) !== 'ENOENT' || tries === TRIES) throw error;
         await outOfStep(tries);
-        await this.#makeFolders(dirname(path));
+        if (!isLosing(tries + 1)) await this.#makeFolders(folder);
       }
     }
   }
 
   async #makeFolders(path: string): Promise<void> {
-    await makeFolders(path, this.#private(path) ? 0o700 : 0o777, this.#root, this.#makeFolder).catch(ignoreAbsence);
+    await makeFolders(path, this.#folderMode(path), this.#root, this.#makeFolder).catch(ignoreAbsence);
+  }
+
+  #folderMode(path: string): number {
+    return this.#private(path) ? 0o700 : 0o777;
   }
 
   /** What is for this program only is for its user only; images stay readable to all, as `registry:2` leaves them. */

@@ -14,10 +14,11 @@ import {
 } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, test } from 'node:test';
+import { afterEach, beforeEach, describe, type TestContext, test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { BufferBudget, Portion, SLAB } from '../../src/storage/filesystem/budget.js';
 import { Flusher, sync } from '../../src/storage/filesystem/flusher.js';
+import { Mount } from '../../src/storage/filesystem/mount.js';
 import { FileSegment } from '../../src/storage/filesystem/segment.js';
 import { FilesystemDriver } from '../../src/storage/filesystem.js';
 import { collect } from './suite.js';
@@ -98,8 +99,10 @@ describe('a filesystem volume', () => {
   test('gets rid of the temporaries of dead processes, by their age', async () => {
     const path = (name: string) => join(root, 'registry-secure/tmp', name);
     for (const name of ['old', 'young']) await writeFile(path(name), '');
+    await mkdir(path('folder/below'), { recursive: true });
+    await writeFile(path('folder/below/link'), '');
     const longAgo = new Date(Date.now() - 25 * 3_600_000);
-    await utimes(path('old'), longAgo, longAgo);
+    for (const name of ['old', 'folder']) await utimes(path(name), longAgo, longAgo);
     await new FilesystemDriver({ root }).open();
     assert.deepEqual(temporaries(), ['young']);
   });
@@ -130,6 +133,62 @@ describe('a filesystem volume', () => {
     await driver.write('link', Buffer.from('x'));
     assert.equal((await driver.get('link'))?.toString(), 'x');
     assert.equal(mode('registry-secure/tmp'), 0o700);
+  });
+
+  describe('while one is quicker than the other', () => {
+    /** A second process whose calls all go to threads, as after one that was slow. */
+    async function slower(t: TestContext): Promise<FilesystemDriver> {
+      const driver = new FilesystemDriver({ root });
+      let mount: Mount | undefined;
+      const isLocal = Object.getOwnPropertyDescriptor(Mount.prototype, 'isLocal')!;
+      // A mock would keep a record of each call.
+      Object.defineProperty(Mount.prototype, 'isLocal', {
+        configurable: true,
+        get(this: Mount) {
+          mount ??= this;
+          return this !== mount && isLocal.get!.call(this);
+        },
+      });
+      t.after(() => Object.defineProperty(Mount.prototype, 'isLocal', isLocal));
+      await driver.open();
+      assert.ok(mount, 'it has asked');
+      return driver;
+    }
+
+    test('who makes an object in a folder that is being removed makes it', async t => {
+      const maker = await slower(t);
+      let removing = true;
+      const removed = (async () => {
+        while (removing) await driver.removeAll('repository');
+      })();
+      try {
+        for (let n = 0; n < 20; n++) {
+          await maker.write('repository/tags/latest/link', Buffer.from(`${n}`));
+          assert.equal(await maker.create(`repository/layers/${n}/link`, Buffer.from(`${n}`)), true);
+        }
+      } finally {
+        removing = false;
+        await removed;
+      }
+      assert.deepEqual(temporaries(), []);
+    });
+
+    test('who removes a folder that is being filled removes it', async t => {
+      const remover = await slower(t);
+      let filling = true;
+      const filled = [1, 2, 3, 4].map(async maker => {
+        for (let n = 0; filling; n++) await driver.write(`repository/layers/${maker}-${n}/link`, Buffer.from(`${n}`));
+      });
+      try {
+        for (let n = 0; n < 3; n++) await remover.removeAll('repository');
+      } finally {
+        filling = false;
+        await Promise.all(filled);
+      }
+      await remover.removeAll('repository');
+      assert.equal(await driver.stat('repository'), undefined);
+      assert.deepEqual(temporaries(), []);
+    });
   });
 
   test('has one epoch for all processes of this boot', async () => {

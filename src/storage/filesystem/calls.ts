@@ -19,8 +19,10 @@ import {
   write as writing,
 } from 'node:fs';
 import { link, mkdir, readdir, rename, rmdir, stat, unlink } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import { promisify } from 'node:util';
 import { andThen } from '../../at-once.js';
+import { systemCode } from '../../errors.js';
 import { ignoreAbsence } from './failure.js';
 import type { Mount } from './mount.js';
 import { ProcessorWait } from './processor-wait.js';
@@ -65,6 +67,7 @@ export class Calls {
   #spent = 0;
   #slowUntil = 0;
   #penalty = 0;
+  #isAtOnce = false;
   readonly #newTurn = () => {
     this.#spent = 0;
   };
@@ -146,6 +149,20 @@ export class Calls {
     );
   }
 
+  /**
+   * Does something in a folder, which is made with those above it up to `root`, and nothing else of this process in between:
+   * no call goes to a thread, so that whoever keeps removing the folder with quicker calls does not win each time.
+   */
+  inFolderAtOnce<T>(folder: string, mode: number, root: string, action: () => T): T {
+    this.#isAtOnce = true;
+    try {
+      makeFoldersNow(folder, mode, root);
+      return action();
+    } finally {
+      this.#isAtOnce = false;
+    }
+  }
+
   /** What is in a folder, in any order. */
   list(path: string): Soon<Dirent[]> {
     return this.#call(
@@ -181,6 +198,7 @@ export class Calls {
   }
 
   get #isQuick(): boolean {
+    if (this.#isAtOnce) return true;
     return this.mount.isLocal && this.#spent < TURN && performance.now() >= this.#slowUntil;
   }
 
@@ -218,6 +236,17 @@ export class Calls {
   /** How long this thread has waited for a processor since then (ms), as far as that is known. */
   #waitedSince(then: number | undefined): number {
     return then === undefined ? 0 : (this.wait.now() ?? then) - then;
+  }
+}
+
+/** @throws ENOENT when `root` is missing, or another process removes what this one makes. */
+function makeFoldersNow(path: string, mode: number, root: string): void {
+  if (path === root || statSync(path, { throwIfNoEntry: false })) return;
+  makeFoldersNow(dirname(path), mode, root);
+  try {
+    mkdirSync(path, mode);
+  } catch (error) {
+    if (systemCode(error) !== 'EEXIST') throw error;
   }
 }
 

@@ -8,23 +8,34 @@ import { ignoreAbsence } from './failure.js';
 /** How often work is begun again that another process undoes meanwhile: a folder that it removes, a file that it adds. */
 export const TRIES = 20;
 
+/** Whether that many tries are more than chance explains. */
+export const isLosing = (tries: number) => tries > 3;
+
 /** Two that undo each other's work in step would do so at every try: after a few they wait, each for another time. */
 export async function outOfStep(tries: number): Promise<void> {
   if (tries > 2) await sleep(Math.random() * tries);
 }
 
 /**
- * Removes a folder with all below it, in the order of the names. Symbolic links go, what they point at stays.
+ * Removes a folder with all below it, in the order of the names. Symbolic links go, what they point at stays. Where others
+ * make objects in it meanwhile, it is taken out of their sight: they could go on faster than this removes.
  * @param removing told of each folder before it goes
+ * @param temporary a name on the same file system where nobody makes anything, another each time
  */
-export async function removeFolder(path: string, calls: Calls, removing: (folder: string) => void): Promise<void> {
+export async function removeFolder(
+  folder: string,
+  calls: Calls,
+  removing: (folder: string) => void,
+  temporary: () => string,
+): Promise<void> {
+  let path = folder;
   for (let tries = 1; ; tries++) {
     const children = await unlessAbsent(() => calls.list(path));
     if (children === undefined) return;
     children.sort((one, other) => (one.name < other.name ? -1 : 1));
     for (const child of children) {
       const inside = join(path, child.name);
-      if (child.isDirectory()) await removeFolder(inside, calls, removing);
+      if (child.isDirectory()) await removeFolder(inside, calls, removing, temporary);
       else await unlessAbsent(() => calls.unlink(inside));
     }
     removing(path);
@@ -33,8 +44,20 @@ export async function removeFolder(path: string, calls: Calls, removing: (folder
     } catch (error) {
       // Somebody has made a new object below.
       if (systemCode(error) !== 'ENOTEMPTY' || tries === TRIES) throw error;
-      await outOfStep(tries);
+      const before = path;
+      path = await moved(path, temporary(), calls);
+      if (path === before) await outOfStep(tries);
     }
+  }
+}
+
+/** Where the folder is then: it cannot be moved where another file system is mounted on it or below its root. */
+async function moved(path: string, to: string, calls: Calls): Promise<string> {
+  try {
+    await calls.rename(path, to);
+    return to;
+  } catch {
+    return path;
   }
 }
 

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { link, lstat, readdir, readFile, stat, unlink, writeFile } from 'node:fs/promises';
+import { link, lstat, readdir, readFile, rm, stat, unlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { OperatorError, systemCode } from '../../errors.js';
 import { makeFolders } from '../../folder.js';
@@ -13,7 +13,7 @@ import type { Flusher } from './flusher.js';
  *
  *     registry-secure/          0700: what lies here is for this program only
  *     registry-secure/format    "1\n", the version of what is in this folder
- *     registry-secure/tmp/      small files and joined segments before they get their name
+ *     registry-secure/tmp/      small files and joined segments before they get their name; folders that go
  *     registry-secure/spare/    empty folders, for when the disk is full (spares.ts)
  */
 
@@ -92,9 +92,9 @@ async function removeLeftovers(temporaries: string): Promise<void> {
   const limit = Date.now() - LEFTOVER_MS;
   for (const name of await readdir(temporaries)) {
     const path = join(temporaries, name);
-    // Another process starting at the same time removes the same files.
+    // Another process starting at the same time removes the same ones.
     const info = await lstat(path).catch(() => undefined);
-    if (info?.isFile() && info.mtimeMs < limit) await unlink(path).catch(() => {});
+    if (info && info.mtimeMs < limit) await rm(path, { recursive: true }).catch(() => {});
   }
 }
 
