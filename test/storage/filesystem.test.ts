@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { constants, lstatSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { constants, type Dirent, lstatSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import {
   chmod,
   type FileHandle,
@@ -14,11 +14,12 @@ import {
 } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, type TestContext, test } from 'node:test';
+import { afterEach, beforeEach, describe, test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { BufferBudget, Portion, SLAB } from '../../src/storage/filesystem/budget.js';
+import { Calls } from '../../src/storage/filesystem/calls.js';
 import { Flusher, sync } from '../../src/storage/filesystem/flusher.js';
-import { Mount } from '../../src/storage/filesystem/mount.js';
+import { removeFolder } from '../../src/storage/filesystem/folders.js';
 import { FileSegment } from '../../src/storage/filesystem/segment.js';
 import { FilesystemDriver } from '../../src/storage/filesystem.js';
 import { collect } from './suite.js';
@@ -135,58 +136,41 @@ describe('a filesystem volume', () => {
     assert.equal(mode('registry-secure/tmp'), 0o700);
   });
 
-  describe('while one is quicker than the other', () => {
-    /** A second process whose calls all go to threads, as after one that was slow. */
-    async function slower(t: TestContext): Promise<FilesystemDriver> {
-      const driver = new FilesystemDriver({ root });
-      let mount: Mount | undefined;
-      const isLocal = Object.getOwnPropertyDescriptor(Mount.prototype, 'isLocal')!;
-      // A mock would keep a record of each call.
-      Object.defineProperty(Mount.prototype, 'isLocal', {
-        configurable: true,
-        get(this: Mount) {
-          mount ??= this;
-          return this !== mount && isLocal.get!.call(this);
-        },
-      });
-      t.after(() => Object.defineProperty(Mount.prototype, 'isLocal', isLocal));
-      await driver.open();
-      assert.ok(mount, 'it has asked');
-      return driver;
-    }
-
+  describe('where another is always quicker', () => {
     test('who makes an object in a folder that is being removed makes it', async t => {
-      const maker = await slower(t);
-      let removing = true;
-      const removed = (async () => {
-        while (removing) await driver.removeAll('repository');
-      })();
-      try {
-        for (let n = 0; n < 20; n++) {
-          await maker.write('repository/tags/latest/link', Buffer.from(`${n}`));
-          assert.equal(await maker.create(`repository/layers/${n}/link`, Buffer.from(`${n}`)), true);
-        }
-      } finally {
-        removing = false;
-        await removed;
-      }
+      const { makeFolder } = Calls.prototype;
+      // Whenever a folder has been made another has removed it before anything can be put there.
+      t.mock.method(Calls.prototype, 'makeFolder', async function (this: Calls, path: string, mode: number) {
+        await makeFolder.call(this, path, mode);
+        rmSync(join(root, 'repository'), { recursive: true, force: true });
+      });
+      await driver.write('repository/tags/latest/link', Buffer.from('x'));
+      assert.equal((await driver.get('repository/tags/latest/link'))?.toString(), 'x');
+      assert.equal(await driver.create('repository/layers/1/link', Buffer.from('y')), true);
+      assert.equal(mode('repository/layers/1'), 0o777 & ~process.umask());
       assert.deepEqual(temporaries(), []);
     });
 
-    test('who removes a folder that is being filled removes it', async t => {
-      const remover = await slower(t);
-      let filling = true;
-      const filled = [1, 2, 3, 4].map(async maker => {
-        for (let n = 0; filling; n++) await driver.write(`repository/layers/${maker}-${n}/link`, Buffer.from(`${n}`));
-      });
-      try {
-        for (let n = 0; n < 3; n++) await remover.removeAll('repository');
-      } finally {
-        filling = false;
-        await Promise.all(filled);
+    test('who removes a folder that is being filled removes it', async () => {
+      const folder = join(root, 'repository/layers');
+      let made = 0;
+      /** Between each look into the folder and its removal another has made a file in it. */
+      class Outrun extends Calls {
+        override async list(path: string): Promise<Dirent[]> {
+          const found = await super.list(path);
+          await mkdir(folder, { recursive: true });
+          await writeFile(join(folder, `${++made}`), '');
+          return found;
+        }
       }
-      await remover.removeAll('repository');
-      assert.equal(await driver.stat('repository'), undefined);
+      await mkdir(folder, { recursive: true });
+      await removeFolder(
+        folder,
+        new Outrun({ isLocal: true }),
+        () => {},
+        () => join(root, 'registry-secure/tmp/moved'),
+      );
+      assert.deepEqual(readdirSync(folder), [`${made}`], 'what was made after it had gone');
       assert.deepEqual(temporaries(), []);
     });
   });
