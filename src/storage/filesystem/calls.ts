@@ -151,7 +151,7 @@ export class Calls {
 
   /**
    * Does something in a folder, which is made with those above it up to `root`, and nothing else of this process in between:
-   * no call goes to a thread, so that whoever keeps removing the folder with quicker calls does not win each time.
+   * none of these calls goes to a thread, so that whoever keeps removing the folder with quicker calls does not win each time.
    */
   inFolderAtOnce<T>(folder: string, mode: number, root: string, action: () => T): T {
     this.#isAtOnce = true;

@@ -19,34 +19,35 @@ export async function outOfStep(tries: number): Promise<void> {
 /**
  * Removes a folder with all below it, in the order of the names. Symbolic links go, what they point at stays. Where others
  * make objects in it meanwhile, it is taken out of their sight: they could go on faster than this removes.
- * @param removing told of each folder before it goes
+ * @param removing told of each folder before it goes, by its own name wherever it has been moved
  * @param temporary a name on the same file system where nobody makes anything, another each time
+ * @param at where the folder is by now: below one that was moved it is no longer found by its name
  */
 export async function removeFolder(
   folder: string,
   calls: Calls,
   removing: (folder: string) => void,
   temporary: () => string,
+  at = folder,
 ): Promise<void> {
-  let path = folder;
+  let path = at;
   for (let tries = 1; ; tries++) {
     const children = await unlessAbsent(() => calls.list(path));
     if (children === undefined) return;
     children.sort((one, other) => (one.name < other.name ? -1 : 1));
     for (const child of children) {
       const inside = join(path, child.name);
-      if (child.isDirectory()) await removeFolder(inside, calls, removing, temporary);
+      if (child.isDirectory()) await removeFolder(join(folder, child.name), calls, removing, temporary, inside);
       else await unlessAbsent(() => calls.unlink(inside));
     }
-    removing(path);
+    removing(folder);
     try {
       return await unlessAbsent(() => calls.removeFolder(path));
     } catch (error) {
       // Somebody has made a new object below.
       if (systemCode(error) !== 'ENOTEMPTY' || tries === TRIES) throw error;
-      const before = path;
-      path = await moved(path, temporary(), calls);
-      if (path === before) await outOfStep(tries);
+      if (path === folder) path = await moved(path, temporary(), calls);
+      await outOfStep(tries);
     }
   }
 }
