@@ -413,7 +413,7 @@ export class FilesystemDriver implements StorageDriver {
       } catch (error) {
         if (systemCode(error) !== 'ENOENT' || tries === TRIES) throw error;
         await outOfStep(tries);
-        if (!isLosing(tries + 1)) await this.#makeFolders(folder);
+        await this.#makeFolders(folder);
       }
     }
   }
